@@ -1,0 +1,108 @@
+// Package cloud says what Weir asks of a cloud.
+//
+// A driver keeps [Machines], [Addresses] and [Firewalls] for one region. Every
+// operation can be repeated: what Weir creates carries Weir's own ID before it exists,
+// so that asking again, after an error or a crash at any moment, never makes a second
+// one. Errors have a kind (weir.Exhausted, Unavailable, Invalid, Denied, NotFound),
+// which says whether to try again.
+//
+// Package cloudtest holds every driver to the promises made here; [Fake] is a cloud
+// in memory that keeps them.
+package cloud
+
+import (
+	"context"
+	"net/netip"
+
+	"weir/weir"
+)
+
+// Cloud is one region of a cloud.
+type Cloud interface {
+	Machines
+	Addresses
+	Firewalls
+}
+
+// Spec is a machine to create.
+type Spec struct {
+	ID   weir.ID // Weir's, unique for ever; the driver keeps it with the machine
+	Name string  // host name
+	weir.Template
+}
+
+// Machine is a machine as its cloud shows it.
+type Machine struct {
+	ID      weir.ID
+	Name    string
+	On      bool // powered on; a machine whose init has died is off
+	Public  netip.Addr
+	Anchor  netip.Addr // where the traffic of a reserved IP arrives
+	Private netip.Addr
+	Boot    weir.Boot
+}
+
+// Machines creates and destroys machines.
+type Machines interface {
+	// Machines returns all of our machines, by ID.
+	Machines(ctx context.Context) ([]Machine, error)
+
+	// CreateMachine makes a machine and powers it on; its user-data runs afterwards.
+	// If there is a machine with spec.ID, it returns that one and does nothing.
+	// Too little of anything is weir.Exhausted, with what and how much.
+	CreateMachine(ctx context.Context, spec Spec) (Machine, error)
+
+	// DeleteMachine destroys a machine with its disk and gives back its addresses. A
+	// reserved IP that pointed to it points nowhere. If there is none, it does nothing.
+	DeleteMachine(ctx context.Context, id weir.ID) error
+
+	// PowerOn starts a machine that is off, with its disk and addresses as they were.
+	// If it is on, PowerOn does nothing.
+	PowerOn(ctx context.Context, id weir.ID) error
+
+	// PowerOff stops a machine, gently if it can be (its init gets SIGTERM and a few
+	// seconds). If it is off, PowerOff does nothing.
+	PowerOff(ctx context.Context, id weir.ID) error
+}
+
+// Address is a reserved IP as its cloud shows it.
+type Address struct {
+	Addr    netip.Addr
+	Owner   weir.ID // who reserved it
+	Machine weir.ID // who has it; empty for nobody
+}
+
+// Addresses moves reserved IPs between machines.
+type Addresses interface {
+	// Addresses returns the reserved IPs that we hold, each with the machine that has it.
+	Addresses(ctx context.Context) ([]Address, error)
+
+	// Reserve gets an address for owner. If owner has one already, it returns that.
+	// None left is weir.Exhausted.
+	Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error)
+
+	// Assign gives addr to machine, taking it from whichever had it, at once and
+	// without breaking flows that are established. If machine has it already, Assign
+	// does nothing. An empty machine takes the address from whoever has it. An address
+	// or a machine that is not there is weir.NotFound.
+	Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error
+
+	// Release gives addr back. If we do not hold it, Release does nothing.
+	Release(ctx context.Context, addr netip.Addr) error
+}
+
+// Opening lets some traffic in.
+type Opening struct {
+	Port int            // TCP
+	From []netip.Prefix // source addresses
+}
+
+// Firewalls decide what reaches a machine. A machine without a firewall is open.
+type Firewalls interface {
+	// SetFirewall lets new connections to machine in only as openings say; replies to
+	// what the machine began, and the region's own services (metadata, the control plane),
+	// always pass. It replaces the firewall that was there, at once: no moment is without
+	// one. Nil openings let nothing in. Deleting the machine deletes its firewall; a
+	// machine that is not there is weir.NotFound.
+	SetFirewall(ctx context.Context, machine weir.ID, openings []Opening) error
+}

@@ -1,0 +1,197 @@
+package weir
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Protocol is what a forwarding rule or a health check speaks.
+type Protocol string
+
+// The protocols that load balancers speak.
+const (
+	HTTP Protocol = "http"
+	TCP  Protocol = "tcp"
+)
+
+// Algorithm says how a load balancer picks a server.
+type Algorithm string
+
+// The algorithms, in DigitalOcean's words.
+const (
+	RoundRobin       Algorithm = "round_robin"
+	LeastConnections Algorithm = "least_connections"
+)
+
+// Rule forwards what arrives on a port of the load balancer to a port of its servers.
+type Rule struct {
+	Entry      Protocol `json:"entry"`
+	EntryPort  int      `json:"entry_port"`
+	Target     Protocol `json:"target"`
+	TargetPort int      `json:"target_port"`
+}
+
+// HealthCheck decides which servers get traffic.
+type HealthCheck struct {
+	Protocol  Protocol      `json:"protocol"`
+	Port      int           `json:"port"`
+	Path      string        `json:"path,omitempty"` // of HTTP
+	Interval  time.Duration `json:"interval"`
+	Timeout   time.Duration `json:"timeout"`
+	Unhealthy int           `json:"unhealthy"` // failures in a row that take a server out
+	Healthy   int           `json:"healthy"`   // successes in a row that bring it back
+}
+
+// LoadBalancer spreads traffic to one address over machines.
+type LoadBalancer struct {
+	ID        ID            `json:"id"`
+	Name      string        `json:"name"` // unique in a region
+	Region    string        `json:"region"`
+	Size      string        `json:"size"`      // of each instance
+	Instances int           `json:"instances"` // how many machines run it
+	Algorithm Algorithm     `json:"algorithm"`
+	Rules     []Rule        `json:"rules"`
+	Health    HealthCheck   `json:"health"`
+	Idle      time.Duration `json:"idle"`               // a connection without traffic is closed after this
+	Machines  []ID          `json:"machines,omitempty"` // its targets by ID …
+	Tag       string        `json:"tag,omitempty"`      // … or by tag
+	Reload    int64         `json:"reload,omitempty"`   // raised to have every instance load its configuration anew
+	Created   time.Time     `json:"created"`
+	Deleting  time.Time     `json:"deleting,omitzero"`
+
+	Status LoadBalancerStatus `json:"status"`
+}
+
+// LoadBalancerPhase says how far a load balancer is.
+type LoadBalancerPhase string
+
+// The phases of a load balancer, in DigitalOcean's words.
+const (
+	LoadBalancerNew     LoadBalancerPhase = "new"     // not yet serving
+	LoadBalancerActive  LoadBalancerPhase = "active"  // its newest configuration is live
+	LoadBalancerErrored LoadBalancerPhase = "errored" // it cannot be as asked; Err says why
+)
+
+// LoadBalancerStatus is what was last seen of a load balancer.
+type LoadBalancerStatus struct {
+	Phase   LoadBalancerPhase `json:"phase"`
+	Address netip.Addr        `json:"address,omitzero"` // its reserved IP
+	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
+	Err     string            `json:"err,omitempty"`
+}
+
+// DefaultCheck is the health check of DigitalOcean's load balancers.
+func DefaultCheck() HealthCheck {
+	return HealthCheck{Protocol: HTTP, Port: 80, Path: "/", Interval: 10 * time.Second,
+		Timeout: 5 * time.Second, Unhealthy: 3, Healthy: 5}
+}
+
+// DefaultIdle is how long a connection may be without traffic unless a user says otherwise.
+const DefaultIdle = 60 * time.Second
+
+// DefaultNodeSize is the size of a load balancer's instances unless a user says otherwise.
+const DefaultNodeSize = "s-1vcpu-1gb"
+
+// Targets reports whether m is one of lb's servers, whatever its state.
+func (lb *LoadBalancer) Targets(m *Machine) bool {
+	if m.LoadBalancer != "" {
+		return false
+	}
+	if lb.Tag != "" {
+		return m.HasTag(lb.Tag)
+	}
+	for _, id := range lb.Machines {
+		if id == m.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// Check returns why lb cannot be a load balancer in a region of that name. Limits are DigitalOcean's.
+func (lb *LoadBalancer) Check(region string) error {
+	bad := func(format string, args ...any) error {
+		return Errorf(Invalid, "load balancer %q: "+format, append([]any{lb.Name}, args...)...)
+	}
+	if err := CheckName(lb.Name); err != nil {
+		return Errorf(Invalid, "load balancer: %w", err)
+	}
+	if lb.Region != region {
+		return bad("region %q: this Weir runs region %q", lb.Region, region)
+	}
+	if _, ok := SizeOf(lb.Size); !ok {
+		return bad("instance size %q is not offered", lb.Size)
+	}
+	if lb.Algorithm != RoundRobin && lb.Algorithm != LeastConnections {
+		return bad("algorithm is %q, want round_robin or least_connections", lb.Algorithm)
+	}
+	if len(lb.Rules) == 0 {
+		return bad("it has no forwarding rule, want at least one")
+	}
+	seen := map[int]bool{}
+	for _, r := range lb.Rules {
+		if r.Entry != HTTP && r.Entry != TCP {
+			return bad("entry_protocol is %q, want http or tcp", r.Entry)
+		}
+		if r.Target != r.Entry {
+			return bad("target_protocol is %q where entry_protocol is %q, want the same", r.Target, r.Entry)
+		}
+		if r.EntryPort < 1 || r.EntryPort > 65535 {
+			return bad("entry_port is %d, want 1 to 65535", r.EntryPort)
+		}
+		if r.TargetPort < 1 || r.TargetPort > 65535 {
+			return bad("target_port is %d, want 1 to 65535", r.TargetPort)
+		}
+		if seen[r.EntryPort] {
+			return bad("two forwarding rules have entry_port %d", r.EntryPort)
+		}
+		seen[r.EntryPort] = true
+	}
+	if lb.Idle < 30*time.Second || lb.Idle > 600*time.Second {
+		return bad("http_idle_timeout_seconds is %d, want 30 to 600", int(lb.Idle.Seconds()))
+	}
+	if lb.Tag != "" && len(lb.Machines) > 0 {
+		return bad("it has both droplet_ids and a tag, want one of them")
+	}
+	if lb.Tag != "" {
+		if err := CheckTag(lb.Tag); err != nil {
+			return bad("%w", err)
+		}
+	}
+	if err := lb.Health.check(); err != nil {
+		return bad("health_check: %w", err)
+	}
+	return nil
+}
+
+func (c *HealthCheck) check() error {
+	seconds := func(d time.Duration) int { return int(d / time.Second) }
+	switch {
+	case c.Protocol != HTTP && c.Protocol != TCP:
+		return Errorf(Invalid, "protocol is %q, want http or tcp", c.Protocol)
+	case c.Port < 1 || c.Port > 65535:
+		return Errorf(Invalid, "port is %d, want 1 to 65535", c.Port)
+	case c.Protocol == HTTP && (!strings.HasPrefix(c.Path, "/") || len(c.Path) > 1024 || !plain(c.Path)):
+		return Errorf(Invalid, "path is %.60q, want a path such as /health, with neither spaces nor control characters", c.Path)
+	case c.Interval < 3*time.Second || c.Interval > 300*time.Second:
+		return Errorf(Invalid, "check_interval_seconds is %d, want 3 to 300", seconds(c.Interval))
+	case c.Timeout < 3*time.Second || c.Timeout > 300*time.Second:
+		return Errorf(Invalid, "response_timeout_seconds is %d, want 3 to 300", seconds(c.Timeout))
+	case c.Unhealthy < 2 || c.Unhealthy > 10:
+		return Errorf(Invalid, "unhealthy_threshold is %d, want 2 to 10", c.Unhealthy)
+	case c.Healthy < 2 || c.Healthy > 10:
+		return Errorf(Invalid, "healthy_threshold is %d, want 2 to 10", c.Healthy)
+	}
+	return nil
+}
+
+// plain reports whether s is printable ASCII without spaces, as a path on the wire is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,213 @@
+package weir
+
+import (
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxUserData is how long a machine's user-data may be, in bytes (DigitalOcean's limit).
+const MaxUserData = 64 << 10
+
+// Template is what a new machine is made from.
+type Template struct {
+	Region   string   `json:"region"`
+	Size     string   `json:"size"`
+	Image    string   `json:"image"`
+	UserData string   `json:"user_data,omitempty"`
+	SSHKeys  []string `json:"ssh_keys,omitempty"` // public keys, as in authorized_keys
+	Tags     []string `json:"tags,omitempty"`
+}
+
+// Machine is one virtual server: an application server or a load balancer's instance.
+type Machine struct {
+	ID   ID     `json:"id"`
+	Name string `json:"name"` // its host name; several machines may have the same
+	Template
+	Pool         ID        `json:"pool,omitempty"`          // the pool that it counts in
+	LoadBalancer ID        `json:"load_balancer,omitempty"` // the load balancer that it is an instance of
+	Created      time.Time `json:"created"`
+	Off          bool      `json:"off,omitempty"`     // it should be powered off
+	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
+
+	Status MachineStatus `json:"status"`
+}
+
+// MachinePhase says how far a machine is.
+type MachinePhase string
+
+// The phases of a machine.
+const (
+	MachineNew    MachinePhase = "new"    // not there yet
+	MachineActive MachinePhase = "active" // powered on
+	MachineOff    MachinePhase = "off"    // powered off
+)
+
+// MachineStatus is what was last seen of a machine in its cloud.
+type MachineStatus struct {
+	Phase   MachinePhase `json:"phase"`
+	Public  netip.Addr   `json:"public,omitzero"`
+	Anchor  netip.Addr   `json:"anchor,omitzero"` // where a reserved IP's traffic arrives
+	Private netip.Addr   `json:"private,omitzero"`
+	Boot    Boot         `json:"boot"`
+	Err     string       `json:"err,omitempty"` // why it is not yet as it should be
+}
+
+// BootState says what became of a machine's user-data.
+type BootState string
+
+// The states of a first boot. A cloud that cannot look inside its machines leaves it unknown.
+const (
+	BootUnknown BootState = ""
+	BootRunning BootState = "running"
+	BootDone    BootState = "done"
+	BootFailed  BootState = "failed"
+)
+
+// Boot is the first boot of a machine.
+type Boot struct {
+	State BootState `json:"state,omitempty"`
+	Why   string    `json:"why,omitempty"` // of a failure: "user-data exited with 3"
+	Log   string    `json:"log,omitempty"` // the file that has its whole output
+	End   string    `json:"end,omitempty"` // of a failure: the last lines of Log
+}
+
+// Serves reports whether m may get traffic from a load balancer: it is there, is to
+// stay, and its user-data did not fail and is not still at work.
+func (m *Machine) Serves() bool {
+	return m.Status.Phase == MachineActive && m.Deleting.IsZero() && !m.Off &&
+		m.Status.Private.IsValid() &&
+		(m.Status.Boot.State == BootUnknown || m.Status.Boot.State == BootDone)
+}
+
+// HasTag reports whether m has the tag; tags are compared without case.
+func (m *Machine) HasTag(tag string) bool {
+	return slices.ContainsFunc(m.Tags, func(t string) bool { return strings.EqualFold(t, tag) })
+}
+
+var (
+	hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
+	tagName  = regexp.MustCompile(`^[a-zA-Z0-9_:-]{1,255}$`)
+)
+
+// CheckName returns why name cannot be a machine's name.
+func CheckName(name string) error {
+	if !hostname.MatchString(name) || strings.Contains(name, "..") {
+		return Errorf(Invalid, "name %q: only letters, digits, . and - are allowed, and it begins and ends with a letter or digit", name)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if len(label) > 63 {
+			return Errorf(Invalid, "name %q: a label has %d characters, at most 63 are allowed", name, len(label))
+		}
+	}
+	return nil
+}
+
+// CheckTag returns why name cannot be a tag.
+func CheckTag(name string) error {
+	if !tagName.MatchString(name) {
+		return Errorf(Invalid, "tag %q: 1 to 255 letters, digits, _, : and - are allowed", name)
+	}
+	return nil
+}
+
+// Check returns why t cannot make a machine in a region of that name.
+func (t *Template) Check(region string) error {
+	if t.Region != region {
+		return Errorf(Invalid, "region %q: this Weir runs region %q", t.Region, region)
+	}
+	if _, ok := SizeOf(t.Size); !ok {
+		return Errorf(Invalid, "size %q is not offered, want one of %s", t.Size, strings.Join(sizeSlugs(), ", "))
+	}
+	if t.Image == "" {
+		return Errorf(Invalid, "image is missing")
+	}
+	if len(t.UserData) > MaxUserData {
+		return Errorf(Invalid, "user_data has %d bytes, at most %d are allowed", len(t.UserData), MaxUserData)
+	}
+	for _, tag := range t.Tags {
+		if err := CheckTag(tag); err != nil {
+			return err
+		}
+	}
+	for _, key := range t.SSHKeys {
+		if strings.ContainsAny(key, "\r\n") || len(strings.Fields(key)) < 2 {
+			return Errorf(Invalid, "ssh key %.40q is not a public key, want a line as in authorized_keys", key)
+		}
+	}
+	return nil
+}
+
+// Size is what a machine is given of its host.
+type Size struct {
+	Slug   string
+	CPUs   int
+	Memory int64 // bytes
+	Disk   int64 // bytes
+}
+
+// Sizes returns the sizes that machines come in, smallest first. The slugs are
+// DigitalOcean's, so that a template works in both clouds.
+func Sizes() []Size {
+	const mb, gb = 1 << 20, 1 << 30
+	return []Size{
+		{"s-1vcpu-512mb-10gb", 1, 512 * mb, 10 * gb},
+		{"s-1vcpu-1gb", 1, 1 * gb, 25 * gb},
+		{"s-1vcpu-2gb", 1, 2 * gb, 50 * gb},
+		{"s-2vcpu-2gb", 2, 2 * gb, 60 * gb},
+		{"s-2vcpu-4gb", 2, 4 * gb, 80 * gb},
+		{"s-4vcpu-8gb", 4, 8 * gb, 160 * gb},
+		{"s-8vcpu-16gb", 8, 16 * gb, 320 * gb},
+	}
+}
+
+// SizeOf returns the size with that slug.
+func SizeOf(slug string) (Size, bool) {
+	for _, s := range Sizes() {
+		if s.Slug == slug {
+			return s, true
+		}
+	}
+	return Size{}, false
+}
+
+func sizeSlugs() (slugs []string) {
+	for _, s := range Sizes() {
+		slugs = append(slugs, s.Slug)
+	}
+	return slugs
+}
+
+// Action is something asked of a machine or an address that takes time.
+type Action struct {
+	ID        ID           `json:"id"`
+	Type      string       `json:"type"`          // DigitalOcean's word: create, power_off, assign …
+	Resource  ResourceKind `json:"resource_kind"` // what it is done to
+	On        ID           `json:"on"`            // its ID; an address's is the address
+	Region    string       `json:"region"`
+	Started   time.Time    `json:"started"`
+	Completed time.Time    `json:"completed,omitzero"`
+	Err       string       `json:"err,omitempty"`     // why it failed; empty while in progress and when done
+	Machine   ID           `json:"machine,omitempty"` // of assign: who gets the address
+}
+
+// ResourceKind says what an action is done to.
+type ResourceKind string
+
+// What actions are done to, in DigitalOcean's words.
+const (
+	OnMachine ResourceKind = "droplet"
+	OnAddress ResourceKind = "reserved_ip"
+)
+
+// Address is a reserved IP: it is ours until released, and points to one machine or none.
+type Address struct {
+	Addr     netip.Addr `json:"addr"`
+	Owner    ID         `json:"owner"`             // the load balancer that reserved it, or an ID of its own
+	Machine  ID         `json:"machine,omitempty"` // where it should point
+	Created  time.Time  `json:"created"`
+	Deleting time.Time  `json:"deleting,omitzero"`
+	Assigned ID         `json:"assigned,omitempty"` // where it was last seen to point
+}

@@ -1,0 +1,43 @@
+package weir
+
+import "time"
+
+// MaxPool is how many machines a pool may have.
+const MaxPool = 1000
+
+// Pool keeps a number of like machines.
+type Pool struct {
+	ID       ID        `json:"id"`
+	Name     string    `json:"name"`   // unique in a region
+	Prefix   string    `json:"prefix"` // of its machines' names: web makes web-1, web-2, …
+	Template Template  `json:"template"`
+	Count    int       `json:"count"`
+	Serial   int       `json:"serial"` // the last number given to a machine; none is given twice
+	Created  time.Time `json:"created"`
+	Deleting time.Time `json:"deleting,omitzero"`
+
+	Status PoolStatus `json:"status"`
+}
+
+// PoolStatus is what was last seen of a pool.
+type PoolStatus struct {
+	Plan []string `json:"plan,omitempty"` // the steps still to be taken
+	Err  string   `json:"err,omitempty"`
+}
+
+// Check returns why p cannot be a pool in a region of that name.
+func (p *Pool) Check(region string) error {
+	if err := CheckName(p.Name); err != nil {
+		return Errorf(Invalid, "pool: %w", err)
+	}
+	if err := CheckName(p.Prefix); err != nil {
+		return Errorf(Invalid, "pool %q: hostname_prefix: %w", p.Name, err)
+	}
+	if p.Count < 0 || p.Count > MaxPool {
+		return Errorf(Invalid, "pool %q: count is %d, want 0 to %d", p.Name, p.Count, MaxPool)
+	}
+	if err := p.Template.Check(region); err != nil {
+		return Errorf(Invalid, "pool %q: %w", p.Name, err)
+	}
+	return nil
+}
