@@ -33,13 +33,14 @@ type Spec struct {
 
 // Machine is a machine as its cloud shows it.
 type Machine struct {
-	ID      weir.ID
-	Name    string
-	On      bool // powered on; a machine whose init has died is off
-	Public  netip.Addr
-	Anchor  netip.Addr // where the traffic of a reserved IP arrives
-	Private netip.Addr
-	Boot    weir.Boot
+	ID       weir.ID
+	Name     string
+	On       bool // powered on; a machine whose init has died is off
+	Public   netip.Addr
+	Anchor   netip.Addr // where the traffic of a reserved IP arrives
+	Private  netip.Addr
+	Boot     weir.Boot
+	Firewall *weir.Firewall // what SetFirewall last set; nil if the machine is open
 }
 
 // Machines creates and destroys machines.
@@ -91,18 +92,12 @@ type Addresses interface {
 	Release(ctx context.Context, addr netip.Addr) error
 }
 
-// Opening lets some traffic in.
-type Opening struct {
-	Port int            // TCP
-	From []netip.Prefix // source addresses
-}
-
 // Firewalls decide what reaches a machine. A machine without a firewall is open.
 type Firewalls interface {
-	// SetFirewall lets new connections to machine in only as openings say; replies to
-	// what the machine began, and the region's own services (metadata, the control plane),
-	// always pass. It replaces the firewall that was there, at once: no moment is without
-	// one. Nil openings let nothing in. Deleting the machine deletes its firewall; a
-	// machine that is not there is weir.NotFound.
-	SetFirewall(ctx context.Context, machine weir.ID, openings []Opening) error
+	// SetFirewall lets new connections to machine in only as f says, and opens the
+	// machine to all where f is nil. Replies to what the machine began, and the region's
+	// own services (metadata, the control plane), always pass. It replaces the firewall
+	// that was there, at once: no moment is without one. Deleting the machine deletes its
+	// firewall; a machine that is not there is weir.NotFound.
+	SetFirewall(ctx context.Context, machine weir.ID, f *weir.Firewall) error
 }

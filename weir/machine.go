@@ -32,7 +32,21 @@ type Machine struct {
 	Off          bool      `json:"off,omitempty"`     // it should be powered off
 	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
 
+	Firewall *Firewall `json:"firewall,omitempty"` // what may reach it; nil for anything
+	Actions  []ID      `json:"actions,omitempty"`  // those in progress, oldest first
+
 	Status MachineStatus `json:"status"`
+}
+
+// Firewall lets new connections in only by its openings.
+type Firewall struct {
+	Openings []Opening `json:"openings,omitempty"` // by port
+}
+
+// Opening lets TCP connections in to one port.
+type Opening struct {
+	Port int            `json:"port"`
+	From []netip.Prefix `json:"from"` // the sources that may; in order
 }
 
 // MachinePhase says how far a machine is.
