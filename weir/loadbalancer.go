@@ -56,6 +56,7 @@ type LoadBalancer struct {
 	Idle      time.Duration `json:"idle"`               // a connection without traffic is closed after this
 	Machines  []ID          `json:"machines,omitempty"` // its targets by ID …
 	Tag       string        `json:"tag,omitempty"`      // … or by tag
+	Serial    int           `json:"serial,omitempty"`   // the last number given to an instance; none is given twice
 	Reload    int64         `json:"reload,omitempty"`   // raised to have every instance load its configuration anew
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`

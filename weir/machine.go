@@ -218,10 +218,13 @@ const (
 
 // Address is a reserved IP: it is ours until released, and points to one machine or none.
 type Address struct {
-	Addr     netip.Addr `json:"addr"`
-	Owner    ID         `json:"owner"`             // the load balancer that reserved it, or an ID of its own
+	Owner    ID         `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
+	Addr     netip.Addr `json:"addr,omitzero"`     // as soon as the cloud has given one
 	Machine  ID         `json:"machine,omitempty"` // where it should point
 	Created  time.Time  `json:"created"`
 	Deleting time.Time  `json:"deleting,omitzero"`
-	Assigned ID         `json:"assigned,omitempty"` // where it was last seen to point
+	Actions  []ID       `json:"actions,omitempty"` // those in progress, oldest first
+
+	Assigned ID     `json:"assigned,omitempty"` // where it was last seen to point
+	Err      string `json:"err,omitempty"`      // why it is not yet as it should be
 }
