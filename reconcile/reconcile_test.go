@@ -146,7 +146,7 @@ func TestFailuresBackOffAndASuccessEndsIt(t *testing.T) {
 		l := start(t, func(context.Context, weir.ID) (time.Duration, error) {
 			at = append(at, time.Now())
 			if len(at) == 13 {
-				return 0, nil
+				return 10 * time.Hour, nil
 			}
 			return time.Nanosecond, broken // which is not what it waits
 		}, reconcile.Options{Failed: func(id weir.ID, err error) {
