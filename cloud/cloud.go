@@ -4,7 +4,8 @@
 // operation can be repeated: what Weir creates carries Weir's own ID before it exists,
 // so that asking again, after an error or a crash at any moment, never makes a second
 // one. Errors have a kind (weir.Exhausted, Unavailable, Invalid, Denied, NotFound),
-// which says whether to try again.
+// which says whether to try again. A call ends with its context, and may or may not have
+// taken effect then.
 //
 // Package cloudtest holds every driver to the promises made here; [Fake] is a cloud
 // in memory that keeps them.
@@ -49,8 +50,9 @@ type Machines interface {
 	Machines(ctx context.Context) ([]Machine, error)
 
 	// CreateMachine makes a machine and powers it on; its user-data runs afterwards.
-	// If there is a machine with spec.ID, it returns that one and does nothing.
-	// Too little of anything is weir.Exhausted, with what and how much.
+	// If there is a machine with spec.ID, it returns that one and does nothing. A spec
+	// that can make none is weir.Invalid; too little of anything is weir.Exhausted, with
+	// what and how much.
 	CreateMachine(ctx context.Context, spec Spec) (Machine, error)
 
 	// DeleteMachine destroys a machine with its disk and gives back its addresses. A
@@ -58,11 +60,12 @@ type Machines interface {
 	DeleteMachine(ctx context.Context, id weir.ID) error
 
 	// PowerOn starts a machine that is off, with its disk and addresses as they were.
-	// If it is on, PowerOn does nothing.
+	// If it is on, PowerOn does nothing. A machine that is not there is weir.NotFound.
 	PowerOn(ctx context.Context, id weir.ID) error
 
 	// PowerOff stops a machine, gently if it can be (its init gets SIGTERM and a few
-	// seconds). If it is off, PowerOff does nothing.
+	// seconds). If it is off, PowerOff does nothing. A machine that is not there is
+	// weir.NotFound.
 	PowerOff(ctx context.Context, id weir.ID) error
 }
 

@@ -1,0 +1,582 @@
+// Package cloudtest holds each driver of a cloud to the promises of package cloud.
+//
+// A driver's test calls [Run] with a function that opens an empty cloud. The suite
+// makes a few small machines at a time, and waits for what takes time; it looks at a
+// cloud only through its interface, so that a driver tests for itself what traffic meets.
+package cloudtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"weir/cloud"
+	"weir/weir"
+)
+
+// Region is the region of the machines that the suite makes.
+const Region = "lab"
+
+// The suite gives up on a machine's first boot after bootTime, and on running a cloud
+// out of addresses after manyAddresses.
+const (
+	bootTime      = time.Minute
+	manyAddresses = 300
+)
+
+// Run tests the clouds that open returns: each is of Region, empty, with room for
+// four machines, and closed by t.Cleanup with all that is in it.
+func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
+	for _, test := range []struct {
+		name string
+		do   func(*testing.T, suite)
+	}{
+		{"a new cloud is empty", testEmpty},
+		{"a machine is on and has addresses of its own", testCreate},
+		{"creating a machine again returns the first", testCreateAgain},
+		{"a machine created by many at once is one", testCreateAtOnce},
+		{"machines created at once are listed by ID", testCreateMany},
+		{"what can make no machine is refused as invalid", testCreateInvalid},
+		{"user-data runs once", testBoot},
+		{"user-data that fails says why", testBootFails},
+		{"a machine that was off is the same", testPower},
+		{"a deleted machine leaves nothing", testDelete},
+		{"an owner has one reserved IP", testReserve},
+		{"a reserved IP moves", testAssign},
+		{"a released address is gone", testRelease},
+		{"too few addresses are exhausted", testAddressesExhausted},
+		{"a firewall is what was last set", testFirewall},
+		{"what is not there is not found", testNotFound},
+		{"a call that was cut short can be repeated", testCutShort},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.do(t, suite{t.Context(), open(t)}) })
+	}
+}
+
+// suite is a cloud under test.
+type suite struct {
+	ctx context.Context
+	cloud.Cloud
+}
+
+func spec(id weir.ID) cloud.Spec {
+	return cloud.Spec{ID: id, Name: "web-" + string(id), Template: weir.Template{
+		Region: Region, Size: weir.Sizes()[0].Slug, Image: "debian-12-x64", UserData: "#!/bin/sh\ntrue\n"}}
+}
+
+func (s suite) create(t *testing.T, id weir.ID) cloud.Machine {
+	t.Helper()
+	m, err := s.CreateMachine(s.ctx, spec(id))
+	if err != nil {
+		t.Fatalf("create machine %s: %v", id, err)
+	}
+	return m
+}
+
+// machines returns what is listed, by ID.
+func (s suite) machines(t *testing.T) map[weir.ID]cloud.Machine {
+	t.Helper()
+	all, err := s.Machines(s.ctx)
+	if err != nil {
+		t.Fatalf("list machines: %v", err)
+	}
+	byID := map[weir.ID]cloud.Machine{}
+	for _, m := range all {
+		if _, twice := byID[m.ID]; twice {
+			t.Errorf("machine %s is listed twice", m.ID)
+		}
+		byID[m.ID] = m
+	}
+	if len(all) > 0 && !slices.IsSortedFunc(all, func(a, b cloud.Machine) int { return compareIDs(a.ID, b.ID) }) {
+		t.Errorf("machines are not listed by ID: %v", all)
+	}
+	return byID
+}
+
+// machine returns the one machine that should be there.
+func (s suite) machine(t *testing.T, id weir.ID) cloud.Machine {
+	t.Helper()
+	m, ok := s.machines(t)[id]
+	if !ok {
+		t.Fatalf("machine %s is not listed", id)
+	}
+	return m
+}
+
+// addresses returns what is held, by address.
+func (s suite) addresses(t *testing.T) map[netip.Addr]cloud.Address {
+	t.Helper()
+	all, err := s.Addresses(s.ctx)
+	if err != nil {
+		t.Fatalf("list addresses: %v", err)
+	}
+	byAddr := map[netip.Addr]cloud.Address{}
+	for _, a := range all {
+		if _, twice := byAddr[a.Addr]; twice {
+			t.Errorf("address %s is listed twice", a.Addr)
+		}
+		byAddr[a.Addr] = a
+	}
+	return byAddr
+}
+
+func (s suite) reserve(t *testing.T, owner weir.ID) netip.Addr {
+	t.Helper()
+	addr, err := s.Reserve(s.ctx, owner)
+	if err != nil {
+		t.Fatalf("reserve an address for %s: %v", owner, err)
+	}
+	if !addr.IsValid() {
+		t.Fatalf("reserved the address %v for %s", addr, owner)
+	}
+	return addr
+}
+
+// holds fails the test unless addr is held by owner and points to machine.
+func (s suite) holds(t *testing.T, addr netip.Addr, owner, machine weir.ID) {
+	t.Helper()
+	want := cloud.Address{Addr: addr, Owner: owner, Machine: machine}
+	if got := s.addresses(t)[addr]; got != want {
+		t.Errorf("address is %+v, want %+v", got, want)
+	}
+}
+
+// compareIDs compares decimal IDs without leading zeros.
+func compareIDs(a, b weir.ID) int {
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return slices.Compare([]byte(a), []byte(b))
+}
+
+// must fails the test if what was asked was refused.
+func must(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// want fails the test unless err is of a kind.
+func want(t *testing.T, what string, err error, kind weir.Kind) {
+	t.Helper()
+	if !errors.Is(err, kind) {
+		t.Errorf("%s: error %v, want one that is %q", what, err, kind)
+	}
+}
+
+// same fails the test unless two views of a machine differ at most in how far its boot is.
+func same(t *testing.T, what string, got, want cloud.Machine) {
+	t.Helper()
+	got.Boot, want.Boot = weir.Boot{}, weir.Boot{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: machine is\n%+v, want\n%+v", what, got, want)
+	}
+}
+
+func testEmpty(t *testing.T, s suite) {
+	if ms, as := s.machines(t), s.addresses(t); len(ms)+len(as) > 0 {
+		t.Errorf("a new cloud has machines %v and addresses %v", ms, as)
+	}
+}
+
+func testCreate(t *testing.T, s suite) {
+	made := s.create(t, "100001")
+	if made.ID != "100001" || made.Name != "web-100001" || !made.On || made.Firewall != nil {
+		t.Errorf("created %+v, want 100001 named web-100001, on and without a firewall", made)
+	}
+	same(t, "as listed", s.machine(t, "100001"), made)
+
+	owner := map[netip.Addr]weir.ID{}
+	for _, m := range []cloud.Machine{made, s.create(t, "100002")} {
+		for _, addr := range []netip.Addr{m.Public, m.Anchor, m.Private} {
+			if !addr.IsValid() {
+				t.Errorf("machine %s lacks an address: %+v", m.ID, m)
+			}
+			if other, taken := owner[addr]; taken {
+				t.Errorf("%s is an address of %s and again of %s", addr, other, m.ID)
+			}
+			owner[addr] = m.ID
+		}
+	}
+}
+
+func testCreateAgain(t *testing.T, s suite) {
+	first := s.create(t, "100001")
+	other := spec("100001")
+	other.Name, other.Size = "other", weir.Sizes()[1].Slug
+	again, err := s.CreateMachine(s.ctx, other)
+	must(t, "create again", err)
+	same(t, "created again", again, first)
+
+	must(t, "power off", s.PowerOff(s.ctx, "100001"))
+	off := s.create(t, "100001")
+	if off.On || s.machine(t, "100001").On {
+		t.Error("creating a machine that is there and off powered it on")
+	}
+	if got := len(s.machines(t)); got != 1 {
+		t.Errorf("%d machines, want 1", got)
+	}
+}
+
+func testCreateAtOnce(t *testing.T, s suite) {
+	var made [4]cloud.Machine
+	var wg sync.WaitGroup
+	for i := range made {
+		wg.Go(func() {
+			var err error
+			if made[i], err = s.CreateMachine(s.ctx, spec("100001")); err != nil {
+				t.Errorf("create: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, m := range made {
+		same(t, "created by another", m, made[0])
+	}
+	if got := len(s.machines(t)); got != 1 {
+		t.Errorf("%d machines, want 1", got)
+	}
+}
+
+func testCreateMany(t *testing.T, s suite) {
+	ids := []weir.ID{"100004", "100001", "100003", "100002"}
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		wg.Go(func() {
+			if _, err := s.CreateMachine(s.ctx, spec(id)); err != nil {
+				t.Errorf("create %s: %v", id, err)
+			}
+		})
+	}
+	wg.Wait()
+	listed := s.machines(t) // which looks at their order
+	private := map[netip.Addr]bool{}
+	for _, id := range ids {
+		private[listed[id].Private] = true
+	}
+	if len(listed) != len(ids) || len(private) != len(ids) {
+		t.Errorf("%d machines with %d private addresses, want %d of each", len(listed), len(private), len(ids))
+	}
+}
+
+func testCreateInvalid(t *testing.T, s suite) {
+	for what, change := range map[string]func(*cloud.Spec){
+		"a size that is not offered": func(s *cloud.Spec) { s.Size = "s-1000vcpu" },
+		"another region":             func(s *cloud.Spec) { s.Region = "elsewhere" },
+		"no image":                   func(s *cloud.Spec) { s.Image = "" },
+		"a name of two lines":        func(s *cloud.Spec) { s.Name = "web\nroot" },
+		"no name":                    func(s *cloud.Spec) { s.Name = "" },
+	} {
+		sp := spec("100001")
+		change(&sp)
+		_, err := s.CreateMachine(s.ctx, sp)
+		want(t, "create a machine with "+what, err, weir.Invalid)
+	}
+	if got := s.machines(t); len(got) > 0 {
+		t.Errorf("there are machines that were refused: %v", got)
+	}
+}
+
+// booted waits for a machine's first boot to end.
+func (s suite) booted(t *testing.T, id weir.ID) weir.Boot {
+	t.Helper()
+	for deadline := time.Now().Add(bootTime); ; time.Sleep(20 * time.Millisecond) {
+		m := s.machine(t, id)
+		if m.Boot.State != weir.BootRunning {
+			return m.Boot
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("machine %s still boots after %v", id, bootTime)
+		}
+	}
+}
+
+func testBoot(t *testing.T, s suite) {
+	once := spec("100001")
+	once.UserData = "#!/bin/sh\nset -e\ntest ! -e /root/ran\ntouch /root/ran\n" // fails if it runs again on this disk
+	_, err := s.CreateMachine(s.ctx, once)
+	must(t, "create", err)
+	boot := s.booted(t, "100001")
+	if boot.State == weir.BootUnknown {
+		t.Skip("this cloud cannot look inside its machines")
+	}
+	if boot.State != weir.BootDone {
+		t.Fatalf("the boot is %+v, want done", boot)
+	}
+	must(t, "power off", s.PowerOff(s.ctx, "100001"))
+	if boot := s.machine(t, "100001").Boot; boot.State != weir.BootDone {
+		t.Errorf("the first boot is %+v after a power-off, want done as it was", boot)
+	}
+	must(t, "power on", s.PowerOn(s.ctx, "100001"))
+	if boot := s.booted(t, "100001"); boot.State != weir.BootDone {
+		t.Errorf("the first boot is %+v after a second one, want done as it was", boot)
+	}
+
+	none := spec("100002")
+	none.UserData = ""
+	_, err = s.CreateMachine(s.ctx, none)
+	must(t, "create", err)
+	if boot := s.booted(t, "100002"); boot.State != weir.BootDone {
+		t.Errorf("the boot without user-data is %+v, want done", boot)
+	}
+}
+
+func testBootFails(t *testing.T, s suite) {
+	bad := spec("100001")
+	bad.UserData = "#!/bin/sh\necho no such package >&2\nexit 3\n"
+	_, err := s.CreateMachine(s.ctx, bad)
+	must(t, "create", err)
+	boot := s.booted(t, "100001")
+	if boot.State == weir.BootUnknown {
+		t.Skip("this cloud cannot look inside its machines")
+	}
+	if boot.State != weir.BootFailed || boot.Why == "" {
+		t.Errorf("the boot is %+v, want failed, and why", boot)
+	}
+	if !s.machine(t, "100001").On {
+		t.Error("the machine is off: a failed script does not end its machine")
+	}
+}
+
+func testPower(t *testing.T, s suite) {
+	made := s.create(t, "100001")
+	firewall := openings(80)
+	must(t, "set firewall", s.SetFirewall(s.ctx, "100001", firewall))
+	made.Firewall = openings(80)
+	addr := s.reserve(t, "owner")
+	must(t, "assign", s.Assign(s.ctx, addr, "100001"))
+
+	for range 2 { // the second does nothing
+		must(t, "power on", s.PowerOn(s.ctx, "100001"))
+		same(t, "on", s.machine(t, "100001"), made)
+	}
+	made.On = false
+	for range 2 {
+		must(t, "power off", s.PowerOff(s.ctx, "100001"))
+		same(t, "off", s.machine(t, "100001"), made)
+	}
+	must(t, "create another meanwhile", errorOf(s.CreateMachine(s.ctx, spec("100002"))))
+	made.On = true
+	for range 2 {
+		must(t, "power on", s.PowerOn(s.ctx, "100001"))
+		same(t, "on again", s.machine(t, "100001"), made)
+	}
+	s.holds(t, addr, "owner", "100001")
+}
+
+func errorOf[T any](_ T, err error) error { return err }
+
+func testDelete(t *testing.T, s suite) {
+	must(t, "delete what is not there", s.DeleteMachine(s.ctx, "100009"))
+	s.create(t, "100001")
+	kept := s.create(t, "100002")
+	must(t, "set firewall", s.SetFirewall(s.ctx, "100001", openings(80)))
+	addr, other := s.reserve(t, "owner"), s.reserve(t, "other")
+	must(t, "assign", s.Assign(s.ctx, addr, "100001"))
+	must(t, "assign", s.Assign(s.ctx, other, "100002"))
+
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if err := s.DeleteMachine(s.ctx, "100001"); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	must(t, "delete again", s.DeleteMachine(s.ctx, "100001"))
+	if got := s.machines(t); len(got) != 1 {
+		t.Errorf("machines %v, want 100002 alone", got)
+	}
+	same(t, "the other", s.machine(t, "100002"), kept)
+	s.holds(t, addr, "owner", "")
+	s.holds(t, other, "other", "100002")
+
+	off := s.create(t, "100003") // which may have the addresses of the first
+	if off.Firewall != nil {
+		t.Errorf("a new machine has the firewall %v", off.Firewall)
+	}
+	s.holds(t, addr, "owner", "")
+	must(t, "power off", s.PowerOff(s.ctx, "100003"))
+	must(t, "delete a machine that is off", s.DeleteMachine(s.ctx, "100003"))
+	if got := s.machines(t); len(got) != 1 {
+		t.Errorf("machines %v, want 100002 alone", got)
+	}
+}
+
+func testReserve(t *testing.T, s suite) {
+	var got [8]netip.Addr
+	var wg sync.WaitGroup
+	for i := range got {
+		wg.Go(func() {
+			var err error
+			if got[i], err = s.Reserve(s.ctx, weir.ID(fmt.Sprint("owner-", i%2))); err != nil {
+				t.Errorf("reserve: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if got[0] == got[1] {
+		t.Errorf("two owners have the address %s", got[0])
+	}
+	for i, addr := range got {
+		if addr != got[i%2] {
+			t.Errorf("an owner has the addresses %s and %s", addr, got[i%2])
+		}
+	}
+	if all := s.addresses(t); len(all) != 2 {
+		t.Errorf("we hold %v, want two addresses", all)
+	}
+	s.holds(t, got[0], "owner-0", "")
+	s.holds(t, got[1], "owner-1", "")
+}
+
+func testAssign(t *testing.T, s suite) {
+	s.create(t, "100001")
+	s.create(t, "100002")
+	addr := s.reserve(t, "owner")
+	must(t, "take from nobody", s.Assign(s.ctx, addr, ""))
+	for _, to := range []weir.ID{"100001", "100001", "100002", "100001", "", "", "100002"} {
+		must(t, fmt.Sprintf("assign to %q", to), s.Assign(s.ctx, addr, to))
+		s.holds(t, addr, "owner", to)
+	}
+	want(t, "assign to a machine that is not there", s.Assign(s.ctx, addr, "100009"), weir.NotFound)
+	s.holds(t, addr, "owner", "100002")
+
+	must(t, "power off", s.PowerOff(s.ctx, "100001"))
+	must(t, "assign to a machine that is off", s.Assign(s.ctx, addr, "100001"))
+	s.holds(t, addr, "owner", "100001")
+}
+
+func testRelease(t *testing.T, s suite) {
+	s.create(t, "100001")
+	addr, other := s.reserve(t, "owner"), s.reserve(t, "other")
+	must(t, "assign", s.Assign(s.ctx, addr, "100001"))
+	for range 2 {
+		must(t, "release", s.Release(s.ctx, addr))
+	}
+	if all := s.addresses(t); len(all) != 1 {
+		t.Errorf("we hold %v, want %s alone", all, other)
+	}
+	want(t, "assign what was released", s.Assign(s.ctx, addr, "100001"), weir.NotFound)
+	s.holds(t, other, "other", "")
+	s.holds(t, s.reserve(t, "owner"), "owner", "")
+}
+
+func testAddressesExhausted(t *testing.T, s suite) {
+	var held []netip.Addr
+	for i := range manyAddresses {
+		addr, err := s.Reserve(s.ctx, weir.ID(fmt.Sprint("owner-", i)))
+		if err == nil {
+			held = append(held, addr)
+			continue
+		}
+		want(t, fmt.Sprintf("reserve address %d", i+1), err, weir.Exhausted)
+		if i == 0 {
+			t.Fatal("there is not even one address")
+		}
+		must(t, "reserve again for one that has one", errorOf(s.Reserve(s.ctx, "owner-0")))
+		must(t, "release", s.Release(s.ctx, held[0]))
+		s.holds(t, s.reserve(t, "late"), "late", "")
+		return
+	}
+	t.Skipf("%d addresses do not exhaust this cloud", manyAddresses)
+}
+
+func openings(ports ...int) *weir.Firewall {
+	f := &weir.Firewall{}
+	for _, port := range ports {
+		f.Openings = append(f.Openings, weir.Opening{Port: port,
+			From: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32"), netip.MustParsePrefix("192.0.2.0/24")}})
+	}
+	return f
+}
+
+func testFirewall(t *testing.T, s suite) {
+	s.create(t, "100001")
+	s.create(t, "100002")
+	for _, set := range [][]int{{80}, {80}, {22, 443}, {}} {
+		f := openings(set...)
+		must(t, "set firewall", s.SetFirewall(s.ctx, "100001", f))
+		for i := range f.Openings { // the cloud has its own by now
+			f.Openings[i].Port = 9
+			f.Openings[i].From[0] = netip.Prefix{}
+		}
+		got := s.machine(t, "100001").Firewall
+		if got == nil {
+			t.Fatalf("no firewall is shown after one for ports %v was set", set)
+		}
+		if want := openings(set...); len(got.Openings) != len(set) || len(set) > 0 && !reflect.DeepEqual(got, want) {
+			t.Errorf("firewall is %v, want %v", got, want)
+		}
+	}
+	must(t, "set no firewall", s.SetFirewall(s.ctx, "100001", nil))
+	for _, id := range []weir.ID{"100001", "100002"} {
+		if got := s.machine(t, id).Firewall; got != nil {
+			t.Errorf("the firewall of machine %s is %v, want none", id, got)
+		}
+	}
+	must(t, "power off", s.PowerOff(s.ctx, "100001"))
+	must(t, "set the firewall of a machine that is off", s.SetFirewall(s.ctx, "100001", openings(80)))
+	must(t, "power on", s.PowerOn(s.ctx, "100001"))
+	if got := s.machine(t, "100001").Firewall; !reflect.DeepEqual(got, openings(80)) {
+		t.Errorf("firewall set while off is %v, want %v", got, openings(80))
+	}
+}
+
+func testNotFound(t *testing.T, s suite) {
+	want(t, "power on", s.PowerOn(s.ctx, "100009"), weir.NotFound)
+	want(t, "power off", s.PowerOff(s.ctx, "100009"), weir.NotFound)
+	want(t, "set firewall", s.SetFirewall(s.ctx, "100009", openings(80)), weir.NotFound)
+	want(t, "set no firewall", s.SetFirewall(s.ctx, "100009", nil), weir.NotFound)
+	addr := s.reserve(t, "owner")
+	want(t, "assign", s.Assign(s.ctx, addr, "100009"), weir.NotFound)
+	must(t, "release", s.Release(s.ctx, addr))
+	want(t, "assign what we do not hold", s.Assign(s.ctx, addr, ""), weir.NotFound)
+	must(t, "release what we do not hold", s.Release(s.ctx, addr))
+	must(t, "delete what is not there", s.DeleteMachine(s.ctx, "100009"))
+}
+
+// A call may be cut short at any moment: done again, it leaves what one would have.
+func testCutShort(t *testing.T, s suite) {
+	ended, end := context.WithCancel(s.ctx)
+	end()
+	if _, err := s.CreateMachine(ended, spec("100001")); !errors.Is(err, context.Canceled) {
+		t.Errorf("create with a context that has ended: error %v, want that it was canceled", err)
+	}
+	addr := s.reserve(t, "owner")
+	for _, after := range []time.Duration{time.Millisecond, 30 * time.Millisecond, 150 * time.Millisecond} {
+		short := func() context.Context {
+			ctx, cancel := context.WithTimeout(s.ctx, after)
+			t.Cleanup(cancel)
+			return ctx
+		}
+		s.CreateMachine(short(), spec("100001")) // error or not
+		made := s.create(t, "100001")
+		same(t, "created again", s.machine(t, "100001"), made)
+		if !made.On {
+			t.Errorf("a machine whose creation was cut short after %v is off", after)
+		}
+		must(t, "assign", s.Assign(s.ctx, addr, "100001"))
+
+		s.PowerOff(short(), "100001")
+		must(t, "power off", s.PowerOff(s.ctx, "100001"))
+		s.PowerOn(short(), "100001")
+		must(t, "power on", s.PowerOn(s.ctx, "100001"))
+		same(t, "off and on", s.machine(t, "100001"), made)
+
+		s.DeleteMachine(short(), "100001")
+		must(t, "delete", s.DeleteMachine(s.ctx, "100001"))
+		if got := s.machines(t); len(got) > 0 {
+			t.Errorf("machines %v, want none", got)
+		}
+		s.holds(t, addr, "owner", "")
+	}
+}

@@ -1,0 +1,370 @@
+package cloud
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"weir/weir"
+)
+
+// FakeOptions make a Fake. The zero value is a cloud without faults, whose machines
+// boot at once.
+type FakeOptions struct {
+	Region    string // the only one that it takes machines in; "lab" if empty
+	Machines  int    // how many machines it has room for; 1000 if 0
+	Addresses int    // how many reserved IPs it has; 100 if 0
+
+	// Boots says how long a new machine's user-data runs and what becomes of it. If
+	// nil, it is done at once.
+	Boots func(Spec) (time.Duration, weir.Boot)
+
+	// Fault is called at the beginning of each call, "create machine 100001" or
+	// "list machines", and may sleep. If before is not nil, the call returns it and does
+	// nothing; if after is not nil, the call returns it once it has taken effect. It is
+	// called by many goroutines at once.
+	Fault func(ctx context.Context, call string) (before, after error)
+}
+
+// Fake is a [Cloud] in memory, for tests. It keeps the promises of the interfaces,
+// and takes time only where Boots and Fault do, so that it may live in a synctest
+// bubble. Addresses that were given back are given out again, lowest first, as a small
+// cloud does.
+type Fake struct {
+	o FakeOptions
+
+	mu        sync.Mutex
+	machines  map[weir.ID]*fakeMachine
+	addresses map[netip.Addr]*Address
+	made      map[weir.ID]int
+}
+
+type fakeMachine struct {
+	Machine
+	spec Spec
+	slot int           // its addresses are the slot-th of each network
+	left time.Duration // what remained of the boot when it was last powered on
+	on   time.Time     // when that was
+}
+
+var _ Cloud = (*Fake)(nil)
+
+// Where the networks of a Fake begin.
+var (
+	fakePublic   = netip.MustParseAddr("198.18.0.0")
+	fakeAnchor   = netip.MustParseAddr("10.19.0.0")
+	fakePrivate  = netip.MustParseAddr("10.10.0.0")
+	fakeReserved = netip.MustParseAddr("203.0.113.0")
+)
+
+// NewFake returns a cloud with nothing in it.
+func NewFake(o FakeOptions) *Fake {
+	o.Region = cmp.Or(o.Region, "lab")
+	o.Machines = cmp.Or(o.Machines, 1000)
+	o.Addresses = cmp.Or(o.Addresses, 100)
+	if o.Boots == nil {
+		o.Boots = func(Spec) (time.Duration, weir.Boot) { return 0, weir.Boot{State: weir.BootDone} }
+	}
+	if o.Fault == nil {
+		o.Fault = func(context.Context, string) (before, after error) { return nil, nil }
+	}
+	return &Fake{o: o, machines: map[weir.ID]*fakeMachine{},
+		addresses: map[netip.Addr]*Address{}, made: map[weir.ID]int{}}
+}
+
+// Kill has a machine die by itself: it is off. It reports whether it was on.
+func (f *Fake) Kill(id weir.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.machines[id]
+	if m == nil || !m.On {
+		return false
+	}
+	m.off()
+	return true
+}
+
+// Spec returns what a machine was made from, if it is there.
+func (f *Fake) Spec(id weir.ID) (Spec, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.machines[id]
+	if m == nil {
+		return Spec{}, false
+	}
+	return m.spec, true
+}
+
+// Made returns how often a machine with that ID was made: more than once if it was
+// asked for again after its deletion.
+func (f *Fake) Made(id weir.ID) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.made[id]
+}
+
+// call does what one call of the interfaces does, with the faults that it is to have.
+func (f *Fake) call(ctx context.Context, do func() error, format string, args ...any) error {
+	name := fmt.Sprintf(format, args...)
+	before, after := f.o.Fault(ctx, name)
+	if before == nil {
+		before = ctx.Err()
+	}
+	if before != nil {
+		return fmt.Errorf("%s: %w", name, before)
+	}
+	f.mu.Lock()
+	err := do()
+	f.mu.Unlock()
+	if err == nil {
+		err = after
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// Machines keeps the promise of [Machines].
+func (f *Fake) Machines(ctx context.Context) ([]Machine, error) {
+	var all []Machine
+	err := f.call(ctx, func() error {
+		for _, id := range slices.Sorted(maps.Keys(f.machines)) {
+			all = append(all, f.machines[id].show())
+		}
+		return nil
+	}, "list machines")
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// CreateMachine keeps the promise of [Machines].
+func (f *Fake) CreateMachine(ctx context.Context, spec Spec) (Machine, error) {
+	var made Machine
+	err := f.call(ctx, func() error {
+		m := f.machines[spec.ID]
+		if m == nil {
+			var err error
+			if m, err = f.create(spec); err != nil {
+				return err
+			}
+		}
+		made = m.show()
+		return nil
+	}, "create machine %s", spec.ID)
+	if err != nil {
+		return Machine{}, err
+	}
+	return made, nil
+}
+
+func (f *Fake) create(spec Spec) (*fakeMachine, error) {
+	if spec.ID == "" {
+		return nil, weir.Errorf(weir.Invalid, "it has no ID")
+	}
+	if err := weir.CheckName(spec.Name); err != nil {
+		return nil, err
+	}
+	if err := spec.Check(f.o.Region); err != nil {
+		return nil, err
+	}
+	slot := f.slot()
+	if slot > f.o.Machines {
+		return nil, weir.Errorf(weir.Exhausted, "there is room for %d machines, and all is taken", f.o.Machines)
+	}
+	takes, boot := f.o.Boots(spec)
+	m := &fakeMachine{spec: spec, slot: slot, left: takes, Machine: Machine{
+		ID: spec.ID, Name: spec.Name, Boot: boot,
+		Public:  nth(fakePublic, slot),
+		Anchor:  nth(fakeAnchor, slot),
+		Private: nth(fakePrivate, slot),
+	}}
+	m.start()
+	f.machines[spec.ID] = m
+	f.made[spec.ID]++
+	return m, nil
+}
+
+// slot returns the lowest number that no machine has.
+func (f *Fake) slot() int {
+	taken := map[int]bool{}
+	for _, m := range f.machines {
+		taken[m.slot] = true
+	}
+	n := 1
+	for taken[n] {
+		n++
+	}
+	return n
+}
+
+// DeleteMachine keeps the promise of [Machines].
+func (f *Fake) DeleteMachine(ctx context.Context, id weir.ID) error {
+	return f.call(ctx, func() error {
+		delete(f.machines, id)
+		for _, a := range f.addresses {
+			if a.Machine == id {
+				a.Machine = ""
+			}
+		}
+		return nil
+	}, "delete machine %s", id)
+}
+
+// PowerOn keeps the promise of [Machines].
+func (f *Fake) PowerOn(ctx context.Context, id weir.ID) error {
+	return f.call(ctx, func() error {
+		m, err := f.machine(id)
+		if err == nil && !m.On {
+			m.start()
+		}
+		return err
+	}, "power on machine %s", id)
+}
+
+// PowerOff keeps the promise of [Machines].
+func (f *Fake) PowerOff(ctx context.Context, id weir.ID) error {
+	return f.call(ctx, func() error {
+		m, err := f.machine(id)
+		if err == nil && m.On {
+			m.off()
+		}
+		return err
+	}, "power off machine %s", id)
+}
+
+// Addresses keeps the promise of [Addresses].
+func (f *Fake) Addresses(ctx context.Context) ([]Address, error) {
+	var all []Address
+	err := f.call(ctx, func() error {
+		for _, addr := range slices.SortedFunc(maps.Keys(f.addresses), netip.Addr.Compare) {
+			all = append(all, *f.addresses[addr])
+		}
+		return nil
+	}, "list addresses")
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// Reserve keeps the promise of [Addresses].
+func (f *Fake) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+	var got netip.Addr
+	err := f.call(ctx, func() error {
+		for _, a := range f.addresses {
+			if a.Owner == owner {
+				got = a.Addr
+				return nil
+			}
+		}
+		if len(f.addresses) >= f.o.Addresses {
+			return weir.Errorf(weir.Exhausted, "there are %d addresses, and all are taken", f.o.Addresses)
+		}
+		for n := 1; ; n++ {
+			addr := nth(fakeReserved, n)
+			if f.addresses[addr] == nil {
+				f.addresses[addr] = &Address{Addr: addr, Owner: owner}
+				got = addr
+				return nil
+			}
+		}
+	}, "reserve an address for %s", owner)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return got, nil
+}
+
+// Assign keeps the promise of [Addresses].
+func (f *Fake) Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error {
+	return f.call(ctx, func() error {
+		a := f.addresses[addr]
+		if a == nil {
+			return weir.Errorf(weir.NotFound, "there is no such address")
+		}
+		if machine != "" {
+			if _, err := f.machine(machine); err != nil {
+				return err
+			}
+		}
+		a.Machine = machine
+		return nil
+	}, "assign %s to machine %q", addr, machine)
+}
+
+// Release keeps the promise of [Addresses].
+func (f *Fake) Release(ctx context.Context, addr netip.Addr) error {
+	return f.call(ctx, func() error {
+		delete(f.addresses, addr)
+		return nil
+	}, "release %s", addr)
+}
+
+// SetFirewall keeps the promise of [Firewalls].
+func (f *Fake) SetFirewall(ctx context.Context, machine weir.ID, w *weir.Firewall) error {
+	return f.call(ctx, func() error {
+		m, err := f.machine(machine)
+		if err == nil {
+			m.Firewall = clone(w)
+		}
+		return err
+	}, "set the firewall of machine %s", machine)
+}
+
+func (f *Fake) machine(id weir.ID) (*fakeMachine, error) {
+	if m := f.machines[id]; m != nil {
+		return m, nil
+	}
+	return nil, weir.Errorf(weir.NotFound, "there is no machine %s", id)
+}
+
+func (m *fakeMachine) start() {
+	m.On, m.on = true, time.Now()
+}
+
+// off interrupts a boot that is still running; it goes on when the machine does.
+func (m *fakeMachine) off() {
+	m.left = max(0, m.left-time.Since(m.on))
+	m.On = false
+}
+
+// show returns m as it is at this moment, sharing nothing with it.
+func (m *fakeMachine) show() Machine {
+	shown := m.Machine
+	left := m.left
+	if m.On {
+		left -= time.Since(m.on)
+	}
+	if left > 0 {
+		shown.Boot = weir.Boot{State: weir.BootRunning}
+	}
+	shown.Firewall = clone(m.Firewall)
+	return shown
+}
+
+func clone(f *weir.Firewall) *weir.Firewall {
+	if f == nil {
+		return nil
+	}
+	copied := weir.Firewall{Openings: slices.Clone(f.Openings)}
+	for i, o := range copied.Openings {
+		copied.Openings[i].From = slices.Clone(o.From)
+	}
+	return &copied
+}
+
+// nth returns the n-th address after base, which is IPv4.
+func nth(base netip.Addr, n int) netip.Addr {
+	b := base.As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+	return netip.AddrFrom4(b)
+}
