@@ -1,0 +1,182 @@
+// Package config reads weir.yaml, the file in which a user says which machines and
+// which load balancer there should be.
+//
+//	name: web                       # of the pool, of the load balancer, and the machines' tag
+//	size: s-1vcpu-1gb
+//	user_data: user-data.sh         # a file beside this one
+//	count: 3
+//	load_balancer:
+//	  forwarding_rules:
+//	    - {entry_protocol: http, entry_port: 80, target_protocol: http, target_port: 80}
+//
+// Only the name has to be there; see [Load] for the keys and what they are without
+// the file's word. Words and limits are those of the API, since both ask package weir
+// what is valid. Whatever is wrong is one error of kind weir.Invalid that fits in one
+// line and says where: `weir.yaml:7: count is "three", want a whole number from 0 to 1000`.
+//
+// The file is plain YAML: anchors, aliases, tags and a second document are errors.
+// Package config knows nothing of the API or of the region that the file is for.
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"weir/weir"
+)
+
+// What a user gets who does not say otherwise.
+const (
+	defaultSize  = "s-1vcpu-1gb"
+	defaultImage = "debian-12-x64"
+	defaultCount = 1
+)
+
+// App is what one file asks for: machines, and the load balancer in front of them.
+// The machines carry the pool's name as a tag, and the load balancer targets that tag.
+type App struct {
+	Pool         weir.Pool
+	LoadBalancer weir.LoadBalancer
+
+	region string // where the file says which region: "weir.yaml:2"; empty if it does not
+}
+
+// Load reads a file. user_data and ssh_keys name files relative to its directory.
+//
+// Without a word in the file, size is s-1vcpu-1gb, image debian-12-x64, count 1, and
+// hostname_prefix and load_balancer.name are the name. A load balancer without rules
+// forwards HTTP from port 80 to port 80, in turn (round_robin); its health check asks
+// the target of the first rule, each 10 seconds. A region that is not said is
+// whichever the app is given to: see [App.In].
+func Load(file string) (*App, error) {
+	data, err := readFile(os.DirFS(filepath.Dir(file)), filepath.Base(file), maxFile)
+	if err != nil {
+		return nil, weir.Errorf(weir.Invalid, "%s: %w", file, err)
+	}
+	return Parse(file, data, filepath.Dir(file))
+}
+
+// LoadFS is Load for a file in fsys, and files that it names are in fsys too.
+func LoadFS(fsys fs.FS, file string) (*App, error) {
+	data, err := readFile(fsys, file, maxFile)
+	if err != nil {
+		return nil, weir.Errorf(weir.Invalid, "%s: %w", file, err)
+	}
+	return parse(file, data, func(name string, most int) ([]byte, error) {
+		return readFile(fsys, path.Join(path.Dir(file), name), most)
+	})
+}
+
+// Parse is Load for a file of which the bytes are known: name is for its errors, dir
+// is where the files are that it names.
+func Parse(name string, data []byte, dir string) (*App, error) {
+	return parse(name, data, func(file string, most int) ([]byte, error) {
+		if rest, ok := strings.CutPrefix(file, "~/"); ok {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return nil, err
+			}
+			file = filepath.Join(home, rest)
+		}
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(dir, file)
+		}
+		return readFile(os.DirFS(filepath.Dir(file)), filepath.Base(file), most)
+	})
+}
+
+// In sets the region of an app whose file does not say one, and returns why the app
+// cannot be in that region.
+func (a *App) In(region string) error {
+	if a.region != "" && a.Pool.Template.Region != region {
+		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.Pool.Template.Region, region)
+	}
+	a.Pool.Template.Region = region
+	a.LoadBalancer.Region = region
+	return nil
+}
+
+// named returns the app that a file with nothing but a name asks for.
+func named(name string) *App {
+	return &App{
+		Pool: weir.Pool{
+			Name:   name,
+			Prefix: name,
+			Count:  defaultCount,
+			Template: weir.Template{
+				Size:  defaultSize,
+				Image: defaultImage,
+				Tags:  []string{name},
+			},
+		},
+		LoadBalancer: weir.LoadBalancer{
+			Name:      name,
+			Size:      weir.DefaultNodeSize,
+			Instances: 1,
+			Algorithm: weir.RoundRobin,
+			Rules:     []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}},
+			Health:    weir.DefaultCheck(),
+			Idle:      weir.DefaultIdle,
+			Tag:       name,
+		},
+	}
+}
+
+// check returns why a cannot be, in words that fit behind the line of a file.
+func (a *App) check() error {
+	region := a.Pool.Template.Region // any is right here: In knows which one runs
+	if err := a.Pool.Check(region); err != nil {
+		return &unprefixed{err, fmt.Sprintf("pool %q: ", a.Pool.Name)}
+	}
+	if err := a.LoadBalancer.Check(region); err != nil {
+		return &unprefixed{err, fmt.Sprintf("load balancer %q: ", a.LoadBalancer.Name)}
+	}
+	return nil
+}
+
+// unprefixed is an error without the words that the line of a file makes needless.
+type unprefixed struct {
+	error
+	prefix string
+}
+
+func (e *unprefixed) Error() string { return strings.TrimPrefix(e.error.Error(), e.prefix) }
+func (e *unprefixed) Unwrap() error { return e.error }
+
+// readFile returns what is in a file of at most most bytes. Its errors do not repeat
+// the name, which the caller's sentence has.
+func readFile(fsys fs.FS, name string, most int) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, bare(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, bare(err)
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("it is a directory, want a file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
+	if err != nil {
+		return nil, bare(err)
+	}
+	if len(data) > most {
+		return nil, fmt.Errorf("it has more than %d bytes", most)
+	}
+	return bytes.TrimPrefix(data, []byte("\ufeff")), nil
+}
+
+func bare(err error) error {
+	if e, ok := err.(*fs.PathError); ok {
+		return e.Err
+	}
+	return err
+}

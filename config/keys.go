@@ -1,0 +1,254 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"weir/weir"
+)
+
+// key is one word that a mapping may have on its left side.
+//
+// Keys are set in the order of their table, each on an app that is valid without it,
+// and the app is checked after each: so what the check objects to is that key's fault.
+type key struct {
+	name string
+	set  func(a *App, v value) error
+}
+
+func appKeys() []key {
+	return []key{
+		{"name", setName},
+		{"region", setRegion},
+		{"size", text(func(a *App, s string) { a.Pool.Template.Size = s })},
+		{"image", text(func(a *App, s string) { a.Pool.Template.Image = s })},
+		{"hostname_prefix", setPrefix},
+		{"count", whole(fmt.Sprintf("from 0 to %d", weir.MaxPool), func(a *App, n int) { a.Pool.Count = n })},
+		{"user_data", setUserData},
+		{"ssh_keys", setKeys},
+		{"tags", setTags},
+		{"load_balancer", func(a *App, v value) error { return v.mapping(a, balancerKeys()) }},
+	}
+}
+
+func balancerKeys() []key {
+	return []key{
+		{"name", text(func(a *App, s string) { a.LoadBalancer.Name = s })},
+		{"size", text(func(a *App, s string) { a.LoadBalancer.Size = s })},
+		{"algorithm", text(func(a *App, s string) { a.LoadBalancer.Algorithm = weir.Algorithm(s) })},
+		{"forwarding_rules", setRules},
+		{"health_check", func(a *App, v value) error { return v.mapping(a, checkKeys()) }},
+		{"http_idle_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Idle = d })},
+	}
+}
+
+func checkKeys() []key {
+	return []key{
+		{"protocol", text(func(a *App, s string) {
+			h := &a.LoadBalancer.Health
+			h.Protocol = weir.Protocol(s)
+			if h.Protocol == weir.TCP {
+				h.Path = ""
+			} else if h.Path == "" {
+				h.Path = "/"
+			}
+		})},
+		{"port", whole("from 1 to 65535", func(a *App, n int) { a.LoadBalancer.Health.Port = n })},
+		{"path", func(a *App, v value) error {
+			if a.LoadBalancer.Health.Protocol != weir.HTTP {
+				return v.errorf("path is only for a health_check with protocol http")
+			}
+			return text(func(a *App, s string) { a.LoadBalancer.Health.Path = s })(a, v)
+		}},
+		{"check_interval_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Health.Interval = d })},
+		{"response_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Health.Timeout = d })},
+		{"unhealthy_threshold", whole("", func(a *App, n int) { a.LoadBalancer.Health.Unhealthy = n })},
+		{"healthy_threshold", whole("", func(a *App, n int) { a.LoadBalancer.Health.Healthy = n })},
+	}
+}
+
+// ruleKeys returns the keys of the rule that was appended last.
+func ruleKeys() []key {
+	last := func(a *App) *weir.Rule { return &a.LoadBalancer.Rules[len(a.LoadBalancer.Rules)-1] }
+	return []key{
+		{"entry_protocol", text(func(a *App, s string) {
+			last(a).Entry, last(a).Target = weir.Protocol(s), weir.Protocol(s)
+		})},
+		{"target_protocol", text(func(a *App, s string) { last(a).Target = weir.Protocol(s) })},
+		{"entry_port", whole("from 1 to 65535", func(a *App, n int) { last(a).EntryPort, last(a).TargetPort = n, n })},
+		{"target_port", whole("from 1 to 65535", func(a *App, n int) { last(a).TargetPort = n })},
+	}
+}
+
+func text(set func(a *App, s string)) func(*App, value) error {
+	return func(a *App, v value) error {
+		s, err := v.text()
+		if err != nil {
+			return err
+		}
+		set(a, s)
+		return nil
+	}
+}
+
+func whole(limits string, set func(a *App, n int)) func(*App, value) error {
+	return func(a *App, v value) error {
+		n, err := v.whole(strings.TrimSpace("a whole number " + limits))
+		if err != nil {
+			return err
+		}
+		set(a, n)
+		return nil
+	}
+}
+
+func seconds(set func(a *App, d time.Duration)) func(*App, value) error {
+	return whole("of seconds", func(a *App, n int) { set(a, time.Duration(n)*time.Second) })
+}
+
+func setName(a *App, v value) error {
+	name, err := v.text()
+	if err != nil {
+		return err
+	}
+	// The machines' tag is the name, and a tag has no dots.
+	if weir.CheckName(name) != nil || weir.CheckTag(name) != nil {
+		return v.errorf("name is %.80q, want letters, digits and -, beginning and ending with a letter or digit", name)
+	}
+	*a = *named(name)
+	return nil
+}
+
+func setRegion(a *App, v value) error {
+	region, err := v.text()
+	if err != nil {
+		return err
+	}
+	a.region = v.at()
+	a.Pool.Template.Region = region
+	a.LoadBalancer.Region = region
+	return nil
+}
+
+func setPrefix(a *App, v value) error {
+	prefix, err := v.text()
+	if err != nil {
+		return err
+	}
+	a.Pool.Prefix = prefix
+	return nil
+}
+
+func setUserData(a *App, v value) error {
+	file, err := v.text()
+	if err != nil {
+		return err
+	}
+	if strings.Contains(file, "\n") {
+		return v.errorf("user_data has several lines, want the name of a file")
+	}
+	data, err := v.file.open(file, weir.MaxUserData)
+	if err != nil {
+		return v.errorf("user_data %s: %w", file, err)
+	}
+	a.Pool.Template.UserData = string(data)
+	return nil
+}
+
+// maxKeys is how large a file of public keys may be, in bytes.
+const maxKeys = 64 << 10
+
+func setKeys(a *App, v value) error {
+	list, err := v.list("a list of files or public keys")
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		key, err := v.text()
+		if err != nil {
+			return err
+		}
+		lines := []string{key}
+		if len(strings.Fields(key)) < 2 { // a public key has at least a type and itself
+			data, err := v.file.open(key, maxKeys)
+			if err != nil {
+				return v.errorf("ssh_keys: %s: %w", key, err)
+			}
+			lines = strings.Split(string(data), "\n")
+		}
+		for _, line := range lines {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "-----BEGIN") {
+				return v.errorf("ssh_keys: %.80s is a private key, want the public one, as in a file whose name ends in .pub", key)
+			}
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			a.Pool.Template.SSHKeys = append(a.Pool.Template.SSHKeys, line)
+		}
+		if err := a.check(); err != nil {
+			return v.errorf("ssh_keys: %w", err)
+		}
+	}
+	return nil
+}
+
+func setTags(a *App, v value) error {
+	list, err := v.list("a list of tags")
+	if err != nil {
+		return err
+	}
+	tags := &a.Pool.Template.Tags
+	for _, v := range list {
+		tag, err := v.text()
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(*tags, func(t string) bool { return strings.EqualFold(t, tag) }) {
+			continue
+		}
+		*tags = append(*tags, tag)
+		if err := a.check(); err != nil {
+			return v.errorf("%w", err)
+		}
+	}
+	return nil
+}
+
+func setRules(a *App, v value) error {
+	list, err := v.list("a list of rules")
+	if err != nil {
+		return err
+	}
+	a.LoadBalancer.Rules = nil
+	for _, v := range list {
+		port := a.sparePort()
+		a.LoadBalancer.Rules = append(a.LoadBalancer.Rules,
+			weir.Rule{Entry: weir.HTTP, EntryPort: port, Target: weir.HTTP, TargetPort: port})
+		if err := v.mapping(a, ruleKeys()); err != nil {
+			return err
+		}
+		if !v.has("entry_port") {
+			return v.errorf("a forwarding rule has no entry_port, want 1 to 65535")
+		}
+	}
+	if len(list) > 0 {
+		first, health := a.LoadBalancer.Rules[0], &a.LoadBalancer.Health
+		health.Protocol, health.Port = first.Target, first.TargetPort
+		if first.Target == weir.TCP {
+			health.Path = ""
+		}
+	}
+	return nil
+}
+
+// sparePort returns a port that no rule has, for a rule whose own is not known yet.
+func (a *App) sparePort() int {
+	port := 1
+	for slices.ContainsFunc(a.LoadBalancer.Rules, func(r weir.Rule) bool { return r.EntryPort == port }) {
+		port++
+	}
+	return port
+}
