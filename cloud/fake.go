@@ -176,10 +176,10 @@ func (f *Fake) create(spec Spec) (*fakeMachine, error) {
 	if err := spec.Check(f.o.Region); err != nil {
 		return nil, err
 	}
-	slot := f.slot()
-	if slot > f.o.Machines {
-		return nil, weir.Errorf(weir.Exhausted, "there is room for %d machines, and all is taken", f.o.Machines)
+	if err := f.room(1); err != nil {
+		return nil, err
 	}
+	slot := f.slot()
 	takes, boot := f.o.Boots(spec)
 	m := &fakeMachine{spec: spec, slot: slot, left: takes, Machine: Machine{
 		ID: spec.ID, Name: spec.Name, Boot: boot,
@@ -191,6 +191,18 @@ func (f *Fake) create(spec Spec) (*fakeMachine, error) {
 	f.machines[spec.ID] = m
 	f.made[spec.ID]++
 	return m, nil
+}
+
+// Room keeps the promise of [Machines].
+func (f *Fake) Room(ctx context.Context, _ weir.Template, n int) error {
+	return f.call(ctx, func() error { return f.room(n) }, "ask for room for %d machines", n)
+}
+
+func (f *Fake) room(n int) error {
+	if free := f.o.Machines - len(f.machines); n > free {
+		return weir.Errorf(weir.Exhausted, "there is room for %d more machines of %d, want %d", free, f.o.Machines, n)
+	}
+	return nil
 }
 
 // slot returns the lowest number that no machine has.

@@ -44,6 +44,9 @@ func TestFakeRunsOutOfMachinesAndGivesBackTheRoom(t *testing.T) {
 	if _, err := f.CreateMachine(ctx, spec("3")); !errors.Is(err, weir.Exhausted) {
 		t.Errorf("a third machine in room for two: error %v, want exhausted", err)
 	}
+	if err := f.Room(ctx, spec("3").Template, 1); !errors.Is(err, weir.Exhausted) {
+		t.Errorf("room for a third: error %v, want exhausted", err)
+	}
 	if _, err := f.CreateMachine(ctx, spec("1")); err != nil {
 		t.Errorf("a machine that is there: %v", err)
 	}
@@ -116,7 +119,11 @@ func TestFakeMachineThatDiesFinishesItsBootWhenItIsOnAgain(t *testing.T) {
 		if err := f.PowerOn(ctx, "1"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(19 * time.Second)
+		time.Sleep(10 * time.Second)
+		if err := f.PowerOn(ctx, "1"); err != nil { // which does nothing
+			t.Fatal(err)
+		}
+		time.Sleep(9 * time.Second)
 		if got := state(); got != weir.BootRunning {
 			t.Errorf("boot is %q after 59 s of 60, want running", got)
 		}

@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
 		{"a machine created by many at once is one", testCreateAtOnce},
 		{"machines created at once are listed by ID", testCreateMany},
 		{"what can make no machine is refused as invalid", testCreateInvalid},
+		{"there is room for a few machines and not for all", testRoom},
 		{"user-data runs once", testBoot},
 		{"user-data that fails says why", testBootFails},
 		{"a machine that was off is the same", testPower},
@@ -281,6 +282,17 @@ func testCreateInvalid(t *testing.T, s suite) {
 	}
 	if got := s.machines(t); len(got) > 0 {
 		t.Errorf("there are machines that were refused: %v", got)
+	}
+}
+
+func testRoom(t *testing.T, s suite) {
+	template := spec("100001").Template
+	for _, n := range []int{0, 1, 4} {
+		must(t, fmt.Sprintf("ask for room for %d machines", n), s.Room(s.ctx, template, n))
+	}
+	want(t, "ask for room for a million machines", s.Room(s.ctx, template, 1_000_000), weir.Exhausted)
+	if got := s.machines(t); len(got) > 0 {
+		t.Errorf("asking for room made %v", got)
 	}
 }
 
