@@ -1,0 +1,134 @@
+package nodeapi
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"weir/weir"
+)
+
+// Fake is a [Control] in memory that keeps its promises, for tests of either end. The
+// zero value has no nodes.
+type Fake struct {
+	mu       sync.Mutex
+	tokens   map[string]*token
+	configs  map[weir.ID]weir.NodeConfig
+	statuses map[weir.ID][]weir.NodeStatus
+	changed  chan struct{} // closed at the next change
+}
+
+type token struct {
+	node weir.ID
+	key  []byte // that it is bound to; nil before its first use
+}
+
+// Admit makes a node that may enrol with a secret. It has no NodeConfig yet.
+func (f *Fake) Admit(node weir.ID, secret string) {
+	f.change(func() { f.tokens[secret] = &token{node: node} })
+}
+
+// Revoke makes a node unknown.
+func (f *Fake) Revoke(node weir.ID) {
+	f.change(func() {
+		maps.DeleteFunc(f.tokens, func(_ string, t *token) bool { return t.node == node })
+		delete(f.configs, node)
+	})
+}
+
+// Put makes cfg what its node should do.
+func (f *Fake) Put(cfg weir.NodeConfig) {
+	f.change(func() { f.configs[cfg.Node] = cfg })
+}
+
+// Statuses returns all that a node has reported, oldest first, and a channel that is
+// closed at the next change of anything.
+func (f *Fake) Statuses(node weir.ID) ([]weir.NodeStatus, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready()
+	return slices.Clone(f.statuses[node]), f.changed
+}
+
+// Enrol is [Control.Enrol].
+func (f *Fake) Enrol(_ context.Context, secret string, publicKey []byte) (weir.ID, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.tokens[secret]
+	if t == nil {
+		return "", weir.Errorf(weir.Denied, "the token is not known")
+	}
+	if t.key == nil {
+		t.key = bytes.Clone(publicKey)
+	}
+	if !bytes.Equal(t.key, publicKey) {
+		return "", weir.Errorf(weir.Denied, "the token of node %s was used with another key", t.node)
+	}
+	return t.node, nil
+}
+
+// NodeConfig is [Control.NodeConfig].
+func (f *Fake) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
+	for {
+		f.mu.Lock()
+		f.ready()
+		known := f.knows(node)
+		cfg, there := f.configs[node]
+		changed := f.changed
+		f.mu.Unlock()
+		if !known {
+			return weir.NodeConfig{}, weir.Errorf(weir.Denied, "node %s is not known", node)
+		}
+		if there && cfg.Revision != after {
+			return cfg, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return weir.NodeConfig{}, ctx.Err()
+		}
+	}
+}
+
+// Report is [Control.Report].
+func (f *Fake) Report(_ context.Context, status weir.NodeStatus) error {
+	err := weir.Errorf(weir.NotFound, "node %s is not known", status.Node)
+	f.change(func() {
+		if f.knows(status.Node) {
+			f.statuses[status.Node] = append(f.statuses[status.Node], status)
+			err = nil
+		}
+	})
+	return err
+}
+
+// knows needs f.mu.
+func (f *Fake) knows(node weir.ID) bool {
+	for _, t := range f.tokens {
+		if t.node == node {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Fake) change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready()
+	do()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// ready needs f.mu.
+func (f *Fake) ready() {
+	if f.changed == nil {
+		f.tokens = map[string]*token{}
+		f.configs = map[weir.ID]weir.NodeConfig{}
+		f.statuses = map[weir.ID][]weir.NodeStatus{}
+		f.changed = make(chan struct{})
+	}
+}

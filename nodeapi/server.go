@@ -1,0 +1,247 @@
+package nodeapi
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"weir/pki"
+	"weir/weir"
+)
+
+// Serve answers nodes on ln, under the names and IP addresses in hosts, until ctx ends.
+// It closes ln. Nodes that wait for a NodeConfig are then told to come back.
+func Serve(ctx context.Context, ln net.Listener, c Control, ca *pki.CA, hosts []string, log *slog.Logger) error {
+	return serve(ctx, ln, newHandler(c, ca, Life, log), ca, hosts)
+}
+
+func serve(ctx context.Context, ln net.Listener, h *handler, ca *pki.CA, hosts []string) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: answerTime,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxRequest,
+		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	wg.Go(func() {
+		<-ctx.Done()
+		patience, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(patience) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.Serve(tls.NewListener(ln, &tls.Config{
+		GetCertificate: ca.GetCertificate(hosts...),
+		ClientAuth:     tls.VerifyClientCertIfGiven, // only enrolling goes without
+		ClientCAs:      ca.Pool(),
+		MinVersion:     tls.VersionTLS13,
+		NextProtos:     []string{"http/1.1"},
+	}))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve nodes on %s: %w", ln.Addr(), err)
+}
+
+// Handler answers the requests of nodes. Its server must speak TLS and must have
+// verified client certificates, where there are any, against ca; [Serve] does.
+func Handler(c Control, ca *pki.CA, log *slog.Logger) http.Handler {
+	return newHandler(c, ca, Life, log)
+}
+
+type handler struct {
+	control Control
+	ca      *pki.CA
+	life    time.Duration // of the certificates it signs
+	log     *slog.Logger
+	mux     *http.ServeMux
+}
+
+func newHandler(c Control, ca *pki.CA, life time.Duration, log *slog.Logger) *handler {
+	h := &handler{c, ca, life, log, http.NewServeMux()}
+	h.mux.HandleFunc("POST "+enrolPath, h.enrol)
+	h.mux.HandleFunc("GET "+configPath, h.known(h.config))
+	h.mux.HandleFunc("POST "+statusPath, h.known(h.status))
+	h.mux.HandleFunc("POST "+renewPath, h.known(h.renew))
+	return h
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A deadline of the connection's last request would otherwise end this one.
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pollWait + answerTime)); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.mux.ServeHTTP(w, r)
+}
+
+// known answers only nodes that have a certificate which is still valid.
+func (h *handler) known(next func(http.ResponseWriter, *http.Request, weir.ID)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			answer(w, http.StatusUnauthorized, problem{weir.Denied, "no client certificate: enrol first"})
+			return
+		}
+		cert := r.TLS.VerifiedChains[0][0]
+		// TLS looked at the handshake; the connection may have lasted since.
+		if time.Now().After(cert.NotAfter) {
+			answer(w, http.StatusUnauthorized, problem{weir.Denied, "the client certificate has expired: enrol again"})
+			return
+		}
+		node, err := pki.Node(cert)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		next(w, r, node)
+	}
+}
+
+func (h *handler) enrol(w http.ResponseWriter, r *http.Request) {
+	var body enrolment
+	if !h.read(w, r, maxRequest, &body) {
+		return
+	}
+	public, err := pki.PublicKey(body.CSR)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	node, err := h.control.Enrol(r.Context(), body.Token, der)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.log.Info("node enrols", "node", node, "from", r.RemoteAddr)
+	h.sign(w, r, body.CSR, node)
+}
+
+func (h *handler) renew(w http.ResponseWriter, r *http.Request, node weir.ID) {
+	var body renewal
+	if h.read(w, r, maxRequest, &body) {
+		h.sign(w, r, body.CSR, node)
+	}
+}
+
+func (h *handler) sign(w http.ResponseWriter, r *http.Request, csr []byte, node weir.ID) {
+	cert, err := h.ca.Sign(csr, node, h.life)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	answer(w, http.StatusOK, signed{string(cert)})
+}
+
+func (h *handler) config(w http.ResponseWriter, r *http.Request, node weir.ID) {
+	after, err := strconv.ParseInt(r.FormValue("after"), 10, 64)
+	if err != nil {
+		h.fail(w, r, weir.Errorf(weir.Invalid, "after is %.20q, want a revision", r.FormValue("after")))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), pollWait)
+	defer cancel()
+	cfg, err := h.control.NodeConfig(ctx, node, after)
+	switch {
+	case err == nil && cfg.Node != node:
+		h.fail(w, r, fmt.Errorf("node %s: there is the configuration of node %s", node, cfg.Node))
+	case err == nil:
+		answer(w, http.StatusOK, cfg)
+	case r.Context().Err() != nil:
+		// The node is gone, and nobody reads this; or Serve is at its end.
+		w.Header().Set("Connection", "close")
+		h.fail(w, r, weir.Errorf(weir.Unavailable, "the control plane stops"))
+	case ctx.Err() != nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		h.fail(w, r, err)
+	}
+}
+
+func (h *handler) status(w http.ResponseWriter, r *http.Request, node weir.ID) {
+	var status weir.NodeStatus
+	if !h.read(w, r, maxDocument, &status) {
+		return
+	}
+	if status.Node != node {
+		h.fail(w, r, weir.Errorf(weir.Denied, "node %s reports for node %.40q", node, status.Node))
+		return
+	}
+	status.Seen = time.Now()
+	if err := h.control.Report(r.Context(), status); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// read takes in a body that is one JSON value of at most limit bytes. If it is anything
+// else, or takes too long, read answers and returns false.
+func (h *handler) read(w http.ResponseWriter, r *http.Request, limit int64, into any) bool {
+	rc := http.NewResponseController(w)
+	if err := rc.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+		h.fail(w, r, err)
+		return false
+	}
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
+	err := decoder.Decode(into)
+	if err == nil {
+		if _, more := decoder.Token(); more != io.EOF {
+			err = errors.New("there is more than one value")
+		}
+	}
+	if err == nil {
+		err = rc.SetReadDeadline(time.Time{})
+	}
+	if err == nil {
+		return true
+	}
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		answer(w, http.StatusRequestEntityTooLarge, problem{weir.Invalid, fmt.Sprintf("the body has more than %d bytes", limit)})
+	} else {
+		h.fail(w, r, weir.Errorf(weir.Invalid, "the body: %w", err))
+	}
+	return false
+}
+
+// fail answers with an error. A node that is not there has no more rights than one
+// that was never there.
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	kind := weir.KindOf(err)
+	if kind == "" {
+		h.log.Error("request of a node", "path", r.URL.Path, "from", r.RemoteAddr, "err", err)
+		err = errors.New("an error of the control plane, which has it in its log")
+	}
+	if kind == weir.NotFound {
+		kind = weir.Denied
+	}
+	answer(w, statusOf(kind), problem{kind, err.Error()})
+}
+
+// answer sends a JSON body. If that breaks, the node sees it: there is nobody else to tell.
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
