@@ -55,6 +55,10 @@ type Machines interface {
 	// what and how much.
 	CreateMachine(ctx context.Context, spec Spec) (Machine, error)
 
+	// Room returns nil if n more machines like t can be created now, as far as can be told,
+	// and weir.Exhausted with what is there and what was wanted if not.
+	Room(ctx context.Context, t weir.Template, n int) error
+
 	// DeleteMachine destroys a machine with its disk and gives back its addresses. A
 	// reserved IP that pointed to it points nowhere. If there is none, it does nothing.
 	DeleteMachine(ctx context.Context, id weir.ID) error

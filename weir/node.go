@@ -2,6 +2,7 @@ package weir
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,13 @@ type Proxy struct {
 	Backends     []Backend     `json:"backends"`
 	Drain        time.Duration `json:"drain"`            // how long a server that leaves may finish its requests
 	Reload       int64         `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
+}
+
+// Serves reports whether machine is one of p's servers.
+func (p *Proxy) Serves(machine ID) bool {
+	return slices.ContainsFunc(p.Backends, func(b Backend) bool {
+		return slices.ContainsFunc(b.Servers, func(s Server) bool { return s.ID == machine })
+	})
 }
 
 // Frontend is one listening socket.
@@ -60,7 +68,10 @@ type NodeStatus struct {
 	Agent    string         `json:"agent"`         // the version of weir
 	HAProxy  HAProxyStatus  `json:"haproxy"`
 	Servers  []ServerStatus `json:"servers"`
-	Seen     time.Time      `json:"seen,omitzero"` // when the control plane got this
+
+	// The control plane adds these.
+	LoadBalancer ID        `json:"load_balancer,omitempty"`
+	Seen         time.Time `json:"seen,omitzero"` // when it got this
 }
 
 // HAProxyStatus is the HAProxy process of a node.

@@ -86,6 +86,20 @@ type MachineCounts struct {
 	Deleting int `json:"deleting"`
 }
 
+// Up reports whether an instance of a load balancer sends machine requests.
+func (s *RegionStatus) Up(machine ID) bool {
+	for _, lb := range s.LoadBalancers {
+		for _, in := range lb.Instances {
+			for _, server := range in.Node.Servers {
+				if server.ID == machine && server.State == ServerUp {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // Overview returns m at a glance.
 func (m *Machine) Overview() MachineOverview {
 	return MachineOverview{ID: m.ID, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,

@@ -1,0 +1,419 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"weir/api"
+	"weir/cloud/local"
+	"weir/config"
+	"weir/control"
+	"weir/edge"
+	"weir/examples"
+	"weir/nodeapi"
+	"weir/pki"
+	"weir/store"
+	"weir/web"
+	"weir/weir"
+)
+
+const (
+	devRegion = "local1"
+	nodePort  = "7071" // where nodes reach the control plane, on the gateway's private address
+)
+
+// dev is what the flags of weir dev say.
+type dev struct {
+	data   string
+	api    string
+	front  string
+	config string
+	fresh  bool
+
+	out io.Writer
+}
+
+func devCommand() *cobra.Command {
+	var d dev
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a cloud region, a load balancer and its servers on this machine",
+		Long: `Run a whole region on this machine: a control plane, a load balancer (HAProxy) and
+application servers, each in a container with its own network, none of which reaches
+out or can be reached but by the two addresses below.
+
+The first start makes what --config says (an nginx example if there is no --config).
+Later starts bring back what was there; change it with weir create, delete and apply.
+Ctrl-C stops everything and keeps all disks.`,
+		Example: `  weir dev
+  weir dev --config examples/weir.yaml --data /srv/weir
+  weir dev --fresh                    # forget everything and begin anew`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d.out = cmd.OutOrStdout()
+			return d.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&d.data, "data", "/var/lib/weir/dev", "`directory` in which everything of the region lives")
+	f.StringVar(&d.api, "api", "127.0.0.1:7070", "`address` of the API")
+	f.StringVar(&d.front, "front", "127.0.0.1:8080", "`address` that leads to the load balancer")
+	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`)")
+	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
+	return cmd
+}
+
+// run runs the region until ctx ends. What was opened is closed in the opposite order.
+func (d *dev) run(ctx context.Context) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("dev: making machines needs root: run it with sudo")
+	}
+	app, err := d.app()
+	if err != nil {
+		return err
+	}
+	if d.data, err = filepath.Abs(d.data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.data, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	unlock, err := lockData(d.data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := endFront(d.data); err != nil {
+		return err
+	}
+	apiListener, err := listenLoopback(ctx, "--api", d.api)
+	if err != nil {
+		return err
+	}
+	defer apiListener.Close()
+	frontListener, err := listenLoopback(ctx, "--front", d.front)
+	if err != nil {
+		return err
+	}
+	defer frontListener.Close()
+	if d.fresh {
+		if err := d.forget(); err != nil {
+			return err
+		}
+	}
+	logs := &lumberjack.Logger{Filename: filepath.Join(d.data, "weir.log"), MaxSize: 20, MaxBackups: 3}
+	defer logs.Close()
+	log := slog.New(slog.NewTextHandler(logs, nil))
+	p := newProgress(d.out)
+	p.say("weir %s, data in %s", weir.Version, d.data)
+
+	db, err := store.Embed(ctx, filepath.Join(d.data, "store"), log)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	p.step("store", "etcd, embedded")
+
+	ca, err := pki.Open(filepath.Join(d.data, "pki"))
+	if err != nil {
+		return err
+	}
+	region, err := local.Open(ctx, local.Config{Dir: filepath.Join(d.data, "cloud"), Region: devRegion, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		p.say("stopping: machines keep their disks and come back at the next start")
+		err = errors.Join(err, region.Close())
+	}()
+	p.step("region", "%s, gateway %s", devRegion, region.Gateway())
+
+	nodeAddr := net.JoinHostPort(region.Gateway().String(), nodePort)
+	nodeListener, err := region.Listen("tcp", nodeAddr)
+	if err != nil {
+		return fmt.Errorf("listen for nodes on %s: %w", nodeAddr, err)
+	}
+	defer nodeListener.Close()
+	tokenFile := filepath.Join(d.data, "token")
+	users, err := edge.OpenToken(tokenFile)
+	if err != nil {
+		return err
+	}
+	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
+		NodeURL: "https://" + nodeAddr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond})
+	public, private := region.Networks()
+	server := &http.Server{
+		Handler: api.New(api.Options{Control: ctl, Users: users, Log: log, Page: web.Page(ctl, log),
+			Public: public, Private: private}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait() // before the region and the store are closed
+	defer cancel(nil)
+	part := func(name string, run func() error) {
+		wg.Go(func() {
+			if err := run(); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	part("control plane", func() error { return ctl.Run(ctx) })
+	part("node API", func() error {
+		return nodeapi.Serve(ctx, nodeListener, ctl, ca, []string{region.Gateway().String()}, log)
+	})
+	part("API", func() error {
+		defer context.AfterFunc(ctx, func() { server.Close() })()
+		if err := server.Serve(apiListener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	part("store", func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-db.Done():
+			return db.Err()
+		}
+	})
+	p.step("control plane", "API http://%s/", apiListener.Addr())
+
+	door, err := startFront(d.data, region.GatewayNamespace(), frontListener.(*net.TCPListener))
+	if err != nil {
+		return err
+	}
+	defer door.stop()
+	part("front", func() error { return pointFront(ctx, ctl, door) })
+
+	unpublish, err := publish(record{API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
+	if err != nil {
+		return err
+	}
+	defer unpublish()
+
+	if err := d.begin(ctx, ctl, app, p); err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	if d.watch(ctx, ctl, p) {
+		p.say("")
+		p.say("http://%s/   the load balancer, through its reserved IP", frontListener.Addr())
+		p.say("http://%s/   the API and a status page; the token is in %s", apiListener.Addr(), tokenFile)
+		p.say("In another terminal: weir print, weir create -n 3, weir status. Ctrl-C stops the region.")
+	}
+	<-ctx.Done()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// app reads what the first start is to make.
+func (d *dev) app() (*config.App, error) {
+	var app *config.App
+	var err error
+	if d.config == "" {
+		app, err = config.LoadFS(examples.FS, "weir.yaml")
+	} else {
+		app, err = config.Load(d.config)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return app, app.In(devRegion)
+}
+
+// forget removes all that the data directory has of a region.
+func (d *dev) forget() error {
+	if err := local.Destroy(filepath.Join(d.data, "cloud")); err != nil {
+		return fmt.Errorf("--fresh: %w", err)
+	}
+	for _, name := range []string{"store", "pki", "cloud", "token", "weir.log"} {
+		if err := os.RemoveAll(filepath.Join(d.data, name)); err != nil {
+			return fmt.Errorf("--fresh: %w", err)
+		}
+	}
+	return nil
+}
+
+// begin makes what app says if the region is new. A region that is not new is as its
+// users left it: a count that they have changed since is not changed back.
+func (d *dev) begin(ctx context.Context, ctl *control.Control, app *config.App, p *progress) error {
+	pools, err := ctl.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	if len(pools) == 0 {
+		_, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, false)
+		return err
+	}
+	if d.config == "" {
+		return nil
+	}
+	changes, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, true)
+	if err == nil && len(changes) > 0 {
+		p.say("the region is as it was left; `weir apply -f %s` would change:", d.config)
+		for _, c := range changes {
+			p.say("  %s", c)
+		}
+	}
+	return err
+}
+
+// watch shows how the region comes up, until every load balancer and machine is as it
+// should be or says why it cannot be. It reports whether all is well.
+func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (well bool) {
+	told := map[weir.ID]bool{}
+	for {
+		s, err := ctl.Status(ctx)
+		if err != nil {
+			return false // ctx has ended, or the store: run says which
+		}
+		waits := false
+		for _, lb := range s.LoadBalancers {
+			switch {
+			case told[lb.ID]:
+			case lb.Phase == weir.LoadBalancerActive:
+				told[lb.ID] = true
+				p.step("load balancer", "%s, %s, HAProxy %s", lb.Name, lb.Address, s.Versions.HAProxy)
+			case lb.Err == "":
+				waits = true
+			}
+		}
+		for _, m := range s.Machines {
+			switch {
+			case told[m.ID] || m.Deleting || m.LoadBalancer != "":
+			case m.Boot.State == weir.BootFailed || m.Err != "":
+			case m.Phase == weir.MachineOff || s.Up(m.ID):
+				told[m.ID] = true
+				p.step("machine", "%s, %s, %s", m.Name, m.Private, m.Phase)
+			default:
+				waits = true
+			}
+		}
+		if !waits {
+			for _, problem := range s.Problems {
+				p.say("! %s", problem)
+			}
+			d.showLogs(s, p)
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// showLogs shows the end of the log of each machine whose user-data failed.
+func (d *dev) showLogs(s weir.RegionStatus, p *progress) {
+	for _, m := range s.Machines {
+		if m.Boot.State == weir.BootFailed {
+			p.say("the end of %s:", m.Boot.Log)
+			for line := range strings.Lines(m.Boot.End) {
+				p.say("  | %s", strings.TrimRight(line, "\n"))
+			}
+		}
+	}
+}
+
+// pointFront keeps the front at the oldest load balancer's first rule, until ctx ends.
+func pointFront(ctx context.Context, ctl *control.Control, f *front) error {
+	for {
+		lbs, err := ctl.LoadBalancers(ctx)
+		if err == nil {
+			to := ""
+			if len(lbs) > 0 && lbs[0].Status.Address.IsValid() {
+				to = netip.AddrPortFrom(lbs[0].Status.Address, uint16(lbs[0].Rules[0].EntryPort)).String()
+			}
+			if err := f.point(to); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// lockData makes this process the only weir dev on a data directory.
+func lockData(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		owner, _ := io.ReadAll(io.LimitReader(f, 32))
+		f.Close()
+		return nil, fmt.Errorf("dev: another weir dev (pid %s) runs on %s: stop it, or give this one another --data", strings.TrimSpace(string(owner)), dir)
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintln(os.Getpid()))); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func writeAt(f *os.File, s string) error {
+	_, err := f.WriteAt([]byte(s), 0)
+	return err
+}
+
+// listenLoopback listens on an address that nobody outside this machine reaches: what
+// is served there is not encrypted.
+func listenLoopback(ctx context.Context, flag, addr string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: want an address such as 127.0.0.1:7070", flag, addr)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, fmt.Errorf("%s %q: weir dev listens on loopback addresses alone, want one such as 127.0.0.1:7070", flag, addr)
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s %s: another process has this address: stop it, or give another %s", flag, addr, flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+	}
+	return ln, nil
+}
+
+// progress tells a person how far it is: a line for each thing, with the time since
+// the beginning.
+type progress struct {
+	out   io.Writer
+	start time.Time
+}
+
+func newProgress(out io.Writer) *progress { return &progress{out, time.Now()} }
+
+func (p *progress) say(format string, args ...any) {
+	fmt.Fprintf(p.out, format+"\n", args...)
+}
+
+func (p *progress) step(what, format string, args ...any) {
+	fmt.Fprintf(p.out, "%5.1fs  %-14s %s\n", time.Since(p.start).Seconds(), what, fmt.Sprintf(format, args...))
+}

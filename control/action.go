@@ -1,0 +1,51 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// newAction records that something was asked of a machine or an address.
+func newAction(ctx context.Context, tx *store.Tx, a weir.Action) (weir.Action, error) {
+	n, err := store.Next(ctx, tx, "actions", firstAction)
+	if err != nil {
+		return a, err
+	}
+	a.ID = weir.ID(strconv.FormatInt(n, 10))
+	a.Started = time.Now().UTC()
+	actions.Put(tx, a.ID, a)
+	return a, nil
+}
+
+// completeAction ends an action: well if why is empty, otherwise failed.
+func completeAction(ctx context.Context, tx *store.Tx, id weir.ID, why string) error {
+	a, err := actions.Get(ctx, tx, id)
+	if errors.Is(err, weir.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if a.Completed.IsZero() {
+		a.Completed, a.Err = time.Now().UTC(), why
+		actions.Put(tx, id, a)
+	}
+	return nil
+}
+
+// Actions returns all actions, oldest first.
+func (c *Control) Actions(ctx context.Context) ([]weir.Action, error) {
+	all, err := actions.All(ctx, c.Store)
+	byNumber(all, func(a weir.Action) weir.ID { return a.ID })
+	return all, err
+}
+
+// Action returns one action, or weir.NotFound.
+func (c *Control) Action(ctx context.Context, id weir.ID) (weir.Action, error) {
+	return actions.Get(ctx, c.Store, id)
+}

@@ -1,0 +1,273 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weir/cloud"
+	"weir/store"
+	"weir/weir"
+)
+
+// addressStep is one thing to do about a reserved IP.
+type addressStep string
+
+const (
+	stepReserve addressStep = "reserve address"
+	stepRelease addressStep = "release address"
+	stepAssign  addressStep = "assign address"
+)
+
+// planAddress returns the next step that brings a reserved IP to its row, or "".
+// seen is nil if the cloud holds none for its owner; ready says that the machine it
+// should point to is there.
+func planAddress(row weir.Address, seen *cloud.Address, ready bool) addressStep {
+	switch {
+	case !row.Deleting.IsZero():
+		return stepRelease
+	case seen == nil:
+		return stepReserve
+	case seen.Machine != row.Machine && (ready || row.Machine == ""):
+		return stepAssign
+	}
+	return ""
+}
+
+// reconcileAddress brings the reserved IP of one owner to its row.
+func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.Duration, err error) {
+	seen, err := t.seenAddress(ctx, owner)
+	if err != nil {
+		return 0, err
+	}
+	row, err := addresses.Get(ctx, t.db, owner)
+	if errors.Is(err, weir.NotFound) {
+		if seen != nil {
+			return 0, t.Cloud.Release(ctx, seen.Addr)
+		}
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	ready := false
+	if m, err := machines.Get(ctx, t.db, row.Machine); err == nil {
+		ready = m.Status.Phase != weir.MachineNew && m.Deleting.IsZero()
+	}
+	switch planAddress(row, seen, ready) {
+	case stepRelease:
+		if seen != nil {
+			if err := t.Cloud.Release(ctx, seen.Addr); err != nil {
+				return 0, err
+			}
+		}
+		return 0, t.db.Update(ctx, func(tx *store.Tx) error {
+			for _, a := range row.Actions {
+				if err := completeAction(ctx, tx, a, "the address was released"); err != nil {
+					return err
+				}
+			}
+			addresses.Delete(tx, owner)
+			return nil
+		})
+	case stepReserve:
+		if _, err := t.Cloud.Reserve(ctx, owner); err != nil {
+			return 0, err
+		}
+	case stepAssign:
+		if err := t.Cloud.Assign(ctx, seen.Addr, row.Machine); err != nil {
+			return 0, err
+		}
+		t.Log.Info("address assigned", "addr", seen.Addr, "from", seen.Machine, "to", row.Machine)
+	}
+	if seen, err = t.seenAddress(ctx, owner); err != nil || seen == nil {
+		return 0, err
+	}
+	return 0, t.observeAddress(ctx, row, *seen)
+}
+
+// observeAddress brings what the cloud shows into the row, and completes what was
+// asked of the address and is done.
+func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen cloud.Address) error {
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		row, err := addresses.Get(ctx, tx, acted.Owner)
+		if errors.Is(err, weir.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		row.Addr, row.Assigned, row.Err = seen.Addr, seen.Machine, ""
+		if seen.Machine == acted.Machine {
+			for _, a := range acted.Actions {
+				if err := completeAction(ctx, tx, a, ""); err != nil {
+					return err
+				}
+			}
+			row.Actions = slices.DeleteFunc(row.Actions, func(a weir.ID) bool { return slices.Contains(acted.Actions, a) })
+		}
+		addresses.Put(tx, row.Owner, row)
+		return nil
+	})
+}
+
+func (t *term) seenAddress(ctx context.Context, owner weir.ID) (*cloud.Address, error) {
+	all, err := t.Cloud.Addresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		if a.Owner == owner {
+			return &a, nil
+		}
+	}
+	return nil, nil
+}
+
+func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) error {
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		row, err := addresses.Get(ctx, tx, owner)
+		if errors.Is(err, weir.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		row.Err = why
+		addresses.Put(tx, owner, row)
+		return nil
+	})
+}
+
+// Addresses returns the reserved IPs that the cloud has given us.
+func (c *Control) Addresses(ctx context.Context) ([]weir.Address, error) {
+	all, err := addresses.All(ctx, c.Store)
+	all = slices.DeleteFunc(all, func(a weir.Address) bool { return !a.Addr.IsValid() || !a.Deleting.IsZero() })
+	slices.SortFunc(all, func(a, b weir.Address) int { return a.Addr.Compare(b.Addr) })
+	return all, err
+}
+
+// Address returns the reserved IP addr, or weir.NotFound.
+func (c *Control) Address(ctx context.Context, addr netip.Addr) (weir.Address, error) {
+	return addressOf(ctx, c.Store, addr)
+}
+
+func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Address, error) {
+	all, err := addresses.All(ctx, r)
+	for _, a := range all {
+		if a.Addr == addr && a.Deleting.IsZero() {
+			return a, err
+		}
+	}
+	if err != nil {
+		return weir.Address{}, err
+	}
+	return weir.Address{}, weir.Errorf(weir.NotFound, "there is no reserved IP %s", addr)
+}
+
+// ReserveAddress gets a reserved IP from the cloud and points it to machine, or to
+// nobody if that is empty.
+func (c *Control) ReserveAddress(ctx context.Context, machine weir.ID) (weir.Address, error) {
+	// The row comes first, so that an address whose row was lost by a crash in
+	// between is found by its owner, and used.
+	row := weir.Address{Owner: weir.ID(uuid.NewString()), Machine: machine, Created: time.Now().UTC()}
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+		if machine != "" {
+			if _, err := referred(ctx, tx, machine); err != nil {
+				return err
+			}
+		}
+		addresses.Put(tx, row.Owner, row)
+		return nil
+	})
+	if err != nil {
+		return row, err
+	}
+	addr, failed := c.Cloud.Reserve(ctx, row.Owner)
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		now, err := addresses.Get(ctx, tx, row.Owner)
+		if err != nil {
+			return err
+		}
+		if failed != nil {
+			now.Deleting = time.Now().UTC()
+		} else {
+			now.Addr = addr
+		}
+		addresses.Put(tx, row.Owner, now)
+		row = now
+		return nil
+	})
+	return row, errors.Join(failed, err)
+}
+
+// AssignAddress points addr to machine, or to nobody if that is empty.
+func (c *Control) AssignAddress(ctx context.Context, addr netip.Addr, machine weir.ID) (a weir.Action, err error) {
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		row, err := freeAddress(ctx, tx, addr)
+		if err != nil {
+			return err
+		}
+		kind := "assign"
+		if machine == "" {
+			kind = "unassign"
+		} else if _, err := referred(ctx, tx, machine); err != nil {
+			return err
+		}
+		a, err = newAction(ctx, tx, weir.Action{Type: kind, Resource: weir.OnAddress, On: weir.ID(addr.String()), Region: c.Region(), Machine: machine})
+		if err != nil {
+			return err
+		}
+		row.Machine = machine
+		row.Actions = append(row.Actions, a.ID)
+		addresses.Put(tx, row.Owner, row)
+		return nil
+	})
+	return a, err
+}
+
+// ReleaseAddress gives addr back to the cloud.
+func (c *Control) ReleaseAddress(ctx context.Context, addr netip.Addr) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		row, err := freeAddress(ctx, tx, addr)
+		if err != nil {
+			return err
+		}
+		row.Deleting = time.Now().UTC()
+		addresses.Put(tx, row.Owner, row)
+		return nil
+	})
+}
+
+// unassign lets the reserved IPs that should point to machine point to nobody.
+func unassign(ctx context.Context, tx *store.Tx, machine weir.ID) error {
+	all, err := addresses.All(ctx, tx)
+	for _, a := range all {
+		if a.Machine == machine {
+			a.Machine = ""
+			addresses.Put(tx, a.Owner, a)
+		}
+	}
+	return err
+}
+
+// freeAddress returns the row of addr if it is a user's to change: a load balancer's
+// own address moves with the load balancer alone.
+func freeAddress(ctx context.Context, tx *store.Tx, addr netip.Addr) (weir.Address, error) {
+	row, err := addressOf(ctx, tx, addr)
+	if err != nil {
+		return row, err
+	}
+	lb, err := loadBalancers.Get(ctx, tx, row.Owner)
+	if err == nil {
+		return row, weir.Errorf(weir.Conflict, "reserved IP %s belongs to load balancer %q", addr, lb.Name)
+	}
+	if !errors.Is(err, weir.NotFound) {
+		return row, err
+	}
+	return row, nil
+}

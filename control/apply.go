@@ -1,0 +1,168 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// Apply makes pool and lb, found by their names, what they are here, or creates them,
+// in one transaction, and returns what that changes, a sentence each. With dry it only
+// says so. The IDs, times and statuses of pool and lb are not looked at.
+func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error) {
+	if err := pool.Check(c.Region()); err != nil {
+		return nil, err
+	}
+	if err := lb.Check(c.Region()); err != nil {
+		return nil, err
+	}
+	have, err := c.poolSize(ctx, pool.Name)
+	if err != nil {
+		return nil, err
+	}
+	if add := pool.Count - have; add > 0 {
+		if err := c.room(ctx, pool.Template, add); err != nil {
+			return nil, fmt.Errorf("pool %q: %w", pool.Name, err)
+		}
+	}
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		was, err := poolNamed(ctx, tx, pool.Name)
+		if err != nil {
+			return err
+		}
+		wasLB, err := balancerNamed(ctx, tx, lb.Name)
+		if err != nil {
+			return err
+		}
+		wanted, poolChanges := mergePool(was, pool)
+		wantedLB, lbChanges := mergeBalancer(wasLB, lb)
+		changes = append(poolChanges, lbChanges...)
+		if dry {
+			return nil
+		}
+		for _, name := range wanted.Template.Tags {
+			if err := addTag(ctx, tx, name); err != nil {
+				return err
+			}
+		}
+		if len(poolChanges) > 0 {
+			pools.Put(tx, wanted.ID, wanted)
+		}
+		if len(lbChanges) > 0 {
+			return c.putBalancer(ctx, tx, wantedLB)
+		}
+		return nil
+	})
+	return changes, err
+}
+
+// poolSize returns how many machines the pool of that name is to have, 0 if there is none.
+func (c *Control) poolSize(ctx context.Context, name string) (n int, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		p, err := poolNamed(ctx, tx, name)
+		if p != nil {
+			n = p.Count
+		}
+		return err
+	})
+	return n, err
+}
+
+// balancerNamed returns the load balancer of that name that is to stay, or nil.
+func balancerNamed(ctx context.Context, tx *store.Tx, name string) (*weir.LoadBalancer, error) {
+	all, err := loadBalancers.All(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, lb := range all {
+		if lb.Name == name && lb.Deleting.IsZero() {
+			return &lb, nil
+		}
+	}
+	return nil, nil
+}
+
+// mergePool returns was with what want desires, and what that changes.
+func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
+	if was == nil {
+		want.ID = weir.ID(uuid.NewString())
+		want.Created = time.Now().UTC()
+		want.Serial, want.Deleting, want.Status = 0, time.Time{}, weir.PoolStatus{}
+		return want, []string{fmt.Sprintf("pool %s: created, with %d machines of size %s", want.Name, want.Count, want.Template.Size)}
+	}
+	p := *was
+	changes := changed("pool "+p.Name, []field{
+		{"count", p.Count, want.Count},
+		{"hostname_prefix", p.Prefix, want.Prefix},
+	})
+	template := changed("pool "+p.Name+": new machines", []field{
+		{"size", p.Template.Size, want.Template.Size},
+		{"image", p.Template.Image, want.Template.Image},
+		{"ssh_keys", len(p.Template.SSHKeys), len(want.Template.SSHKeys)},
+		{"tags", p.Template.Tags, want.Template.Tags},
+	})
+	if p.Template.UserData != want.Template.UserData {
+		template = append(template, fmt.Sprintf("pool %s: new machines: user_data is another; those that are there keep theirs", p.Name))
+	}
+	if len(template) == 0 && !slices.Equal(p.Template.SSHKeys, want.Template.SSHKeys) {
+		template = []string{fmt.Sprintf("pool %s: new machines: ssh_keys are others", p.Name)}
+	}
+	p.Count, p.Prefix, p.Template = want.Count, want.Prefix, want.Template
+	return p, append(changes, template...)
+}
+
+// mergeBalancer returns was with what want desires, and what that changes.
+func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBalancer, []string) {
+	if was == nil {
+		want.ID = weir.ID(uuid.NewString())
+		want.Created = time.Now().UTC()
+		want.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
+		want.Serial, want.Reload, want.Deleting = 0, 0, time.Time{}
+		return want, []string{fmt.Sprintf("load balancer %s: created", want.Name)}
+	}
+	lb := *was
+	changes := changed("load balancer "+lb.Name, []field{
+		{"size", lb.Size, want.Size},
+		{"algorithm", lb.Algorithm, want.Algorithm},
+		{"forwarding_rules", sentences(lb.Rules), sentences(want.Rules)},
+		{"health_check", lb.Health, want.Health},
+		{"http_idle_timeout", lb.Idle, want.Idle},
+		{"droplet_ids", lb.Machines, want.Machines},
+		{"tag", lb.Tag, want.Tag},
+		{"instances", lb.Instances, want.Instances},
+	})
+	lb.Size, lb.Algorithm, lb.Rules, lb.Health, lb.Idle = want.Size, want.Algorithm, want.Rules, want.Health, want.Idle
+	lb.Machines, lb.Tag, lb.Instances = want.Machines, want.Tag, want.Instances
+	return lb, changes
+}
+
+// field is one thing that a user may have changed.
+type field struct {
+	name      string
+	was, want any
+}
+
+// changed returns a sentence for each field that differs.
+func changed(of string, fields []field) (changes []string) {
+	for _, f := range fields {
+		if !reflect.DeepEqual(f.was, f.want) {
+			changes = append(changes, fmt.Sprintf("%s: %s: %v, was %v", of, f.name, f.want, f.was))
+		}
+	}
+	return changes
+}
+
+// sentences returns rules as a person would say them: "http:80 to http:8080".
+func sentences(rules []weir.Rule) (said []string) {
+	for _, r := range rules {
+		said = append(said, fmt.Sprintf("%s:%d to %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
+	}
+	return said
+}

@@ -1,0 +1,242 @@
+// Package control is the control plane: the verbs of users and one controller for
+// each kind of thing.
+//
+// A verb ([Control.Grow], [Control.DeleteMachine], …) writes what is desired in one
+// transaction and returns; it never waits for a machine. The controllers, which run
+// under leadership in [Control.Run], bring the cloud and the nodes to what is desired:
+// each looks at the rows and the cloud, plans in a pure function, and takes steps that
+// can be repeated. What they are still to do, and why it is not done yet, is in the
+// Status of the row.
+//
+//	pools          count machines: add rows, mark rows for deletion
+//	machines       bring each machine's row to the cloud, and its state back
+//	addresses      reserve, point and release reserved IPs
+//	loadBalancers  give each load balancer instances, an address, firewalls and the
+//	               NodeConfig of each instance
+//
+// Nodes take part by three calls, [Control.Enrol], [Control.NodeConfig] and
+// [Control.Report], which package nodeapi serves to them.
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"weir/cloud"
+	"weir/reconcile"
+	"weir/store"
+	"weir/weir"
+)
+
+// The tables of the control plane.
+var (
+	machines      = store.NewTable[weir.Machine]("machines")
+	pools         = store.NewTable[weir.Pool]("pools")
+	loadBalancers = store.NewTable[weir.LoadBalancer]("load_balancers")
+	addresses     = store.NewTable[weir.Address]("addresses") // by owner
+	actions       = store.NewTable[weir.Action]("actions")
+	tags          = store.NewTable[tag]("tags") // by name in lower case
+	nodeConfigs   = store.NewTable[weir.NodeConfig]("node_configs")
+	nodeStatuses  = store.NewTable[weir.NodeStatus]("node_statuses")
+	enrolments    = store.NewTable[enrolment]("enrolments") // by hash of the token
+)
+
+// IDs begin where no line number of an inventory gets.
+const (
+	firstMachine = 100_001
+	firstAction  = 500_001
+)
+
+// Options are what a control plane needs.
+type Options struct {
+	Region string
+	Store  *store.Store
+	Cloud  cloud.Cloud
+	Log    *slog.Logger
+
+	// NodeURL is where nodes reach the control plane, and NodeCA (PEM) the authority
+	// that its certificate is from. Both go into the user-data of each instance.
+	NodeURL string
+	NodeCA  []byte
+
+	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
+	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero
+}
+
+// Control is one member of the control plane.
+type Control struct {
+	Options
+	nodes *nodes
+}
+
+// New returns a control plane; it does nothing by itself until Run.
+func New(o Options) *Control {
+	if o.Drain == 0 {
+		o.Drain = 30 * time.Second
+	}
+	if o.Poll == 0 {
+		o.Poll = time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Control{Options: o, nodes: newNodes()}
+}
+
+// Region returns the name of the region that c runs.
+func (c *Control) Region() string { return c.Options.Region }
+
+// Run serves nodes their configuration, and whenever c is the leader runs the
+// controllers, until ctx ends.
+func (c *Control) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	wg.Go(func() { c.nodes.follow(ctx, c.Store) })
+	for {
+		err := c.Store.Lead(ctx, "control", func(ctx context.Context, led *store.Store) error {
+			newTerm(c, led).run(ctx)
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		c.Log.Warn("leadership lost", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second): // not to spin while the store is away
+		}
+	}
+}
+
+// term is the time for which one member leads: the controllers, and the store
+// through which only a leader can write.
+type term struct {
+	*Control
+	db *store.Store
+
+	machines, pools, addresses, loadBalancers *reconcile.Loop
+
+	balancers sync.Map // the IDs of all load balancers: a change of any machine may concern each
+}
+
+func newTerm(c *Control, led *store.Store) *term {
+	t := &term{Control: c, db: led}
+	loop := func(kind string, workers int, do reconcile.Func, failed func(context.Context, weir.ID, string) error) *reconcile.Loop {
+		return reconcile.New(kind, func(ctx context.Context, id weir.ID) (time.Duration, error) {
+			again, err := do(ctx, id)
+			if err != nil && ctx.Err() == nil {
+				// The row shows why it is not done yet; the loop logs and tries again.
+				err = errors.Join(err, failed(ctx, id, err.Error()))
+			}
+			return again, err
+		}, reconcile.Options{Workers: workers, Log: c.Log})
+	}
+	t.machines = loop("machine", 16, t.reconcileMachine, t.machineFailed)
+	t.pools = loop("pool", 2, t.reconcilePool, t.poolFailed)
+	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
+	t.loadBalancers = loop("lb", 4, t.reconcileLoadBalancer, t.loadBalancerFailed)
+	return t
+}
+
+// run runs the controllers until ctx ends. Each is touched by changes of the rows
+// that it reads, and by what changes in the cloud without us.
+func (t *term) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers} {
+		wg.Go(func() { loop.Run(ctx) })
+	}
+	wg.Go(func() {
+		touch(ctx, t, machines, func(id weir.ID, m weir.Machine) {
+			t.machines.Touch(id)
+			if m.Pool != "" {
+				t.pools.Touch(m.Pool)
+			}
+			t.balancers.Range(func(id, _ any) bool {
+				t.loadBalancers.Touch(id.(weir.ID))
+				return true
+			})
+		})
+	})
+	wg.Go(func() { touch(ctx, t, pools, func(id weir.ID, _ weir.Pool) { t.pools.Touch(id) }) })
+	wg.Go(func() {
+		touch(ctx, t, addresses, func(id weir.ID, _ weir.Address) {
+			t.addresses.Touch(id)
+			t.loadBalancers.Touch(id) // an address of a load balancer has its ID
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, loadBalancers, func(id weir.ID, _ weir.LoadBalancer) {
+			t.balancers.Store(id, nil)
+			t.loadBalancers.Touch(id)
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, nodeStatuses, func(_ weir.ID, s weir.NodeStatus) { t.loadBalancers.Touch(s.LoadBalancer) })
+	})
+	wg.Go(func() { t.watchCloud(ctx) })
+}
+
+// touch calls do for each row of a table, and again whenever one changes, until ctx
+// ends. For a row that was deleted, do gets the row as it last was.
+func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(weir.ID, T)) {
+	last := map[weir.ID]T{}
+	for change, err := range table.Follow(ctx, t.db) {
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				t.Log.Warn("watch broken", "err", err)
+			}
+		case change.Synced:
+		case change.Deleted:
+			do(change.Key, last[change.Key])
+			delete(last, change.Key)
+		default:
+			do(change.Key, change.Row)
+			last[change.Key] = change.Row
+		}
+	}
+}
+
+// watchCloud looks at the cloud every Poll, and touches what changed in it, or is in
+// it and unknown to us.
+func (t *term) watchCloud(ctx context.Context) {
+	var seen map[weir.ID]cloud.Machine
+	for ctx.Err() == nil {
+		now := map[weir.ID]cloud.Machine{}
+		ms, err := t.Cloud.Machines(ctx)
+		if err == nil {
+			for _, m := range ms {
+				now[m.ID] = m
+				if !reflect.DeepEqual(seen[m.ID], m) {
+					t.machines.Touch(m.ID)
+				}
+			}
+			for id := range seen {
+				if _, still := now[id]; !still {
+					t.machines.Touch(id)
+				}
+			}
+			seen = now
+		}
+		as, aerr := t.Cloud.Addresses(ctx)
+		for _, a := range as {
+			t.addresses.Touch(a.Owner)
+		}
+		if err := errors.Join(err, aerr); err != nil && ctx.Err() == nil {
+			t.Log.Warn("cloud not seen", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(t.Poll):
+		}
+	}
+}

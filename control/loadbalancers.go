@@ -1,0 +1,186 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weir/haproxy"
+	"weir/store"
+	"weir/weir"
+)
+
+// LoadBalancers returns all load balancers, the oldest first.
+func (c *Control) LoadBalancers(ctx context.Context) ([]weir.LoadBalancer, error) {
+	all, err := loadBalancers.All(ctx, c.Store)
+	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool { return !lb.Deleting.IsZero() })
+	slices.SortFunc(all, func(a, b weir.LoadBalancer) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+	return all, err
+}
+
+// LoadBalancer returns one load balancer, or weir.NotFound.
+func (c *Control) LoadBalancer(ctx context.Context, id weir.ID) (weir.LoadBalancer, error) {
+	return keptBalancer(ctx, c.Store, id)
+}
+
+// keptBalancer returns a load balancer that is not being deleted.
+func keptBalancer(ctx context.Context, r store.Reader, id weir.ID) (weir.LoadBalancer, error) {
+	lb, err := loadBalancers.Get(ctx, r, id)
+	if err == nil && !lb.Deleting.IsZero() {
+		return lb, weir.Errorf(weir.NotFound, "load balancer %q is being deleted", lb.Name)
+	}
+	return lb, err
+}
+
+// CreateLoadBalancer adds a load balancer; its ID, Created and Status are set here.
+func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
+	lb.ID = weir.ID(uuid.NewString())
+	lb.Created = time.Now().UTC()
+	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
+	lb.Serial, lb.Reload = 0, 0
+	err := c.Store.Update(ctx, func(tx *store.Tx) error { return c.putBalancer(ctx, tx, lb) })
+	return lb, err
+}
+
+// UpdateLoadBalancer has change change a load balancer inside one transaction, so
+// that no other's change is lost, and returns the result.
+func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change func(*weir.LoadBalancer) error) (lb weir.LoadBalancer, err error) {
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		if lb, err = keptBalancer(ctx, tx, id); err != nil {
+			return err
+		}
+		was := lb
+		if err := change(&lb); err != nil {
+			return err
+		}
+		lb.ID, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Created, was.Status, was.Serial, was.Reload
+		return c.putBalancer(ctx, tx, lb)
+	})
+	return lb, err
+}
+
+// putBalancer checks a load balancer against itself and all others, and stores it.
+func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+	if err := lb.Check(c.Region()); err != nil {
+		return err
+	}
+	all, err := loadBalancers.All(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.ID != lb.ID && other.Name == lb.Name && other.Deleting.IsZero() {
+			return weir.Errorf(weir.Conflict, "load balancer %q: there is one of that name already", lb.Name)
+		}
+	}
+	for _, id := range lb.Machines {
+		if _, err := referred(ctx, tx, id); err != nil {
+			return fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
+		}
+	}
+	if lb.Tag != "" {
+		if err := addTag(ctx, tx, lb.Tag); err != nil {
+			return err
+		}
+	}
+	loadBalancers.Put(tx, lb.ID, lb)
+	return nil
+}
+
+// DeleteLoadBalancer has a load balancer deleted, with its instances and its address.
+// Its servers stay.
+func (c *Control) DeleteLoadBalancer(ctx context.Context, id weir.ID) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		lb, err := keptBalancer(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		lb.Deleting = time.Now().UTC()
+		loadBalancers.Put(tx, id, lb)
+		return nil
+	})
+}
+
+// Generate returns the configuration of HAProxy on the instance of a load balancer
+// that has its address: as it runs there if live, otherwise as it would be.
+func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live bool, err error) {
+	v := balancerView{drain: c.Drain, configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+	if err := c.Store.View(ctx, func(tx *store.Tx) error { return v.read(ctx, tx, id) }); err != nil {
+		return "", false, err
+	}
+	proxy := proxyOf(v.lb, v.machines, netip.IPv4Unspecified(), c.Drain)
+	var version haproxy.Version
+	for _, m := range v.instances() {
+		node, ok := v.configs[m.ID]
+		if !ok || live && (v.address == nil || v.address.Assigned != m.ID) {
+			continue
+		}
+		proxy, live = node.Proxy, v.live(m.ID)
+		if known, err := haproxy.ParseVersion(v.statuses[m.ID].HAProxy.Version); err == nil {
+			version = known
+		}
+	}
+	return string(haproxy.Render(version, proxy, haproxy.Paths{})), live, nil
+}
+
+// Reload has every instance of a load balancer load its configuration anew, and waits
+// until all say that they did, or one says why it cannot, or ctx ends.
+func (c *Control) Reload(ctx context.Context, id weir.ID) error {
+	var want int64
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+		lb, err := keptBalancer(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		lb.Reload++
+		want = lb.Reload
+		loadBalancers.Put(tx, id, lb)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		waits, err := c.reloading(ctx, id, want)
+		if err != nil || len(waits) == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return weir.Errorf(weir.Unavailable, "reload: still waiting for %s", strings.Join(waits, ", "))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// reloading returns the names of the instances that do not yet run a configuration
+// with that Reload, or the error of one that refuses it.
+func (c *Control) reloading(ctx context.Context, id weir.ID, want int64) (waits []string, err error) {
+	v := balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+	if err := c.Store.View(ctx, func(tx *store.Tx) error { return v.read(ctx, tx, id) }); err != nil {
+		return nil, err
+	}
+	instances := v.instances()
+	if len(instances) == 0 {
+		return []string{"an instance"}, nil
+	}
+	for _, m := range instances {
+		config, status := v.configs[m.ID], v.statuses[m.ID]
+		switch {
+		case config.Proxy.Reload >= want && status.Revision == config.Revision:
+		case config.Proxy.Reload >= want && status.Err != "":
+			return nil, weir.Errorf(weir.Conflict, "reload: instance %s: %s", m.Name, status.Err)
+		default:
+			waits = append(waits, m.Name)
+		}
+	}
+	return waits, nil
+}

@@ -1,0 +1,293 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"weir/cloud"
+	"weir/store"
+	"weir/weir"
+)
+
+// machineView is all that planMachine judges by.
+type machineView struct {
+	row     weir.Machine
+	seen    *cloud.Machine // nil if the cloud has none
+	pending []weir.Action  // the row's actions in progress, oldest first
+	inUse   string         // why the machine may still have requests; empty if it has none
+	now     time.Time
+}
+
+// machineStep is one thing to do about a machine.
+type machineStep string
+
+const (
+	stepCreate   machineStep = "create machine"
+	stepWait     machineStep = "let it finish its requests"
+	stepDestroy  machineStep = "destroy machine"
+	stepFirewall machineStep = "set firewall"
+	stepPowerOn  machineStep = "power on"
+	stepPowerOff machineStep = "power off"
+	stepReboot   machineStep = "reboot"
+)
+
+// planMachine returns the steps that bring a machine to its row, in order.
+func planMachine(v machineView) (steps []machineStep) {
+	if !v.row.Deleting.IsZero() {
+		if v.seen != nil && v.inUse != "" {
+			return []machineStep{stepWait}
+		}
+		return []machineStep{stepDestroy}
+	}
+	on := v.seen == nil || v.seen.On
+	if v.seen == nil {
+		steps = append(steps, stepCreate)
+	}
+	if v.seen == nil && v.row.Firewall != nil || v.seen != nil && !reflect.DeepEqual(v.seen.Firewall, v.row.Firewall) {
+		steps = append(steps, stepFirewall)
+	}
+	switch {
+	case v.row.Off && on:
+		steps = append(steps, stepPowerOff)
+	case !v.row.Off && !on:
+		steps = append(steps, stepPowerOn)
+	case !v.row.Off && slices.ContainsFunc(v.pending, reboots):
+		steps = append(steps, stepReboot)
+	}
+	return steps
+}
+
+// reboots reports whether an action turns its machine off and on again.
+func reboots(a weir.Action) bool { return a.Type == "reboot" || a.Type == "power_cycle" }
+
+// reconcileMachine brings one machine to its row.
+func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Duration, err error) {
+	all, err := t.Cloud.Machines(ctx)
+	if err != nil {
+		return 0, err
+	}
+	v := machineView{now: time.Now()}
+	if i := slices.IndexFunc(all, func(m cloud.Machine) bool { return m.ID == id }); i >= 0 {
+		v.seen = &all[i]
+	}
+	gone := false
+	err = t.db.View(ctx, func(tx *store.Tx) (err error) {
+		v.row, err = machines.Get(ctx, tx, id)
+		if errors.Is(err, weir.NotFound) {
+			gone = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, a := range v.row.Actions {
+			action, err := actions.Get(ctx, tx, a)
+			if err != nil {
+				return err
+			}
+			v.pending = append(v.pending, action)
+		}
+		if !v.row.Deleting.IsZero() {
+			v.inUse, err = t.inUse(ctx, tx, v.row, v.now)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if gone {
+		return 0, t.forgetMachine(ctx, id, v.seen)
+	}
+	for _, step := range planMachine(v) {
+		switch step {
+		case stepWait:
+			return 100 * time.Millisecond, nil
+		case stepDestroy:
+			return 0, t.destroy(ctx, v.row)
+		}
+		if err := t.act(ctx, v.row, step); err != nil {
+			return 0, fmt.Errorf("machine %s: %s: %w", v.row.Name, step, err)
+		}
+	}
+	return 0, t.observe(ctx, id, v.pending)
+}
+
+// act takes one step in the cloud. Each can be repeated.
+func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error {
+	switch step {
+	case stepCreate:
+		_, err := t.Cloud.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template})
+		return err
+	case stepFirewall:
+		return t.Cloud.SetFirewall(ctx, m.ID, m.Firewall)
+	case stepPowerOn:
+		return t.Cloud.PowerOn(ctx, m.ID)
+	case stepPowerOff:
+		return t.Cloud.PowerOff(ctx, m.ID)
+	default: // stepReboot
+		if err := t.Cloud.PowerOff(ctx, m.ID); err != nil {
+			return err
+		}
+		return t.Cloud.PowerOn(ctx, m.ID)
+	}
+}
+
+// forgetMachine destroys a machine of the cloud that has no row. Only one whose ID
+// we gave out is ours to destroy: it was deleted, and its creation came late. Any other
+// means that the store is not the one that the cloud was run with.
+func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machine) error {
+	if seen == nil {
+		return nil
+	}
+	last, err := store.Last(ctx, t.db, "machines")
+	if err != nil {
+		return err
+	}
+	if number(id) > last {
+		t.Log.Warn("machine unknown, left alone", "machine", id, "name", seen.Name)
+		return nil
+	}
+	return t.Cloud.DeleteMachine(ctx, id)
+}
+
+// inUse returns why a machine that is being deleted may still have requests to
+// answer: a node is to send it some, or still does. After Drain and a grace for nodes
+// that do not answer, nothing keeps it.
+func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time.Time) (why string, err error) {
+	if m.LoadBalancer != "" || now.After(m.Deleting.Add(t.Drain+10*time.Second)) {
+		return "", nil
+	}
+	configs, err := nodeConfigs.All(ctx, tx)
+	if err != nil {
+		return "", err
+	}
+	for _, c := range configs {
+		if c.Proxy.Serves(m.ID) {
+			return fmt.Sprintf("node %s is still to send it requests", c.Node), nil
+		}
+		s, err := nodeStatuses.Get(ctx, tx, c.Node)
+		if errors.Is(err, weir.NotFound) {
+			continue // it never ran HAProxy
+		}
+		if err != nil {
+			return "", err
+		}
+		if s.Revision != c.Revision {
+			return fmt.Sprintf("node %s runs revision %d, not yet %d", c.Node, s.Revision, c.Revision), nil
+		}
+		if slices.ContainsFunc(s.Servers, func(s weir.ServerStatus) bool { return s.ID == m.ID }) {
+			return fmt.Sprintf("node %s lets it finish its requests", c.Node), nil
+		}
+	}
+	return "", nil
+}
+
+// destroy destroys a machine, then its row with all that only it needed.
+func (t *term) destroy(ctx context.Context, m weir.Machine) error {
+	if err := t.Cloud.DeleteMachine(ctx, m.ID); err != nil {
+		return fmt.Errorf("machine %s: %s: %w", m.Name, stepDestroy, err)
+	}
+	err := t.db.Update(ctx, func(tx *store.Tx) error {
+		row, err := machines.Get(ctx, tx, m.ID)
+		if errors.Is(err, weir.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, a := range row.Actions {
+			if err := completeAction(ctx, tx, a, "the machine was deleted"); err != nil {
+				return err
+			}
+		}
+		if err := unassign(ctx, tx, m.ID); err != nil {
+			return err
+		}
+		machines.Delete(tx, m.ID)
+		nodeConfigs.Delete(tx, m.ID)
+		nodeStatuses.Delete(tx, m.ID)
+		if m.LoadBalancer == "" {
+			return nil
+		}
+		return deleteEnrolments(ctx, tx, m.ID)
+	})
+	if err == nil {
+		t.Log.Info("machine deleted", "machine", m.ID, "name", m.Name)
+	}
+	return err
+}
+
+// deleteEnrolments makes the tokens of a machine worthless.
+func deleteEnrolments(ctx context.Context, tx *store.Tx, node weir.ID) error {
+	all, err := enrolments.All(ctx, tx)
+	for _, e := range all {
+		if e.Node == node {
+			enrolments.Delete(tx, e.Token)
+		}
+	}
+	return err
+}
+
+// observe brings what the cloud shows of a machine into its row, and completes the
+// actions that its steps carried out.
+func (t *term) observe(ctx context.Context, id weir.ID, acted []weir.Action) error {
+	all, err := t.Cloud.Machines(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(m cloud.Machine) bool { return m.ID == id })
+	if i < 0 {
+		return weir.Errorf(weir.Unavailable, "machine %s: the cloud made it and does not show it yet", id)
+	}
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		m, err := machines.Get(ctx, tx, id)
+		if errors.Is(err, weir.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m.Status = observed(all[i])
+		done := map[weir.ID]bool{}
+		for _, a := range acted {
+			done[a.ID] = true
+		}
+		m.Actions = slices.DeleteFunc(m.Actions, func(id weir.ID) bool { return done[id] })
+		for id := range done {
+			if err := completeAction(ctx, tx, id, ""); err != nil {
+				return err
+			}
+		}
+		machines.Put(tx, id, m)
+		return nil
+	})
+}
+
+// observed is the status of a machine that the cloud shows as seen.
+func observed(seen cloud.Machine) weir.MachineStatus {
+	phase := weir.MachineOff
+	if seen.On {
+		phase = weir.MachineActive
+	}
+	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot}
+}
+
+// machineFailed shows in the row why a machine is not yet as it should be.
+func (t *term) machineFailed(ctx context.Context, id weir.ID, why string) error {
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		m, err := machines.Get(ctx, tx, id)
+		if errors.Is(err, weir.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m.Status.Err = why
+		machines.Put(tx, id, m)
+		return nil
+	})
+}

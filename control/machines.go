@@ -1,0 +1,292 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// referred returns a machine that something else is to refer to: that it is not there
+// is the fault of what refers to it, so weir.Invalid.
+func referred(ctx context.Context, tx *store.Tx, id weir.ID) (weir.Machine, error) {
+	m, err := machines.Get(ctx, tx, id)
+	switch {
+	case errors.Is(err, weir.NotFound):
+		return m, weir.Errorf(weir.Invalid, "there is no droplet %s", id)
+	case err == nil && !m.Deleting.IsZero():
+		return m, weir.Errorf(weir.Invalid, "droplet %s is being deleted", id)
+	case err == nil && m.LoadBalancer != "":
+		return m, weir.Errorf(weir.Invalid, "droplet %s is an instance of load balancer %s", id, m.LoadBalancer)
+	}
+	return m, err
+}
+
+// number returns a decimal ID as a number, or -1 if it is none.
+func number(id weir.ID) int64 {
+	n, err := strconv.ParseInt(string(id), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// byNumber sorts rows by their decimal ID.
+func byNumber[T any](rows []T, id func(T) weir.ID) {
+	slices.SortFunc(rows, func(a, b T) int { return cmp.Compare(number(id(a)), number(id(b))) })
+}
+
+// allMachines returns every machine, by ID.
+func allMachines(ctx context.Context, r store.Reader) ([]weir.Machine, error) {
+	all, err := machines.All(ctx, r)
+	byNumber(all, func(m weir.Machine) weir.ID { return m.ID })
+	return all, err
+}
+
+// Machines returns all machines by ID, load balancers' instances among them.
+func (c *Control) Machines(ctx context.Context) ([]weir.Machine, error) {
+	return allMachines(ctx, c.Store)
+}
+
+// Machine returns one machine, or weir.NotFound.
+func (c *Control) Machine(ctx context.Context, id weir.ID) (weir.Machine, error) {
+	return machines.Get(ctx, c.Store, id)
+}
+
+// CreateMachines adds a machine for each name, and the action of each one's creation:
+// all of them or none.
+func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Template) (made []weir.Machine, asked []weir.Action, err error) {
+	if err := t.Check(c.Region()); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		if err := weir.CheckName(name); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := c.room(ctx, t, len(names)); err != nil {
+		return nil, nil, err
+	}
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		made, asked = nil, nil
+		for _, name := range names {
+			m, a, err := newMachine(ctx, tx, weir.Machine{Name: name, Template: t})
+			if err != nil {
+				return err
+			}
+			made, asked = append(made, m), append(asked, a)
+		}
+		return nil
+	})
+	return made, asked, err
+}
+
+// room returns weir.Exhausted if the cloud cannot make n more machines like t, those
+// that it is still to make counted in. It is asked before any row is written, so that
+// what cannot be is refused whole.
+func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
+	all, err := machines.All(ctx, c.Store)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() {
+			n++
+		}
+	}
+	return c.Cloud.Room(ctx, t, n)
+}
+
+// DeleteMachine has a machine drained and destroyed. A pool that counts it gets
+// smaller by one. If it is being deleted already, DeleteMachine does nothing.
+func (c *Control) DeleteMachine(ctx context.Context, id weir.ID) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		m, err := machines.Get(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		return deleteMachine(ctx, tx, m)
+	})
+}
+
+// DeleteMachinesByTag deletes every machine that has the tag; a load balancer's
+// instances have none.
+func (c *Control) DeleteMachinesByTag(ctx context.Context, name string) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		all, err := allMachines(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			if m.LoadBalancer != "" || !m.HasTag(name) {
+				continue
+			}
+			if err := deleteMachine(ctx, tx, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
+	if m.LoadBalancer != "" {
+		return weir.Errorf(weir.Conflict, "machine %s is an instance of load balancer %s: delete the load balancer instead", m.Name, m.LoadBalancer)
+	}
+	if !m.Deleting.IsZero() {
+		return nil
+	}
+	m.Deleting = time.Now().UTC()
+	machines.Put(tx, m.ID, m)
+
+	if p, err := pools.Get(ctx, tx, m.Pool); err == nil {
+		p.Count = max(0, p.Count-1)
+		pools.Put(tx, p.ID, p)
+	} else if !errors.Is(err, weir.NotFound) {
+		return err
+	}
+	lbs, err := loadBalancers.All(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, lb := range lbs {
+		if i := slices.Index(lb.Machines, m.ID); i >= 0 {
+			lb.Machines = slices.Delete(lb.Machines, i, i+1)
+			loadBalancers.Put(tx, lb.ID, lb)
+		}
+	}
+	return nil
+}
+
+// Act has something done to a machine: power_on, power_off, shutdown, reboot or
+// power_cycle, in DigitalOcean's words.
+func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		m, err := machines.Get(ctx, tx, machine)
+		if err != nil {
+			return err
+		}
+		if !m.Deleting.IsZero() {
+			return weir.Errorf(weir.Conflict, "machine %s is being deleted", m.Name)
+		}
+		switch kind {
+		case "power_on":
+			m.Off = false
+		case "power_off", "shutdown":
+			if m.Off {
+				return weir.Errorf(weir.Invalid, "Droplet is already powered off") // a text that clients match
+			}
+			m.Off = true
+		case "reboot", "power_cycle":
+			if m.Off {
+				return weir.Errorf(weir.Invalid, "machine %s is powered off: power it on instead", m.Name)
+			}
+		default:
+			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot or power_cycle", kind)
+		}
+		a, err = newAction(ctx, tx, weir.Action{Type: kind, Resource: weir.OnMachine, On: m.ID, Region: m.Region})
+		if err != nil {
+			return err
+		}
+		m.Actions = append(m.Actions, a.ID)
+		machines.Put(tx, m.ID, m)
+		return nil
+	})
+	return a, err
+}
+
+// tag is a word that machines are found by.
+type tag struct {
+	Name    string    `json:"name"` // as first written; tags are compared without case
+	Created time.Time `json:"created"`
+}
+
+func addTag(ctx context.Context, tx *store.Tx, name string) error {
+	if err := weir.CheckTag(name); err != nil {
+		return err
+	}
+	key := weir.ID(strings.ToLower(name))
+	if _, err := tags.Get(ctx, tx, key); !errors.Is(err, weir.NotFound) {
+		return err
+	}
+	tags.Put(tx, key, tag{Name: name, Created: time.Now().UTC()})
+	return nil
+}
+
+// Tags returns the names of all tags.
+func (c *Control) Tags(ctx context.Context) (names []string, err error) {
+	all, err := tags.All(ctx, c.Store)
+	for _, t := range all {
+		names = append(names, t.Name)
+	}
+	return names, err
+}
+
+// CreateTag makes a tag. If there is one of that name, it does nothing.
+func (c *Control) CreateTag(ctx context.Context, name string) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error { return addTag(ctx, tx, name) })
+}
+
+// DeleteTag deletes a tag, and takes it from every machine.
+func (c *Control) DeleteTag(ctx context.Context, name string) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		key := weir.ID(strings.ToLower(name))
+		if _, err := tags.Get(ctx, tx, key); err != nil {
+			return err
+		}
+		all, err := machines.All(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			if m.HasTag(name) {
+				removeTag(&m, name)
+				machines.Put(tx, m.ID, m)
+			}
+		}
+		tags.Delete(tx, key)
+		return nil
+	})
+}
+
+// Tag gives a tag to machines, all of them or, if one is not there, none.
+func (c *Control) Tag(ctx context.Context, name string, ids []weir.ID) error {
+	return c.tagged(ctx, name, ids, func(m *weir.Machine) {
+		if !m.HasTag(name) {
+			m.Tags = append(m.Tags, name)
+		}
+	})
+}
+
+// Untag takes a tag from machines, all of them or, if one is not there, none.
+func (c *Control) Untag(ctx context.Context, name string, ids []weir.ID) error {
+	return c.tagged(ctx, name, ids, func(m *weir.Machine) { removeTag(m, name) })
+}
+
+func (c *Control) tagged(ctx context.Context, name string, ids []weir.ID, change func(*weir.Machine)) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := tags.Get(ctx, tx, weir.ID(strings.ToLower(name))); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			m, err := referred(ctx, tx, id)
+			if err != nil {
+				return fmt.Errorf("tag %q: %w", name, err)
+			}
+			change(&m)
+			machines.Put(tx, id, m)
+		}
+		return nil
+	})
+}
+
+func removeTag(m *weir.Machine, name string) {
+	m.Tags = slices.DeleteFunc(m.Tags, func(t string) bool { return strings.EqualFold(t, name) })
+}

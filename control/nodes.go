@@ -1,0 +1,197 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// enrolment is the right of one machine to become a node. The token itself is in the
+// machine's user-data alone.
+type enrolment struct {
+	Token weir.ID `json:"token"` // its hash, and the row's key
+	Node  weir.ID `json:"node"`
+	Key   string  `json:"key,omitempty"` // hash of the public key that used the token first
+}
+
+func hash(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// newEnrolment returns a token with which machine can become a node.
+func newEnrolment(tx *store.Tx, machine weir.ID) (token string) {
+	token = rand.Text()
+	key := weir.ID(hash([]byte(token)))
+	enrolments.Put(tx, key, enrolment{Token: key, Node: machine})
+	return token
+}
+
+// Enrol lets the holder of token become the node that it was made for, and returns
+// that node's ID. The first public key that uses a token owns it: the same key may ask
+// again, since the first answer may have been lost; any other is weir.Denied.
+func (c *Control) Enrol(ctx context.Context, token string, publicKey []byte) (node weir.ID, err error) {
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		key := weir.ID(hash([]byte(token)))
+		e, err := enrolments.Get(ctx, tx, key)
+		if errors.Is(err, weir.NotFound) {
+			return weir.Errorf(weir.Denied, "enrol node: the token is unknown, or its machine is gone")
+		}
+		if err != nil {
+			return err
+		}
+		if e.Key != "" && e.Key != hash(publicKey) {
+			return weir.Errorf(weir.Denied, "enrol node %s: its token is used already, by another key", e.Node)
+		}
+		e.Key = hash(publicKey)
+		node = e.Node
+		enrolments.Put(tx, key, e)
+		return nil
+	})
+	return node, err
+}
+
+// nodes is what this member holds in memory for the nodes: every NodeConfig as it is
+// in the store, and what each node last reported here.
+type nodes struct {
+	mu       sync.Mutex
+	configs  map[weir.ID]weir.NodeConfig
+	changed  chan struct{} // closed and replaced when configs changes
+	reported map[weir.ID]weir.NodeStatus
+}
+
+func newNodes() *nodes {
+	return &nodes{configs: map[weir.ID]weir.NodeConfig{}, changed: make(chan struct{}), reported: map[weir.ID]weir.NodeStatus{}}
+}
+
+// follow keeps configs as they are in the store until ctx ends.
+func (n *nodes) follow(ctx context.Context, db *store.Store) {
+	for change, err := range nodeConfigs.Follow(ctx, db) {
+		if err != nil || change.Synced {
+			continue // Follow itself lists anew
+		}
+		n.mu.Lock()
+		if change.Deleted {
+			delete(n.configs, change.Key)
+			delete(n.reported, change.Key)
+		} else {
+			n.configs[change.Key] = change.Row
+		}
+		close(n.changed)
+		n.changed = make(chan struct{})
+		n.mu.Unlock()
+	}
+}
+
+// NodeConfig returns the configuration of node as soon as its revision is not after,
+// or ctx's error.
+func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
+	for {
+		c.nodes.mu.Lock()
+		config, ok := c.nodes.configs[node]
+		changed := c.nodes.changed
+		c.nodes.mu.Unlock()
+		if ok && config.Revision != after {
+			return config, nil
+		}
+		select {
+		case <-ctx.Done():
+			return weir.NodeConfig{}, ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// Report takes what a node says of itself. Only what is of consequence is stored;
+// counters and the time are kept in memory, so that a heartbeat writes nothing.
+func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
+	s.Seen = time.Now().UTC()
+	stored := s
+	stored.Seen = time.Time{}
+	stored.Servers = make([]weir.ServerStatus, len(s.Servers))
+	for i, server := range s.Servers {
+		stored.Servers[i] = weir.ServerStatus{Backend: server.Backend, ID: server.ID, State: server.State, Why: server.Why}
+	}
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+		m, err := machines.Get(ctx, tx, s.Node)
+		if errors.Is(err, weir.NotFound) {
+			return weir.Errorf(weir.Denied, "node %s: there is no such machine any more", s.Node)
+		}
+		if err != nil {
+			return err
+		}
+		s.LoadBalancer, stored.LoadBalancer = m.LoadBalancer, m.LoadBalancer
+		was, err := nodeStatuses.Get(ctx, tx, s.Node)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return err
+		}
+		if !reflect.DeepEqual(was, stored) {
+			nodeStatuses.Put(tx, s.Node, stored)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.nodes.mu.Lock()
+	c.nodes.reported[s.Node] = s
+	c.nodes.mu.Unlock()
+	return nil
+}
+
+// userDataOf returns the user-data with which a machine becomes a load balancer's
+// instance: it needs nothing but Debian's haproxy and the weir binary.
+func (c *Control) userDataOf(token string) string {
+	return fmt.Sprintf(nodeUserData, token, c.NodeCA, c.NodeURL)
+}
+
+const nodeUserData = `#!/bin/sh
+# Makes this machine an instance of a Weir load balancer.
+set -e
+command -v haproxy >/dev/null || { apt-get -y update && apt-get -y install haproxy; }
+umask 077
+mkdir -p /etc/weir
+echo '%s' >/etc/weir/token
+cat >/etc/weir/ca.pem <<'END'
+%sEND
+cat >/etc/init.d/weir-node <<'END'
+#!/bin/sh
+### BEGIN INIT INFO
+# Provides:          weir-node
+# Required-Start:    $network $local_fs
+# Required-Stop:     $network $local_fs
+# Default-Start:     2 3 4 5
+# Default-Stop:      0 1 6
+# Short-Description: Weir's agent, which keeps HAProxy as the control plane says
+### END INIT INFO
+pid=/run/weir-node.pid
+case "$1" in
+start)
+	start-stop-daemon --start --background --make-pidfile --pidfile $pid --startas /bin/sh -- -c '
+		while :; do
+			/usr/local/bin/weir node --join %s --token /etc/weir/token --ca /etc/weir/ca.pem
+			sleep 1
+		done >>/var/log/weir-node.log 2>&1'
+	;;
+stop)
+	start-stop-daemon --stop --oknodo --pidfile $pid --remove-pidfile
+	;;
+restart)
+	$0 stop
+	$0 start
+	;;
+esac
+END
+chmod 755 /etc/init.d/weir-node
+update-rc.d weir-node defaults
+service weir-node start
+`

@@ -1,0 +1,105 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// Status returns the region at a glance, from one snapshot of the store and the last
+// report of each node.
+func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		s, err = c.status(ctx, tx)
+		return err
+	})
+	return s, err
+}
+
+func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus, err error) {
+	s = weir.RegionStatus{Region: c.Region(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}}
+	ms, err := allMachines(ctx, tx)
+	if err != nil {
+		return s, err
+	}
+	ps, err := pools.All(ctx, tx)
+	if err != nil {
+		return s, err
+	}
+	lbs, err := loadBalancers.All(ctx, tx)
+	if err != nil {
+		return s, err
+	}
+	for _, m := range ms {
+		s.Machines = append(s.Machines, m.Overview())
+	}
+	s.CountMachines()
+	for _, p := range ps {
+		o := weir.PoolOverview{ID: p.ID, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: p.Status.Err}
+		for _, m := range ms {
+			if m.Pool == p.ID {
+				o.Machines++
+				if m.Serves() {
+					o.Serving++
+				}
+			}
+		}
+		s.Pools = append(s.Pools, o)
+	}
+	var versions []string
+	for _, lb := range lbs {
+		o := weir.LoadBalancerOverview{ID: lb.ID, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address,
+			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Plan: lb.Status.Plan, Err: lb.Status.Err,
+			Deleting: !lb.Deleting.IsZero()}
+		owned, err := addresses.Get(ctx, tx, lb.ID)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return s, err
+		}
+		for _, m := range ms {
+			if m.LoadBalancer != lb.ID {
+				continue
+			}
+			in, err := c.instance(ctx, tx, m.ID)
+			if err != nil {
+				return s, err
+			}
+			in.Active = owned.Assigned == m.ID
+			o.Instances = append(o.Instances, in)
+			if v := in.Node.HAProxy.Version; v != "" && !slices.Contains(versions, v) {
+				versions = append(versions, v)
+			}
+		}
+		s.LoadBalancers = append(s.LoadBalancers, o)
+	}
+	s.Versions.HAProxy = strings.Join(versions, ", ")
+	s.Problems = s.FindProblems()
+	return s, nil
+}
+
+// instance returns what is known of one node: its last report to this member of the
+// control plane, or what is stored of one to another.
+func (c *Control) instance(ctx context.Context, tx *store.Tx, id weir.ID) (in weir.InstanceOverview, err error) {
+	in.Machine = id
+	config, err := nodeConfigs.Get(ctx, tx, id)
+	if err != nil && !errors.Is(err, weir.NotFound) {
+		return in, err
+	}
+	in.Wants = config.Revision
+	c.nodes.mu.Lock()
+	reported, ok := c.nodes.reported[id]
+	c.nodes.mu.Unlock()
+	if ok {
+		in.Node = reported
+		return in, nil
+	}
+	in.Node, err = nodeStatuses.Get(ctx, tx, id)
+	if errors.Is(err, weir.NotFound) {
+		err = nil
+	}
+	return in, err
+}
