@@ -1,0 +1,34 @@
+# Weir: load balancing as a service on machines you own. `make help` lists the targets.
+
+GO       ?= go
+SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X weir/weir.Version=$(VERSION)
+export GOFLAGS += -buildvcs=false
+
+# Tests make namespaces and containers, so their binaries run as root.
+GOTEST   := $(GO) test $(if $(SUDO),-exec sudo)
+
+.PHONY: help deps build dev test bench-change vet clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## install what is missing: HAProxy, runc, nftables, iproute2, nginx, curl, gcc
+	@$(SUDO) scripts/deps
+
+build: ## build bin/weir
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weir ./cmd/weir
+
+dev: deps build ## a whole region on this machine: weir dev
+	$(SUDO) bin/weir dev $(DEVFLAGS)
+
+test: deps build ## every test, with the race detector
+	$(GO) vet ./...
+	$(GOTEST) -race -timeout 20m ./...
+
+bench-change: deps build ## how fast a server comes and goes, beside render-and-reload
+	$(GO) run ./bench/change $(BENCHFLAGS)
+
+clean: ## remove what was built
+	rm -rf bin
