@@ -1,0 +1,264 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"weir/weir"
+)
+
+// addressNames are the words of one of the two names under which reserved IPs go.
+type addressNames struct {
+	one, many string
+}
+
+var (
+	reservedIPs = addressNames{"reserved_ip", "reserved_ips"}
+	floatingIPs = addressNames{"floating_ip", "floating_ips"}
+)
+
+// addressWords puts a reserved IP in DigitalOcean's words.
+func (a *api) addressWords(addr weir.Address, machines map[weir.ID]weir.Machine) addressWire {
+	w := addressWire{IP: addr.Addr.String(), Region: newRegionWire(a.Control.Region()), Locked: addr.Machine != addr.Assigned}
+	if m, ok := machines[addr.Assigned]; ok && addr.Assigned != "" {
+		droplet := a.dropletWords(m)
+		w.Droplet = &droplet
+	}
+	return w
+}
+
+// machinesByID returns all machines.
+func (a *api) machinesByID(ctx context.Context) (map[weir.ID]weir.Machine, error) {
+	all, err := a.Control.Machines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	machines := make(map[weir.ID]weir.Machine, len(all))
+	for _, m := range all {
+		machines[m.ID] = m
+	}
+	return machines, nil
+}
+
+// ofLoadBalancers returns the IDs of all load balancers: what they have reserved is not
+// a user's.
+func (a *api) ofLoadBalancers(ctx context.Context) (map[weir.ID]bool, error) {
+	all, err := a.Control.LoadBalancers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[weir.ID]bool, len(all))
+	for _, lb := range all {
+		ids[lb.ID] = true
+	}
+	return ids, nil
+}
+
+func (a *api) listAddresses(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		all, err := a.Control.Addresses(r.Context())
+		if err != nil {
+			return err
+		}
+		theirs, err := a.ofLoadBalancers(r.Context())
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(addr weir.Address) bool { return theirs[addr.Owner] })
+		machines, err := a.machinesByID(r.Context())
+		if err != nil {
+			return err
+		}
+		return list(w, r, names.many, all, func(addr weir.Address) addressWire { return a.addressWords(addr, machines) })
+	}
+}
+
+// address returns the reserved IP that a path names.
+func (a *api) address(r *http.Request) (weir.Address, error) {
+	ip, err := netip.ParseAddr(r.PathValue("ip"))
+	if err != nil {
+		return weir.Address{}, errNotFound
+	}
+	addr, err := a.Control.Address(r.Context(), ip)
+	if err != nil {
+		return addr, err
+	}
+	theirs, err := a.ofLoadBalancers(r.Context())
+	if err != nil {
+		return addr, err
+	}
+	if theirs[addr.Owner] {
+		return addr, errNotFound
+	}
+	return addr, nil
+}
+
+func (a *api) getAddress(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		addr, err := a.address(r)
+		if err != nil {
+			return err
+		}
+		machines, err := a.machinesByID(r.Context())
+		if err != nil {
+			return err
+		}
+		return reply(w, http.StatusOK, map[string]any{names.one: a.addressWords(addr, machines)})
+	}
+}
+
+// dropletIn returns the ID of a droplet in a body, or "" for none.
+func dropletIn(n int64) (weir.ID, error) {
+	if n < 0 {
+		return "", invalid("droplet_id is %d, want the ID of a droplet", n)
+	}
+	if n == 0 {
+		return "", nil
+	}
+	return weir.ID(strconv.FormatInt(n, 10)), nil
+}
+
+func (a *api) reserveAddress(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var q struct {
+			Region    string `json:"region"`
+			DropletID int64  `json:"droplet_id"`
+			ProjectID string `json:"project_id"`
+		}
+		if err := decode(w, r, &q); err != nil {
+			return err
+		}
+		machine, err := dropletIn(q.DropletID)
+		switch {
+		case err != nil:
+			return err
+		case machine == "" && q.Region == "":
+			return invalid("region and droplet_id are missing, want one of them")
+		case q.Region != "" && q.Region != a.Control.Region():
+			return invalid("region is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
+		case q.ProjectID != "":
+			return invalid("project_id is %.40q: Weir has no projects yet, leave it out", q.ProjectID)
+		}
+		addr, err := a.Control.ReserveAddress(r.Context(), machine)
+		if err != nil {
+			return err
+		}
+		var begun links
+		if machine != "" {
+			begun.Droplets = []actionLink{{number(machine), "droplet", address(r, "/v2/droplets/"+string(machine), nil)}}
+			act, err := a.lastAction(r.Context(), addr.Addr)
+			if err != nil {
+				return err
+			}
+			if act != nil {
+				begun.Actions = []actionLink{linkTo(r, number(act.ID), addressAction(act.Type))}
+			}
+		}
+		return reply(w, http.StatusAccepted, map[string]any{names.one: a.addressWords(addr, nil), "links": begun})
+	}
+}
+
+// lastAction returns the newest action of a reserved IP, or nil if it has none.
+func (a *api) lastAction(ctx context.Context, addr netip.Addr) (*weir.Action, error) {
+	all, err := a.Control.Actions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, act := range slices.Backward(all) {
+		if isOf(act, addr) {
+			return &act, nil
+		}
+	}
+	return nil, nil
+}
+
+// isOf reports whether an action is a reserved IP's.
+func isOf(act weir.Action, addr netip.Addr) bool {
+	return act.Resource == weir.OnAddress && act.On == weir.ID(addr.String())
+}
+
+func (a *api) releaseAddress(w http.ResponseWriter, r *http.Request) error {
+	addr, err := a.address(r)
+	if err != nil {
+		return err
+	}
+	if err := a.Control.ReleaseAddress(r.Context(), addr.Addr); err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+func (a *api) actOnAddress(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		addr, err := a.address(r)
+		if err != nil {
+			return err
+		}
+		var q struct {
+			Type      string `json:"type"`
+			DropletID int64  `json:"droplet_id"`
+		}
+		if err := decode(w, r, &q); err != nil {
+			return err
+		}
+		machine, err := dropletIn(q.DropletID)
+		switch {
+		case err != nil:
+			return err
+		case q.Type != "assign" && q.Type != "unassign":
+			return invalid("type is %.40q, want assign or unassign", q.Type)
+		case q.Type == "assign" && machine == "":
+			return invalid("droplet_id is missing: it says which droplet gets the address")
+		case q.Type == "unassign":
+			machine = ""
+		}
+		act, err := a.Control.AssignAddress(r.Context(), addr.Addr, machine)
+		if err != nil {
+			return err
+		}
+		return reply(w, http.StatusCreated, map[string]any{"action": a.addressActionWords(names, act)})
+	}
+}
+
+// addressActionWords is actionWords by the name under which the address was asked for.
+func (a *api) addressActionWords(names addressNames, act weir.Action) actionWire {
+	w := a.actionWords(act)
+	w.ResourceType = names.one
+	return w
+}
+
+func (a *api) listAddressActions(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		addr, err := a.address(r)
+		if err != nil {
+			return err
+		}
+		all, err := a.Control.Actions(r.Context())
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(act weir.Action) bool { return !isOf(act, addr.Addr) })
+		slices.Reverse(all)
+		return list(w, r, "actions", all, func(act weir.Action) actionWire { return a.addressActionWords(names, act) })
+	}
+}
+
+func (a *api) getAddressAction(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		addr, err := a.address(r)
+		if err != nil {
+			return err
+		}
+		act, err := a.action(r, "action")
+		if err != nil {
+			return err
+		}
+		if !isOf(act, addr.Addr) {
+			return errNotFound
+		}
+		return reply(w, http.StatusOK, map[string]any{"action": a.addressActionWords(names, act)})
+	}
+}

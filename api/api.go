@@ -1,0 +1,125 @@
+// Package api is Weir's door for programs: DigitalOcean's REST API v2, so that
+// DigitalOcean's own clients (godo, doctl, Terraform's provider …) work here by a
+// changed URL alone, and below /v2/weir/ what only Weir has.
+//
+// [New] returns the handler. It decodes requests into the domain's types, refuses what
+// cannot be with a sentence that names the field, the value and the rule, asks a
+// [Control] for the rest, and writes the answer in DigitalOcean's words: lists with
+// links and meta, errors as {id, message, request_id}, no field null that clients read.
+// It is liberal in what it takes (unknown fields and nulls are ignored, a field that
+// has DigitalOcean's default value is accepted although Weir has no such thing) and
+// strict in what it gives: what an answer says is what Weir does, so a field that Weir
+// cannot honour is refused and never forgotten.
+//
+// DigitalOcean's wire types are in wire.go and wire_loadbalancer.go; those of /v2/weir/
+// are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
+//
+// The droplets of this API are the machines that users have: the instances of load
+// balancers, and the addresses of those, are seen below /v2/weir/ only.
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+)
+
+// Options are what an API is made of.
+type Options struct {
+	Control Control
+	Users   Authorizer
+	Log     *slog.Logger
+
+	// Page answers GET /. Callers on this machine need no token for it. Nil: there is none.
+	Page http.Handler
+
+	// Public and Private are the region's networks, from which droplets are told their netmasks
+	// and gateways (the first address). A zero prefix leaves them out.
+	Public, Private netip.Prefix
+}
+
+// New returns the API.
+func New(o Options) http.Handler {
+	a := &api{Options: o, mux: http.NewServeMux()}
+	for pattern, h := range a.routes() {
+		a.mux.Handle(pattern, a.answer(h))
+	}
+	if o.Page != nil {
+		a.mux.Handle("GET /{$}", a.page(o.Page))
+	}
+	return a.guard(http.HandlerFunc(a.route))
+}
+
+type api struct {
+	Options
+	mux *http.ServeMux
+}
+
+// handler answers one request, by [reply]; what it returns is answered as statusOf says.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+// routes returns all that is served below /v2.
+func (a *api) routes() map[string]handler {
+	return map[string]handler{
+		"GET /v2/account":     a.account,
+		"GET /v2/regions":     a.regions,
+		"GET /v2/sizes":       a.sizes,
+		"GET /v2/images":      a.images,
+		"GET /v2/images/{id}": a.image,
+
+		"GET /v2/droplets":                       a.listDroplets,
+		"POST /v2/droplets":                      a.createDroplets,
+		"DELETE /v2/droplets":                    a.deleteDroplets,
+		"GET /v2/droplets/{id}":                  a.getDroplet,
+		"DELETE /v2/droplets/{id}":               a.deleteDroplet,
+		"GET /v2/droplets/{id}/actions":          a.listDropletActions,
+		"POST /v2/droplets/{id}/actions":         a.actOnDroplet,
+		"GET /v2/droplets/{id}/actions/{action}": a.getDropletAction,
+		"POST /v2/droplets/actions":              a.actOnDroplets,
+
+		"GET /v2/actions":      a.listActions,
+		"GET /v2/actions/{id}": a.getAction,
+
+		"GET /v2/load_balancers":                          a.listLoadBalancers,
+		"POST /v2/load_balancers":                         a.createLoadBalancer,
+		"GET /v2/load_balancers/{id}":                     a.getLoadBalancer,
+		"PUT /v2/load_balancers/{id}":                     a.replaceLoadBalancer,
+		"DELETE /v2/load_balancers/{id}":                  a.deleteLoadBalancer,
+		"POST /v2/load_balancers/{id}/droplets":           a.addDroplets,
+		"DELETE /v2/load_balancers/{id}/droplets":         a.removeDroplets,
+		"POST /v2/load_balancers/{id}/forwarding_rules":   a.addRules,
+		"DELETE /v2/load_balancers/{id}/forwarding_rules": a.removeRules,
+
+		"GET /v2/tags":                     a.listTags,
+		"POST /v2/tags":                    a.createTag,
+		"GET /v2/tags/{name}":              a.getTag,
+		"DELETE /v2/tags/{name}":           a.deleteTag,
+		"POST /v2/tags/{name}/resources":   a.tagResources,
+		"DELETE /v2/tags/{name}/resources": a.untagResources,
+
+		"GET /v2/reserved_ips":                       a.listAddresses(reservedIPs),
+		"POST /v2/reserved_ips":                      a.reserveAddress(reservedIPs),
+		"GET /v2/reserved_ips/{ip}":                  a.getAddress(reservedIPs),
+		"DELETE /v2/reserved_ips/{ip}":               a.releaseAddress,
+		"GET /v2/reserved_ips/{ip}/actions":          a.listAddressActions(reservedIPs),
+		"POST /v2/reserved_ips/{ip}/actions":         a.actOnAddress(reservedIPs),
+		"GET /v2/reserved_ips/{ip}/actions/{action}": a.getAddressAction(reservedIPs),
+
+		"GET /v2/floating_ips":                       a.listAddresses(floatingIPs),
+		"POST /v2/floating_ips":                      a.reserveAddress(floatingIPs),
+		"GET /v2/floating_ips/{ip}":                  a.getAddress(floatingIPs),
+		"DELETE /v2/floating_ips/{ip}":               a.releaseAddress,
+		"GET /v2/floating_ips/{ip}/actions":          a.listAddressActions(floatingIPs),
+		"POST /v2/floating_ips/{ip}/actions":         a.actOnAddress(floatingIPs),
+		"GET /v2/floating_ips/{ip}/actions/{action}": a.getAddressAction(floatingIPs),
+
+		"GET /v2/weir/status":                      a.status,
+		"PUT /v2/weir/app":                         a.apply,
+		"GET /v2/weir/pools":                       a.listPools,
+		"POST /v2/weir/pools/{name}/machines":      a.grow,
+		"GET /v2/weir/machines":                    a.listMachines,
+		"GET /v2/weir/droplets/{id}/boot":          a.boot,
+		"GET /v2/weir/load_balancers/{id}/config":  a.config,
+		"POST /v2/weir/load_balancers/{id}/reload": a.reload,
+	}
+}

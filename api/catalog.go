@@ -1,0 +1,62 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"weir/weir"
+)
+
+// account is whom the callers of this region are: there is one.
+func (a *api) account(w http.ResponseWriter, r *http.Request) error {
+	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("weir:"+a.Control.Region())).String()
+	return reply(w, http.StatusOK, map[string]any{"account": map[string]any{
+		"droplet_limit":     weir.MaxPool,
+		"floating_ip_limit": weir.MaxPool,
+		"reserved_ip_limit": weir.MaxPool,
+		"volume_limit":      0,
+		"email":             "operator@weir.invalid",
+		"name":              "operator",
+		"uuid":              id,
+		"email_verified":    true,
+		"status":            "active",
+		"status_message":    "",
+		"team":              map[string]string{"uuid": id, "name": a.Control.Region()},
+	}})
+}
+
+func (a *api) regions(w http.ResponseWriter, r *http.Request) error {
+	return list(w, r, "regions", []string{a.Control.Region()}, newRegionWire)
+}
+
+func (a *api) sizes(w http.ResponseWriter, r *http.Request) error {
+	return list(w, r, "sizes", weir.Sizes(), func(s weir.Size) sizeWire { return newSizeWire(s, a.Control.Region()) })
+}
+
+// images lists the image that machines are made from unless a user names another. Any
+// slug is accepted in a template, since what is in an image is its cloud's business.
+func (a *api) images(w http.ResponseWriter, r *http.Request) error {
+	q, slugs := r.URL.Query(), []string{DefaultImage}
+	if kind := q.Get("type"); q.Get("private") == "true" || q.Get("tag_name") != "" || kind != "" && kind != "distribution" {
+		slugs = nil
+	}
+	return list(w, r, "images", slugs, func(slug string) imageWire { return newImageWire(slug, a.Control.Region()) })
+}
+
+func (a *api) image(w http.ResponseWriter, r *http.Request) error {
+	slug, ok := imageSlug(r.PathValue("id"))
+	if !ok || slug != DefaultImage {
+		return errNotFound
+	}
+	return reply(w, http.StatusOK, map[string]any{"image": newImageWire(slug, a.Control.Region())})
+}
+
+// imageSlug returns the slug of an image that is given by its slug or its number.
+func imageSlug(name string) (slug string, ok bool) {
+	if !decimal.MatchString(name) {
+		return name, imageName.MatchString(name)
+	}
+	return DefaultImage, name == strconv.FormatInt(newImageWire(DefaultImage, "").ID, 10)
+}

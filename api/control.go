@@ -1,0 +1,104 @@
+package api
+
+import (
+	"context"
+	"net/netip"
+
+	"weir/weir"
+)
+
+// Control is what the API asks of the control plane. Package control keeps it.
+//
+// What a call changes, it changes in one transaction: all of it or nothing. It answers
+// when that is stored; the work that follows is seen in statuses and actions. Lists
+// are snapshots. Errors have a kind, and a sentence for the user:
+// [weir.NotFound] for the thing that an ID in the call names, [weir.Invalid] for
+// anything wrong with what it should become, a machine that it refers to and that is
+// not there included.
+type Control interface {
+	// Region returns the name of the region.
+	Region() string
+
+	// Machines returns all machines, by ID; with those that are being deleted, and with
+	// load balancers' instances.
+	Machines(ctx context.Context) ([]weir.Machine, error)
+	// Machine returns one machine.
+	Machine(ctx context.Context, id weir.ID) (weir.Machine, error)
+	// CreateMachines makes one machine of each name, all or none. The actions are those of
+	// the machines at the same index, and are in progress until the machines are active.
+	CreateMachines(ctx context.Context, names []string, t weir.Template) ([]weir.Machine, []weir.Action, error)
+	// DeleteMachine has a machine drained and destroyed.
+	DeleteMachine(ctx context.Context, id weir.ID) error
+	// DeleteMachinesByTag has every machine with the tag drained and destroyed, load
+	// balancers' instances excepted. If there is none, it does nothing.
+	DeleteMachinesByTag(ctx context.Context, tag string) error
+	// Act does to a machine what kind says, one of [weir.Action]'s types for a machine:
+	// power_on, power_off, shutdown, reboot, power_cycle.
+	Act(ctx context.Context, machine weir.ID, kind string) (weir.Action, error)
+
+	// Actions returns all actions that are remembered, the oldest first.
+	Actions(ctx context.Context) ([]weir.Action, error)
+	// Action returns one action.
+	Action(ctx context.Context, id weir.ID) (weir.Action, error)
+
+	// LoadBalancers returns all load balancers, the oldest first.
+	LoadBalancers(ctx context.Context) ([]weir.LoadBalancer, error)
+	// LoadBalancer returns one load balancer.
+	LoadBalancer(ctx context.Context, id weir.ID) (weir.LoadBalancer, error)
+	// CreateLoadBalancer gives lb an ID and stores it. A name that is taken is a
+	// weir.Conflict.
+	CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error)
+	// UpdateLoadBalancer changes a load balancer. It runs change in the transaction, on the
+	// stored row, so that no other update is lost; change may run several times, and its
+	// error ends the transaction. A change that changes nothing does nothing.
+	UpdateLoadBalancer(ctx context.Context, id weir.ID, change func(*weir.LoadBalancer) error) (weir.LoadBalancer, error)
+	// DeleteLoadBalancer has a load balancer, its instances and its address taken down.
+	DeleteLoadBalancer(ctx context.Context, id weir.ID) error
+
+	// Tags returns the names of all tags, sorted. A tag is there once it was created or put
+	// on something, until it is deleted.
+	Tags(ctx context.Context) ([]string, error)
+	// CreateTag makes a tag. If there is one of that name, it does nothing.
+	CreateTag(ctx context.Context, name string) error
+	// DeleteTag takes a tag off everything and forgets it.
+	DeleteTag(ctx context.Context, name string) error
+	// Tag puts a tag, which must be there, on machines.
+	Tag(ctx context.Context, name string, machines []weir.ID) error
+	// Untag takes a tag, which must be there, off machines.
+	Untag(ctx context.Context, name string, machines []weir.ID) error
+
+	// Addresses returns all reserved IPs, by address; with those of load balancers.
+	Addresses(ctx context.Context) ([]weir.Address, error)
+	// Address returns one reserved IP.
+	Address(ctx context.Context, addr netip.Addr) (weir.Address, error)
+	// ReserveAddress reserves an IP, and assigns it to machine unless that is empty.
+	ReserveAddress(ctx context.Context, machine weir.ID) (weir.Address, error)
+	// AssignAddress gives an IP to machine, from whoever has it; to nobody if machine is
+	// empty.
+	AssignAddress(ctx context.Context, addr netip.Addr, machine weir.ID) (weir.Action, error)
+	// ReleaseAddress gives a reserved IP back.
+	ReleaseAddress(ctx context.Context, addr netip.Addr) error
+
+	// Pools returns all pools, by name.
+	Pools(ctx context.Context) ([]weir.Pool, error)
+	// Apply makes pool and lb, found by their names, what they are here, or creates them, and
+	// returns what that changes, a sentence each. With dry it only says so.
+	Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error)
+	// Grow makes the pool of that name n machines larger and returns the new machines.
+	Grow(ctx context.Context, pool string, n int) ([]weir.Machine, error)
+
+	// Generate returns the HAProxy configuration of a load balancer as its active instance
+	// has it, or, with live false, as it would be.
+	Generate(ctx context.Context, lb weir.ID) (config string, live bool, err error)
+	// Reload has every instance of a load balancer load its configuration anew, and returns
+	// when all of them say that they have, or ctx ends.
+	Reload(ctx context.Context, lb weir.ID) error
+	// Status returns the region at a glance.
+	Status(ctx context.Context) (weir.RegionStatus, error)
+}
+
+// Authorizer says who may call. Package edge has one.
+type Authorizer interface {
+	// Authorize returns nil if the bearer of token may call, and a weir.Denied if not.
+	Authorize(ctx context.Context, token string) error
+}

@@ -1,0 +1,220 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"weir/weir"
+)
+
+// dropletRequest is the body that creates one droplet, by name, or several, by names.
+type dropletRequest struct {
+	Name     string   `json:"name"`
+	Names    []string `json:"names"`
+	Region   string   `json:"region"`
+	Size     string   `json:"size"`
+	Image    word     `json:"image"`
+	SSHKeys  []word   `json:"ssh_keys"`
+	UserData string   `json:"user_data"`
+	Tags     []string `json:"tags"`
+
+	// Weir has only the defaults of these: see template.
+	PrivateNetworking bool     `json:"private_networking"` // every droplet has it
+	PublicNetworking  *bool    `json:"public_networking"`
+	Backups           bool     `json:"backups"`
+	BackupPolicy      anything `json:"backup_policy"`
+	IPv6              bool     `json:"ipv6"`
+	Monitoring        bool     `json:"monitoring"`
+	WithDropletAgent  bool     `json:"with_droplet_agent"`
+	Volumes           anything `json:"volumes"`
+	VPCUUID           string   `json:"vpc_uuid"`
+	SubnetUUID        string   `json:"subnet_uuid"`
+	GPUPartitionMode  string   `json:"gpu_partition_mode"`
+}
+
+var imageName = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]{0,127}$`)
+
+// refuse returns why Weir cannot honour q, if it asks for what Weir does not have.
+func (q *dropletRequest) refuse() error {
+	switch {
+	case q.PublicNetworking != nil && !*q.PublicNetworking:
+		return invalid("public_networking is false: every droplet of Weir has a public address, leave it out or use true")
+	case q.Backups || bool(q.BackupPolicy):
+		return invalid("backups is true: Weir makes no backups, leave it and backup_policy out or use false")
+	case q.IPv6:
+		return invalid("ipv6 is true: Weir's droplets have no IPv6 yet, leave it out or use false")
+	case q.Monitoring:
+		return invalid("monitoring is true: Weir has no agent for droplets yet, leave it out or use false")
+	case q.WithDropletAgent:
+		return invalid("with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false")
+	case bool(q.Volumes):
+		return invalid("volumes is not empty: Weir has no volumes, leave it out")
+	case q.VPCUUID != "":
+		return invalid("vpc_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.VPCUUID)
+	case q.SubnetUUID != "":
+		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.SubnetUUID)
+	case q.GPUPartitionMode != "":
+		return invalid("gpu_partition_mode is %.40q: Weir has no GPUs, leave it out", q.GPUPartitionMode)
+	}
+	return nil
+}
+
+// template returns what q asks for.
+func (q *dropletRequest) template(region string) (weir.Template, error) {
+	if err := q.refuse(); err != nil {
+		return weir.Template{}, err
+	}
+	t := weir.Template{Region: cmp.Or(q.Region, region), Size: q.Size, UserData: q.UserData, Tags: q.Tags}
+	if q.Image != "" {
+		slug, ok := imageSlug(string(q.Image))
+		if !ok {
+			return t, invalid("image is %.40q: there is no such image, want a slug such as %s", q.Image, DefaultImage)
+		}
+		t.Image = slug
+	}
+	for i, key := range q.SSHKeys {
+		if !strings.Contains(string(key), " ") {
+			return t, invalid("ssh_keys[%d] is %.60q: Weir does not keep keys under an ID or a fingerprint yet, give the public key itself", i, key)
+		}
+		t.SSHKeys = append(t.SSHKeys, string(key))
+	}
+	return t, t.Check(region)
+}
+
+// names returns the names of the droplets that q asks for.
+func (q *dropletRequest) names() ([]string, error) {
+	names := q.Names
+	switch {
+	case q.Name != "" && len(q.Names) > 0:
+		return nil, invalid("name and names exclude each other, and both are there")
+	case q.Names == nil:
+		names = []string{q.Name}
+	case len(q.Names) == 0:
+		return nil, invalid("names is empty, want 1 to %d names", weir.MaxPool)
+	case len(q.Names) > weir.MaxPool:
+		return nil, invalid("names has %d names, want 1 to %d", len(q.Names), weir.MaxPool)
+	}
+	for _, name := range names {
+		if err := weir.CheckName(name); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+func (a *api) createDroplets(w http.ResponseWriter, r *http.Request) error {
+	var q dropletRequest
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	names, err := q.names()
+	if err != nil {
+		return err
+	}
+	template, err := q.template(a.Control.Region())
+	if err != nil {
+		return err
+	}
+	machines, actions, err := a.Control.CreateMachines(r.Context(), names, template)
+	if err != nil {
+		return err
+	}
+	var begun links
+	for _, act := range actions {
+		begun.Actions = append(begun.Actions, linkTo(r, number(act.ID), act.Type))
+	}
+	if q.Names == nil {
+		return reply(w, http.StatusAccepted, map[string]any{"droplet": a.dropletWords(machines[0]), "links": begun})
+	}
+	return a.replyDroplets(w, machines, begun)
+}
+
+// replyDroplets answers that droplets are on their way.
+func (a *api) replyDroplets(w http.ResponseWriter, machines []weir.Machine, begun links) error {
+	droplets := make([]dropletWire, len(machines))
+	for i, m := range machines {
+		droplets[i] = a.dropletWords(m)
+	}
+	return reply(w, http.StatusAccepted, map[string]any{"droplets": droplets, "links": begun, "meta": meta{len(droplets)}})
+}
+
+func (a *api) listDroplets(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	name, tag, kind := q.Get("name"), q.Get("tag_name"), q.Get("type")
+	if tag != "" && (name != "" || kind != "") {
+		return invalid("tag_name cannot be combined with name or type, want one filter")
+	}
+	if kind != "" && kind != "droplets" && kind != "gpus" {
+		return invalid("type is %.40q, want droplets or gpus", kind)
+	}
+	all, err := a.droplets(r.Context())
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(m weir.Machine) bool {
+		return kind == "gpus" || name != "" && !strings.EqualFold(m.Name, name) || tag != "" && !m.HasTag(tag)
+	})
+	return list(w, r, "droplets", all, a.dropletWords)
+}
+
+// droplets returns the machines that users have.
+func (a *api) droplets(ctx context.Context) ([]weir.Machine, error) {
+	all, err := a.Control.Machines(ctx)
+	return slices.DeleteFunc(all, func(m weir.Machine) bool { return m.LoadBalancer != "" }), err
+}
+
+// droplet returns the droplet that a path names.
+func (a *api) droplet(r *http.Request) (weir.Machine, error) {
+	id, err := numericID(r, "id")
+	if err != nil {
+		return weir.Machine{}, err
+	}
+	m, err := a.Control.Machine(r.Context(), id)
+	if err == nil && m.LoadBalancer != "" {
+		return m, errNotFound
+	}
+	return m, err
+}
+
+func (a *api) getDroplet(w http.ResponseWriter, r *http.Request) error {
+	m, err := a.droplet(r)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"droplet": a.dropletWords(m)})
+}
+
+func (a *api) deleteDroplet(w http.ResponseWriter, r *http.Request) error {
+	m, err := a.droplet(r)
+	if err != nil {
+		return err
+	}
+	if err := a.Control.DeleteMachine(r.Context(), m.ID); err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+func (a *api) deleteDroplets(w http.ResponseWriter, r *http.Request) error {
+	tag, err := tagFilter(r)
+	if err != nil {
+		return err
+	}
+	if err := a.Control.DeleteMachinesByTag(r.Context(), tag); err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+// tagFilter returns the tag that a request for many droplets must name.
+func tagFilter(r *http.Request) (string, error) {
+	tag := r.URL.Query().Get("tag_name")
+	if tag == "" {
+		return "", invalid("tag_name is missing: it says which droplets are meant")
+	}
+	return tag, weir.CheckTag(tag)
+}

@@ -1,0 +1,251 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+
+	"weir/weir"
+)
+
+func (a *api) listLoadBalancers(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	names, uuids := q["names"], q["uuids"]
+	all, err := a.Control.LoadBalancers(r.Context())
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool {
+		return names != nil && !slices.Contains(names, lb.Name) || uuids != nil && !slices.Contains(uuids, string(lb.ID))
+	})
+	machines, err := a.Control.Machines(r.Context())
+	if err != nil {
+		return err
+	}
+	return list(w, r, "load_balancers", all, func(lb weir.LoadBalancer) loadBalancerWire {
+		return a.loadBalancerWords(lb, machines)
+	})
+}
+
+// replyLoadBalancer answers with one load balancer.
+func (a *api) replyLoadBalancer(w http.ResponseWriter, r *http.Request, status int, lb weir.LoadBalancer) error {
+	var machines []weir.Machine
+	if lb.Tag != "" {
+		all, err := a.Control.Machines(r.Context())
+		if err != nil {
+			return err
+		}
+		machines = all
+	}
+	return reply(w, status, map[string]any{"load_balancer": a.loadBalancerWords(lb, machines)})
+}
+
+func (a *api) getLoadBalancer(w http.ResponseWriter, r *http.Request) error {
+	id, err := opaqueID(r, "id")
+	if err != nil {
+		return err
+	}
+	lb, err := a.Control.LoadBalancer(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return a.replyLoadBalancer(w, r, http.StatusOK, lb)
+}
+
+func (a *api) createLoadBalancer(w http.ResponseWriter, r *http.Request) error {
+	var q loadBalancerRequest
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	if q.IP != "" {
+		return invalid("ip is %.40q: Weir reserves a load balancer's address itself, leave it out", q.IP)
+	}
+	lb := weir.LoadBalancer{Size: weir.DefaultNodeSize, Instances: 1}
+	if err := q.set(&lb, a.Control.Region()); err != nil {
+		return err
+	}
+	if q.ValidateOnly {
+		lb.Status.Phase = weir.LoadBalancerNew
+		return a.replyLoadBalancer(w, r, http.StatusOK, lb)
+	}
+	lb, err := a.Control.CreateLoadBalancer(r.Context(), lb)
+	if err != nil {
+		return err
+	}
+	return a.replyLoadBalancer(w, r, http.StatusAccepted, lb)
+}
+
+// replaceLoadBalancer makes a load balancer what the body says, all of it.
+func (a *api) replaceLoadBalancer(w http.ResponseWriter, r *http.Request) error {
+	id, err := opaqueID(r, "id")
+	if err != nil {
+		return err
+	}
+	var q loadBalancerRequest
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	if err := a.forgetEcho(r, &q); err != nil {
+		return err
+	}
+	change := func(lb *weir.LoadBalancer) error { return q.set(lb, a.Control.Region()) }
+	var lb weir.LoadBalancer
+	if q.ValidateOnly {
+		if lb, err = a.Control.LoadBalancer(r.Context(), id); err == nil {
+			err = change(&lb)
+		}
+	} else {
+		lb, err = a.Control.UpdateLoadBalancer(r.Context(), id, change)
+	}
+	if err != nil {
+		return err
+	}
+	return a.replyLoadBalancer(w, r, http.StatusOK, lb)
+}
+
+// forgetEcho drops the droplets of a body that has a tag too, if all of them have the
+// tag: they are what reading the load balancer said, and clients write back what they
+// have read. Any other droplet beside a tag is refused as it is in a new one.
+func (a *api) forgetEcho(r *http.Request, q *loadBalancerRequest) error {
+	if q.Tag == "" || len(q.DropletIDs) == 0 {
+		return nil
+	}
+	all, err := a.Control.Machines(r.Context())
+	if err != nil {
+		return err
+	}
+	tagged := map[int64]bool{}
+	for _, m := range all {
+		tagged[number(m.ID)] = m.HasTag(q.Tag)
+	}
+	if !slices.ContainsFunc(q.DropletIDs, func(id int64) bool { return !tagged[id] }) {
+		q.DropletIDs = nil
+	}
+	return nil
+}
+
+func (a *api) deleteLoadBalancer(w http.ResponseWriter, r *http.Request) error {
+	id, err := opaqueID(r, "id")
+	if err != nil {
+		return err
+	}
+	if err := a.Control.DeleteLoadBalancer(r.Context(), id); err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+// changeLoadBalancer changes what a path names, and answers that it is done.
+func (a *api) changeLoadBalancer(w http.ResponseWriter, r *http.Request, change func(*weir.LoadBalancer) error) error {
+	id, err := opaqueID(r, "id")
+	if err != nil {
+		return err
+	}
+	_, err = a.Control.UpdateLoadBalancer(r.Context(), id, func(lb *weir.LoadBalancer) error {
+		if err := change(lb); err != nil {
+			return err
+		}
+		return lb.Check(a.Control.Region())
+	})
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+// dropletsIn returns the droplets that a body names.
+func dropletsIn(w http.ResponseWriter, r *http.Request) ([]weir.ID, error) {
+	var q struct {
+		DropletIDs []int64 `json:"droplet_ids"`
+	}
+	if err := decode(w, r, &q); err != nil {
+		return nil, err
+	}
+	if len(q.DropletIDs) == 0 {
+		return nil, invalid("droplet_ids is empty, want the IDs of droplets")
+	}
+	return machineIDs(q.DropletIDs)
+}
+
+func (a *api) addDroplets(w http.ResponseWriter, r *http.Request) error {
+	ids, err := dropletsIn(w, r)
+	if err != nil {
+		return err
+	}
+	return a.changeLoadBalancer(w, r, func(lb *weir.LoadBalancer) error {
+		if lb.Tag != "" {
+			return byTag(lb)
+		}
+		lb.Machines = join(lb.Machines, ids)
+		return nil
+	})
+}
+
+func (a *api) removeDroplets(w http.ResponseWriter, r *http.Request) error {
+	ids, err := dropletsIn(w, r)
+	if err != nil {
+		return err
+	}
+	return a.changeLoadBalancer(w, r, func(lb *weir.LoadBalancer) error {
+		if lb.Tag != "" {
+			return byTag(lb)
+		}
+		lb.Machines = without(lb.Machines, ids)
+		return nil
+	})
+}
+
+func byTag(lb *weir.LoadBalancer) error {
+	return invalid("load balancer %q has the droplets with the tag %q: tag or untag droplets instead", lb.Name, lb.Tag)
+}
+
+// rulesIn returns the forwarding rules that a body has.
+func rulesIn(w http.ResponseWriter, r *http.Request) ([]weir.Rule, error) {
+	var q struct {
+		Rules []ForwardingRule `json:"forwarding_rules"`
+	}
+	if err := decode(w, r, &q); err != nil {
+		return nil, err
+	}
+	if len(q.Rules) == 0 {
+		return nil, invalid("forwarding_rules is empty, want at least one rule")
+	}
+	return rulesOf(q.Rules)
+}
+
+func (a *api) addRules(w http.ResponseWriter, r *http.Request) error {
+	rules, err := rulesIn(w, r)
+	if err != nil {
+		return err
+	}
+	return a.changeLoadBalancer(w, r, func(lb *weir.LoadBalancer) error {
+		lb.Rules = join(lb.Rules, rules)
+		return nil
+	})
+}
+
+func (a *api) removeRules(w http.ResponseWriter, r *http.Request) error {
+	rules, err := rulesIn(w, r)
+	if err != nil {
+		return err
+	}
+	return a.changeLoadBalancer(w, r, func(lb *weir.LoadBalancer) error {
+		lb.Rules = without(lb.Rules, rules)
+		return nil
+	})
+}
+
+// join returns have with those of more that it has not, in a new slice.
+func join[T comparable](have, more []T) []T {
+	out := slices.Clone(have)
+	for _, e := range more {
+		if !slices.Contains(out, e) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// without returns have without what is in less, in a new slice.
+func without[T comparable](have, less []T) []T {
+	return slices.DeleteFunc(slices.Clone(have), func(e T) bool { return slices.Contains(less, e) })
+}

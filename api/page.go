@@ -1,0 +1,117 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// How many things a page of a list has: unless asked otherwise, and at most.
+const (
+	defaultPage = 20
+	maxPage     = 200
+)
+
+// links are the pages beside this one, each only if it exists, or the actions that a
+// request has begun.
+type links struct {
+	Pages    *pages       `json:"pages,omitempty"`
+	Actions  []actionLink `json:"actions,omitempty"`
+	Droplets []actionLink `json:"droplets,omitempty"`
+}
+
+type pages struct {
+	First string `json:"first,omitempty"`
+	Prev  string `json:"prev,omitempty"`
+	Next  string `json:"next,omitempty"`
+	Last  string `json:"last,omitempty"`
+}
+
+type actionLink struct {
+	ID   int64  `json:"id"`
+	Rel  string `json:"rel"`
+	HREF string `json:"href"`
+}
+
+type meta struct {
+	Total int `json:"total"`
+}
+
+// list answers with the page of all that was asked for, below the key root; each thing
+// is put in words only if it is on the page.
+func list[T, W any](w http.ResponseWriter, r *http.Request, root string, all []T, words func(T) W) error {
+	page, err := natural(r, "page", 1)
+	if err != nil {
+		return err
+	}
+	size, err := natural(r, "per_page", defaultPage)
+	if err != nil {
+		return err
+	}
+	size = min(size, maxPage)
+	last := max(1, (len(all)+size-1)/size)
+
+	var here []T
+	if page <= last {
+		here = all[(page-1)*size : min(page*size, len(all))]
+	}
+	out := make([]W, len(here))
+	for i := range here {
+		out[i] = words(here[i])
+	}
+	return reply(w, http.StatusOK, map[string]any{
+		root:    out,
+		"links": links{Pages: pagesAround(r, page, last)},
+		"meta":  meta{len(all)},
+	})
+}
+
+// pagesAround returns the links of a page, or nil for the only one.
+func pagesAround(r *http.Request, page, last int) *pages {
+	at := func(n int) string {
+		q := r.URL.Query()
+		q.Set("page", strconv.Itoa(n))
+		return address(r, r.URL.Path, q)
+	}
+	var p pages
+	if page > 1 {
+		p.First, p.Prev = at(1), at(min(page-1, last))
+	}
+	if page < last {
+		p.Next, p.Last = at(page+1), at(last)
+	}
+	if p == (pages{}) {
+		return nil
+	}
+	return &p
+}
+
+// address returns the URL of a path of this API as the caller of r knows it.
+func address(r *http.Request, path string, query url.Values) string {
+	u := url.URL{Scheme: "http", Host: r.Host, Path: path, RawQuery: query.Encode()}
+	if r.TLS != nil {
+		u.Scheme = "https"
+	}
+	return u.String()
+}
+
+// linkTo returns a link to an action.
+func linkTo(r *http.Request, id int64, rel string) actionLink {
+	return actionLink{id, rel, address(r, "/v2/actions/"+strconv.FormatInt(id, 10), nil)}
+}
+
+// natural returns a parameter of the query that counts from 1; 0 and nothing are other.
+func natural(r *http.Request, name string, other int) (int, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return other, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return 0, invalid("%s is %.40q, want a number from 1", name, text)
+	}
+	if n == 0 {
+		return other, nil
+	}
+	return int(n), nil
+}

@@ -1,0 +1,233 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"weir/weir"
+)
+
+// reloadTimeout is how long a reload may take before its caller is told that it is not
+// done yet.
+const reloadTimeout = time.Minute
+
+func (a *api) status(w http.ResponseWriter, r *http.Request) error {
+	s, err := a.Control.Status(r.Context())
+	if err != nil {
+		return err
+	}
+	s.Problems, s.LoadBalancers = some(s.Problems), some(s.LoadBalancers)
+	s.Pools, s.Machines = some(s.Pools), some(s.Machines)
+	return reply(w, http.StatusOK, map[string]any{"status": s})
+}
+
+// AppOf returns the App that asks for a pool and a load balancer.
+func AppOf(pool weir.Pool, lb weir.LoadBalancer) App {
+	health := healthWords(lb.Health)
+	return App{
+		Name: pool.Name, Region: pool.Template.Region, Size: pool.Template.Size, Image: pool.Template.Image,
+		UserData: pool.Template.UserData, HostnamePrefix: pool.Prefix, SSHKeys: pool.Template.SSHKeys,
+		Tags: pool.Template.Tags, Count: &pool.Count,
+		LoadBalancer: AppLoadBalancer{Name: lb.Name, Size: lb.Size, Algorithm: string(lb.Algorithm),
+			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second)},
+	}
+}
+
+// parts returns the pool and the load balancer that an App asks for.
+func (app *App) parts(region string) (pool weir.Pool, lb weir.LoadBalancer, err error) {
+	if weir.CheckName(app.Name) != nil || weir.CheckTag(app.Name) != nil { // it is a tag too, and a tag has no dots
+		return pool, lb, invalid("name is %.80q, want letters, digits and -, beginning and ending with a letter or digit", app.Name)
+	}
+	count := 1
+	if app.Count != nil {
+		count = *app.Count
+	}
+	pool = weir.Pool{
+		Name:   app.Name,
+		Prefix: cmp.Or(app.HostnamePrefix, app.Name),
+		Count:  count,
+		Template: weir.Template{
+			Region:   cmp.Or(app.Region, region),
+			Size:     cmp.Or(app.Size, weir.DefaultNodeSize),
+			Image:    cmp.Or(app.Image, DefaultImage),
+			UserData: app.UserData,
+			SSHKeys:  app.SSHKeys,
+			Tags:     join([]string{app.Name}, app.Tags),
+		},
+	}
+	if !imageName.MatchString(pool.Template.Image) {
+		return pool, lb, invalid("image is %.40q, want a slug such as %s", app.Image, DefaultImage)
+	}
+	if err := pool.Check(region); err != nil {
+		return pool, lb, err
+	}
+
+	w := app.LoadBalancer
+	rules := []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}}
+	if len(w.ForwardingRules) > 0 {
+		if rules, err = rulesOf(w.ForwardingRules); err != nil {
+			return pool, lb, err
+		}
+	}
+	if w.HealthCheck == nil {
+		w.HealthCheck = &HealthCheck{Protocol: string(rules[0].Target), Port: rules[0].TargetPort}
+	}
+	health, err := healthOf(w.HealthCheck)
+	if err != nil {
+		return pool, lb, err
+	}
+	lb = weir.LoadBalancer{
+		Name:      cmp.Or(w.Name, app.Name),
+		Region:    pool.Template.Region,
+		Size:      cmp.Or(w.Size, weir.DefaultNodeSize),
+		Instances: 1,
+		Algorithm: algorithmOf(w.Algorithm),
+		Rules:     rules,
+		Health:    health,
+		Idle:      seconds(w.HTTPIdleTimeoutSeconds, weir.DefaultIdle),
+		Tag:       app.Name,
+	}
+	return pool, lb, lb.Check(region)
+}
+
+// apply makes a pool and a load balancer what the body says, in one transaction.
+func (a *api) apply(w http.ResponseWriter, r *http.Request) error {
+	dry, err := truth(r, "dry_run")
+	if err != nil {
+		return err
+	}
+	var app App
+	if err := decode(w, r, &app); err != nil {
+		return err
+	}
+	pool, lb, err := app.parts(a.Control.Region())
+	if err != nil {
+		return err
+	}
+	changes, err := a.Control.Apply(r.Context(), pool, lb, dry)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, Applied{some(changes), dry})
+}
+
+func (a *api) listPools(w http.ResponseWriter, r *http.Request) error {
+	all, err := a.Control.Pools(r.Context())
+	if err != nil {
+		return err
+	}
+	return list(w, r, "pools", all, func(p weir.Pool) Pool {
+		return Pool{ID: p.ID, Name: p.Name, Region: p.Template.Region, Size: p.Template.Size, Image: p.Template.Image,
+			HostnamePrefix: p.Prefix, Tags: some(p.Template.Tags), Count: p.Count, Created: p.Created,
+			Plan: some(p.Status.Plan), Err: p.Status.Err}
+	})
+}
+
+// grow makes a pool larger, and answers with the new droplets.
+func (a *api) grow(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("name")
+	if weir.CheckName(name) != nil {
+		return errNotFound
+	}
+	var q Growth
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	if q.Count < 1 || q.Count > weir.MaxPool {
+		return invalid("count is %d, want 1 to %d", q.Count, weir.MaxPool)
+	}
+	machines, err := a.Control.Grow(r.Context(), name, q.Count)
+	if err != nil {
+		return err
+	}
+	return a.replyDroplets(w, machines, links{})
+}
+
+// listMachines answers with the inventory. Lines count the machines that users have, in
+// the order in which they were made.
+func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
+	all, err := a.Control.Machines(r.Context())
+	if err != nil {
+		return err
+	}
+	lines := map[weir.ID]int{}
+	for _, m := range all {
+		if m.LoadBalancer == "" {
+			lines[m.ID] = len(lines) + 1
+		}
+	}
+	return list(w, r, "machines", all, func(m weir.Machine) InventoryMachine {
+		status := cmp.Or(string(m.Status.Phase), string(weir.MachineNew))
+		if !m.Deleting.IsZero() {
+			status = "deleting"
+		}
+		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Size: m.Size, Status: status,
+			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
+			Tags: some(m.Tags), Boot: m.Status.Boot, Created: m.Created, Err: m.Status.Err}
+	})
+}
+
+// boot answers with the first boot of any machine, load balancers' instances included.
+func (a *api) boot(w http.ResponseWriter, r *http.Request) error {
+	id, err := numericID(r, "id")
+	if err != nil {
+		return err
+	}
+	m, err := a.Control.Machine(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"boot": m.Status.Boot})
+}
+
+// config answers with HAProxy's configuration, as text.
+func (a *api) config(w http.ResponseWriter, r *http.Request) error {
+	lb, err := a.loadBalancer(r)
+	if err != nil {
+		return err
+	}
+	text, live, err := a.Control.Generate(r.Context(), lb.ID)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set(LiveHeader, strconv.FormatBool(live))
+	w.Write([]byte(text)) // fails if the client has left: there is nobody to tell
+	return nil
+}
+
+// reload answers when every instance has loaded its configuration anew.
+func (a *api) reload(w http.ResponseWriter, r *http.Request) error {
+	lb, err := a.loadBalancer(r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), reloadTimeout)
+	defer cancel()
+	if err := a.Control.Reload(ctx, lb.ID); err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+// loadBalancer returns the load balancer that a path below /v2/weir/ names: by its ID, or
+// by its name.
+func (a *api) loadBalancer(r *http.Request) (weir.LoadBalancer, error) {
+	name := r.PathValue("id")
+	all, err := a.Control.LoadBalancers(r.Context())
+	if err != nil {
+		return weir.LoadBalancer{}, err
+	}
+	i := slices.IndexFunc(all, func(lb weir.LoadBalancer) bool { return string(lb.ID) == name })
+	if i < 0 {
+		i = slices.IndexFunc(all, func(lb weir.LoadBalancer) bool { return lb.Name == name })
+	}
+	if i < 0 {
+		return weir.LoadBalancer{}, errNotFound
+	}
+	return all[i], nil
+}

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"weir/weir"
+)
+
+// The types below are what /v2/weir/ speaks. A [weir.RegionStatus] is answered as it is.
+
+// App is the body of PUT /v2/weir/app: an application as a weir.yaml describes it, its
+// servers and the load balancer in front of them. [AppOf] makes one. The servers carry
+// Name as a tag, and the load balancer goes by that tag. What is left out has the
+// default named.
+type App struct {
+	Name           string          `json:"name"`
+	Region         string          `json:"region,omitempty"`          // the one that answers
+	Size           string          `json:"size,omitempty"`            // weir.DefaultNodeSize
+	Image          string          `json:"image,omitempty"`           // DefaultImage
+	UserData       string          `json:"user_data,omitempty"`       // none
+	HostnamePrefix string          `json:"hostname_prefix,omitempty"` // Name
+	SSHKeys        []string        `json:"ssh_keys,omitempty"`        // public keys
+	Tags           []string        `json:"tags,omitempty"`            // beside Name
+	Count          *int            `json:"count,omitempty"`           // 1
+	LoadBalancer   AppLoadBalancer `json:"load_balancer"`
+}
+
+// AppLoadBalancer is an App's load balancer.
+type AppLoadBalancer struct {
+	Name                   string           `json:"name,omitempty"`                      // the App's
+	Size                   string           `json:"size,omitempty"`                      // of an instance: weir.DefaultNodeSize
+	Algorithm              string           `json:"algorithm,omitempty"`                 // round_robin
+	ForwardingRules        []ForwardingRule `json:"forwarding_rules,omitempty"`          // http:80 to http:80
+	HealthCheck            *HealthCheck     `json:"health_check,omitempty"`              // of the first rule's target, otherwise DigitalOcean's
+	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds,omitempty"` // 60
+}
+
+// Applied is the answer to PUT /v2/weir/app.
+type Applied struct {
+	Changes []string `json:"changes"` // a sentence each; none: all was as asked
+	DryRun  bool     `json:"dry_run"` // the changes would be made, and were not
+}
+
+// Pool is one of the pools of GET /v2/weir/pools.
+type Pool struct {
+	ID             weir.ID   `json:"id"`
+	Name           string    `json:"name"`
+	Region         string    `json:"region"`
+	Size           string    `json:"size"`
+	Image          string    `json:"image"`
+	HostnamePrefix string    `json:"hostname_prefix"`
+	Tags           []string  `json:"tags"`
+	Count          int       `json:"count"`
+	Created        time.Time `json:"created_at"`
+	Plan           []string  `json:"plan"`  // the steps still to be taken
+	Err            string    `json:"error"` // why it is not yet as it should be
+}
+
+// Growth is the body of POST /v2/weir/pools/{name}/machines, which is answered as the
+// creation of several droplets.
+type Growth struct {
+	Count int `json:"count"`
+}
+
+// InventoryMachine is one of the machines of GET /v2/weir/machines, which has load
+// balancers' instances too.
+type InventoryMachine struct {
+	Line         int        `json:"line"` // in the inventory, from 1; 0 for a load balancer's instance
+	ID           int64      `json:"id"`
+	Name         string     `json:"name"`
+	Size         string     `json:"size"`
+	Status       string     `json:"status"` // new, active, off, deleting
+	Public       netip.Addr `json:"public_ip,omitzero"`
+	Private      netip.Addr `json:"private_ip,omitzero"`
+	Pool         weir.ID    `json:"pool,omitempty"`
+	LoadBalancer weir.ID    `json:"load_balancer,omitempty"` // it is an instance of this one
+	Tags         []string   `json:"tags"`
+	Boot         weir.Boot  `json:"boot"`
+	Created      time.Time  `json:"created_at"`
+	Err          string     `json:"error,omitempty"` // why it is not yet as it should be
+}
+
+// LiveHeader is the header of GET /v2/weir/load_balancers/{id}/config that is "true" if
+// the configuration is live, and "false" if it would be.
+const LiveHeader = "X-Weir-Live"
+
+// DefaultImage is what machines are made from unless a user says otherwise.
+const DefaultImage = "debian-12-x64"

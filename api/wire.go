@@ -1,0 +1,275 @@
+package api
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"weir/weir"
+)
+
+// The types below are DigitalOcean's, and this file and wire_loadbalancer.go are where
+// they are put in weir's words and weir's in them. Answers have no omitempty where
+// clients read a field without looking whether it is there.
+
+type regionWire struct {
+	Slug      string   `json:"slug"`
+	Name      string   `json:"name"`
+	Sizes     []string `json:"sizes"`
+	Features  []string `json:"features"`
+	Available bool     `json:"available"`
+}
+
+func newRegionWire(region string) regionWire {
+	w := regionWire{Slug: region, Name: region, Sizes: []string{}, Available: true,
+		Features: []string{"private_networking", "metadata"}}
+	for _, s := range weir.Sizes() {
+		w.Sizes = append(w.Sizes, s.Slug)
+	}
+	return w
+}
+
+type sizeWire struct {
+	Slug         string     `json:"slug"`
+	Memory       int64      `json:"memory"` // MiB
+	CPUs         int        `json:"vcpus"`
+	Disk         int64      `json:"disk"`     // GiB
+	Transfer     float64    `json:"transfer"` // TB
+	PriceMonthly float64    `json:"price_monthly"`
+	PriceHourly  float64    `json:"price_hourly"`
+	Regions      []string   `json:"regions"`
+	Available    bool       `json:"available"`
+	Description  string     `json:"description"`
+	DiskInfo     []diskWire `json:"disk_info"`
+}
+
+type diskWire struct {
+	Type string       `json:"type"`
+	Size diskSizeWire `json:"size"`
+}
+
+type diskSizeWire struct {
+	Amount int64  `json:"amount"`
+	Unit   string `json:"unit"`
+}
+
+func newSizeWire(s weir.Size, region string) sizeWire {
+	return sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
+		Available: true, Description: "Basic", DiskInfo: disks(s)}
+}
+
+func disks(s weir.Size) []diskWire {
+	return []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}
+}
+
+type imageWire struct {
+	ID            int64    `json:"id"`
+	Name          string   `json:"name"`
+	Type          string   `json:"type"`
+	Distribution  string   `json:"distribution"`
+	Slug          string   `json:"slug"`
+	Public        bool     `json:"public"`
+	Regions       []string `json:"regions"`
+	MinDiskSize   int      `json:"min_disk_size"` // GiB
+	SizeGigabytes float64  `json:"size_gigabytes"`
+	Created       string   `json:"created_at"`
+	Description   string   `json:"description"`
+	Tags          []string `json:"tags"`
+	Status        string   `json:"status"`
+	ErrorMessage  string   `json:"error_message"`
+}
+
+// newImageWire returns an image by its slug. Its number is made from the slug, so that
+// it is the same for ever and everywhere.
+func newImageWire(slug, region string) imageWire {
+	distribution, name := "Unknown", slug
+	for _, d := range []string{"Debian", "Ubuntu"} {
+		if version, ok := strings.CutPrefix(slug, strings.ToLower(d)+"-"); ok {
+			distribution, name = d, strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
+		}
+	}
+	h := fnv.New32a()
+	h.Write([]byte(slug))
+	return imageWire{ID: 1 + int64(h.Sum32()), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
+		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available"}
+}
+
+type dropletWire struct {
+	ID               int64        `json:"id"`
+	Name             string       `json:"name"`
+	Memory           int64        `json:"memory"` // MiB
+	CPUs             int          `json:"vcpus"`
+	Disk             int64        `json:"disk"` // GiB
+	DiskInfo         []diskWire   `json:"disk_info"`
+	Locked           bool         `json:"locked"`
+	Status           string       `json:"status"`
+	Kernel           *struct{}    `json:"kernel"`
+	Created          string       `json:"created_at"`
+	Features         []string     `json:"features"`
+	BackupIDs        []int64      `json:"backup_ids"`
+	NextBackupWindow *struct{}    `json:"next_backup_window"`
+	SnapshotIDs      []int64      `json:"snapshot_ids"`
+	Image            imageWire    `json:"image"`
+	VolumeIDs        []string     `json:"volume_ids"`
+	Size             sizeWire     `json:"size"`
+	SizeSlug         string       `json:"size_slug"`
+	Networks         networksWire `json:"networks"`
+	Region           regionWire   `json:"region"`
+	Tags             []string     `json:"tags"`
+	VPCUUID          string       `json:"vpc_uuid"`
+
+	Weir dropletWeir `json:"weir,omitzero"`
+}
+
+// dropletWeir is what DigitalOcean has no word for.
+type dropletWeir struct {
+	Pool     weir.ID `json:"pool,omitempty"`
+	Boot     string  `json:"boot,omitempty"`
+	Deleting bool    `json:"deleting,omitempty"`
+	Err      string  `json:"error,omitempty"` // why it is not yet as it should be
+}
+
+type networksWire struct {
+	V4 []networkWire `json:"v4"`
+	V6 []networkWire `json:"v6"`
+}
+
+type networkWire struct {
+	Address string  `json:"ip_address"`
+	Netmask string  `json:"netmask"`
+	Gateway *string `json:"gateway"` // null for a private network, which has none
+	Type    string  `json:"type"`
+}
+
+// dropletWords puts a machine in DigitalOcean's words. Its status stays as it was while
+// it is being deleted, and it is gone when it is gone: clients that wait for that know
+// nothing in between.
+func (a *api) dropletWords(m weir.Machine) dropletWire {
+	region, size := a.Control.Region(), weir.Size{Slug: m.Size}
+	if s, ok := weir.SizeOf(m.Size); ok {
+		size = s
+	}
+	d := dropletWire{ID: number(m.ID), Name: m.Name, Memory: size.Memory >> 20, CPUs: size.CPUs, Disk: size.Disk >> 30,
+		DiskInfo: disks(size), Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
+		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
+		Image: newImageWire(m.Image, region), Size: newSizeWire(size, region), SizeSlug: m.Size,
+		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: newRegionWire(region), Tags: some(m.Tags),
+		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
+	if d.Status == "" {
+		d.Status = string(weir.MachineNew)
+	}
+	if addr := m.Status.Public; addr.IsValid() {
+		gateway := firstOf(a.Public)
+		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(a.Public), &gateway, "public"})
+	}
+	if addr := m.Status.Private; addr.IsValid() {
+		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(a.Private), nil, "private"})
+	}
+	return d
+}
+
+func netmask(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return net.IP(net.CIDRMask(p.Bits(), p.Addr().BitLen())).String()
+}
+
+func firstOf(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	return p.Masked().Addr().Next().String()
+}
+
+type actionWire struct {
+	ID           int64      `json:"id"`
+	Status       string     `json:"status"`
+	Type         string     `json:"type"`
+	Started      string     `json:"started_at"`
+	Completed    *string    `json:"completed_at"`
+	ResourceID   int64      `json:"resource_id"`
+	ResourceType string     `json:"resource_type"`
+	Region       regionWire `json:"region"`
+	RegionSlug   string     `json:"region_slug"`
+
+	Weir actionWeir `json:"weir,omitzero"`
+}
+
+// actionWeir is what DigitalOcean has no word for.
+type actionWeir struct {
+	Err string `json:"error,omitempty"`
+}
+
+// actionWords puts an action in DigitalOcean's words.
+func (a *api) actionWords(act weir.Action) actionWire {
+	w := actionWire{ID: number(act.ID), Status: "in-progress", Type: act.Type, Started: timeWire(act.Started),
+		ResourceID: number(act.On), ResourceType: string(act.Resource), Region: newRegionWire(act.Region), RegionSlug: act.Region,
+		Weir: actionWeir{act.Err}}
+	if act.Resource == weir.OnAddress {
+		w.Type = addressAction(act.Type)
+		if addr, err := netip.ParseAddr(string(act.On)); err == nil && addr.Is4() {
+			ip := addr.As4()
+			w.ResourceID = int64(binary.BigEndian.Uint32(ip[:]))
+		}
+	}
+	if !act.Completed.IsZero() {
+		done := timeWire(act.Completed)
+		w.Completed, w.Status = &done, "completed"
+	}
+	if act.Err != "" {
+		w.Status = "errored"
+	}
+	return w
+}
+
+// addressAction returns what DigitalOcean calls an address's action once it has been
+// asked for by its shorter name.
+func addressAction(kind string) string {
+	switch kind {
+	case "assign", "unassign":
+		return kind + "_ip"
+	}
+	return kind
+}
+
+type tagWire struct {
+	Name      string        `json:"name"`
+	Resources resourcesWire `json:"resources"`
+}
+
+type resourcesWire struct {
+	taggedWire
+	Droplets        taggedWire `json:"droplets"`
+	Images          taggedWire `json:"images"`
+	Volumes         taggedWire `json:"volumes"`
+	VolumeSnapshots taggedWire `json:"volume_snapshots"`
+	Databases       taggedWire `json:"databases"`
+}
+
+type taggedWire struct {
+	Count int    `json:"count"`
+	Last  string `json:"last_tagged_uri,omitempty"`
+}
+
+type addressWire struct {
+	IP        string       `json:"ip"`
+	Droplet   *dropletWire `json:"droplet"` // null if it is assigned to none
+	Region    regionWire   `json:"region"`
+	Locked    bool         `json:"locked"` // an action of it is in progress
+	ProjectID string       `json:"project_id"`
+}
+
+// timeWire writes a time as DigitalOcean does: UTC, to the second.
+func timeWire(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// some returns s, or an empty slice for a nil one: lists are never null.
+func some[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}

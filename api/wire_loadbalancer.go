@@ -1,0 +1,299 @@
+package api
+
+import (
+	"cmp"
+	"math"
+	"strings"
+	"time"
+
+	"weir/weir"
+)
+
+// ForwardingRule is a load balancer's rule in DigitalOcean's words.
+type ForwardingRule struct {
+	EntryProtocol  string `json:"entry_protocol"`
+	EntryPort      int    `json:"entry_port"`
+	TargetProtocol string `json:"target_protocol"`
+	TargetPort     int    `json:"target_port"`
+	CertificateID  string `json:"certificate_id"`
+	TLSPassthrough bool   `json:"tls_passthrough"`
+}
+
+// HealthCheck is a load balancer's health check in DigitalOcean's words. A zero field
+// has DigitalOcean's default.
+type HealthCheck struct {
+	Protocol               string `json:"protocol"`
+	Port                   int    `json:"port"`
+	Path                   string `json:"path"`
+	CheckIntervalSeconds   int64  `json:"check_interval_seconds"`
+	ResponseTimeoutSeconds int64  `json:"response_timeout_seconds"`
+	UnhealthyThreshold     int    `json:"unhealthy_threshold"`
+	HealthyThreshold       int    `json:"healthy_threshold"`
+	ProxyProtocol          bool   `json:"proxy_protocol"`
+}
+
+type loadBalancerWire struct {
+	ID                           weir.ID          `json:"id"`
+	Name                         string           `json:"name"`
+	IP                           string           `json:"ip"`
+	IPv6                         string           `json:"ipv6"`
+	SizeUnit                     int              `json:"size_unit"`
+	Type                         string           `json:"type"`
+	Algorithm                    string           `json:"algorithm"`
+	Status                       string           `json:"status"`
+	Created                      string           `json:"created_at"`
+	ForwardingRules              []ForwardingRule `json:"forwarding_rules"`
+	HealthCheck                  HealthCheck      `json:"health_check"`
+	StickySessions               stickyWire       `json:"sticky_sessions"`
+	Region                       regionWire       `json:"region"`
+	Tag                          string           `json:"tag"`
+	DropletIDs                   []int64          `json:"droplet_ids"`
+	RedirectHTTPToHTTPS          bool             `json:"redirect_http_to_https"`
+	EnableProxyProtocol          bool             `json:"enable_proxy_protocol"`
+	EnableBackendKeepalive       bool             `json:"enable_backend_keepalive"`
+	HTTPIdleTimeoutSeconds       int64            `json:"http_idle_timeout_seconds"`
+	VPCUUID                      string           `json:"vpc_uuid"`
+	DisableLetsEncryptDNSRecords bool             `json:"disable_lets_encrypt_dns_records"`
+	ProjectID                    string           `json:"project_id"`
+	Firewall                     firewallWire     `json:"firewall"`
+	Network                      string           `json:"network"`
+	NetworkStack                 string           `json:"network_stack"`
+	TLSCipherPolicy              string           `json:"tls_cipher_policy"`
+
+	Weir loadBalancerWeir `json:"weir,omitzero"`
+}
+
+// loadBalancerWeir is what DigitalOcean has no word for.
+type loadBalancerWeir struct {
+	Plan     []string `json:"plan,omitempty"`     // the steps still to be taken
+	Err      string   `json:"error,omitempty"`    // why it cannot be as asked
+	Deleting bool     `json:"deleting,omitempty"` // it goes away by itself
+}
+
+type stickyWire struct {
+	Type string `json:"type"`
+}
+
+type firewallWire struct {
+	Deny  []string `json:"deny"`
+	Allow []string `json:"allow"`
+}
+
+// loadBalancerWords puts a load balancer in DigitalOcean's words. One that goes by a tag
+// shows the droplets of all that it now means.
+func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBalancerWire {
+	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: 1, Type: "REGIONAL", Algorithm: string(lb.Algorithm),
+		Status: string(lb.Status.Phase), Created: timeWire(lb.Created), ForwardingRules: ruleWords(lb.Rules),
+		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, DropletIDs: []int64{},
+		HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
+		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
+		HealthCheck: healthWords(lb.Health),
+		Weir:        loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
+	if w.Status == "" {
+		w.Status = string(weir.LoadBalancerNew)
+	}
+	if lb.Status.Address.IsValid() {
+		w.IP = lb.Status.Address.String()
+	}
+	if lb.Tag == "" {
+		for _, id := range lb.Machines {
+			w.DropletIDs = append(w.DropletIDs, number(id))
+		}
+		return w
+	}
+	for _, m := range all {
+		if lb.Targets(&m) && m.Deleting.IsZero() {
+			w.DropletIDs = append(w.DropletIDs, number(m.ID))
+		}
+	}
+	return w
+}
+
+func ruleWords(rules []weir.Rule) []ForwardingRule {
+	words := make([]ForwardingRule, len(rules))
+	for i, r := range rules {
+		words[i] = ForwardingRule{EntryProtocol: string(r.Entry), EntryPort: r.EntryPort, TargetProtocol: string(r.Target), TargetPort: r.TargetPort}
+	}
+	return words
+}
+
+func healthWords(h weir.HealthCheck) HealthCheck {
+	return HealthCheck{Protocol: string(h.Protocol), Port: h.Port, Path: h.Path,
+		CheckIntervalSeconds: int64(h.Interval / time.Second), ResponseTimeoutSeconds: int64(h.Timeout / time.Second),
+		UnhealthyThreshold: h.Unhealthy, HealthyThreshold: h.Healthy}
+}
+
+// loadBalancerRequest is the body that creates or replaces a load balancer.
+type loadBalancerRequest struct {
+	Name                   string           `json:"name"`
+	Region                 string           `json:"region"`
+	Algorithm              string           `json:"algorithm"`
+	ForwardingRules        []ForwardingRule `json:"forwarding_rules"`
+	HealthCheck            *HealthCheck     `json:"health_check"`
+	DropletIDs             []int64          `json:"droplet_ids"`
+	Tag                    string           `json:"tag"`
+	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds"`
+	ValidateOnly           bool             `json:"validate_only"`
+
+	// Weir has only the defaults of these: see refuse.
+	Size                         string   `json:"size"`
+	SizeUnit                     int64    `json:"size_unit"`
+	Type                         string   `json:"type"`
+	Network                      string   `json:"network"`
+	NetworkStack                 string   `json:"network_stack"`
+	TLSCipherPolicy              string   `json:"tls_cipher_policy"`
+	StickySessions               *sticky  `json:"sticky_sessions"`
+	Tags                         anything `json:"tags"`
+	RedirectHTTPToHTTPS          bool     `json:"redirect_http_to_https"`
+	EnableProxyProtocol          bool     `json:"enable_proxy_protocol"`
+	EnableBackendKeepalive       bool     `json:"enable_backend_keepalive"`
+	DisableLetsEncryptDNSRecords bool     `json:"disable_lets_encrypt_dns_records"`
+	VPCUUID                      string   `json:"vpc_uuid"`
+	SubnetUUID                   string   `json:"subnet_uuid"`
+	ProjectID                    string   `json:"project_id"`
+	Firewall                     anything `json:"firewall"`
+	Domains                      anything `json:"domains"`
+	GLBSettings                  anything `json:"glb_settings"`
+	TargetLoadBalancerIDs        anything `json:"target_load_balancer_ids"`
+	IP                           string   `json:"ip"` // when creating
+}
+
+type sticky struct {
+	Type string `json:"type"`
+}
+
+// refuse returns why Weir cannot honour q, if it asks for what Weir does not have.
+func (q *loadBalancerRequest) refuse() error {
+	if q.StickySessions != nil && q.StickySessions.Type != "" && q.StickySessions.Type != "none" {
+		return invalid("sticky_sessions.type is %q: Weir does not stick sessions to droplets yet, leave it out or use none", q.StickySessions.Type)
+	}
+	switch {
+	case q.Size != "" && q.Size != "lb-small":
+		return invalid("size is %q: Weir runs one node per load balancer, leave it out or use lb-small", q.Size)
+	case q.SizeUnit != 0 && q.SizeUnit != 1:
+		return invalid("size_unit is %d: Weir runs one node per load balancer, leave it out or use 1", q.SizeUnit)
+	case q.Type == "REGIONAL_NETWORK":
+		return invalid("type is %q: Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp", q.Type)
+	case q.Type == "GLOBAL":
+		return invalid("type is %q: this Weir is one region, use REGIONAL here and name its address in your DNS", q.Type)
+	case q.Type != "" && q.Type != "REGIONAL":
+		return invalid("type is %.40q, want REGIONAL", q.Type)
+	case q.Network != "" && q.Network != "EXTERNAL":
+		return invalid("network is %.40q: Weir's load balancers have a public address, leave it out or use EXTERNAL", q.Network)
+	case q.NetworkStack != "" && q.NetworkStack != "IPV4":
+		return invalid("network_stack is %.40q: Weir does not balance IPv6 yet, leave it out or use IPV4", q.NetworkStack)
+	case q.TLSCipherPolicy != "" && q.TLSCipherPolicy != "DEFAULT":
+		return invalid("tls_cipher_policy is %.40q: Weir does not terminate TLS yet, leave it out or use DEFAULT", q.TLSCipherPolicy)
+	case bool(q.Tags):
+		return invalid("tags is not empty: Weir keeps no tags of load balancers yet, leave it out (tag, the droplets' tag, is another field)")
+	case q.RedirectHTTPToHTTPS:
+		return invalid("redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false")
+	case q.EnableProxyProtocol:
+		return invalid("enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false")
+	case q.EnableBackendKeepalive:
+		return invalid("enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false")
+	case q.DisableLetsEncryptDNSRecords:
+		return invalid("disable_lets_encrypt_dns_records is true: Weir makes no DNS records, leave it out or use false")
+	case q.VPCUUID != "":
+		return invalid("vpc_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.VPCUUID)
+	case q.SubnetUUID != "":
+		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.SubnetUUID)
+	case q.ProjectID != "":
+		return invalid("project_id is %.40q: Weir has no projects yet, leave it out", q.ProjectID)
+	case bool(q.Firewall):
+		return invalid("firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out")
+	case bool(q.Domains):
+		return invalid("domains is not empty: it is for global load balancers, and this Weir is one region; leave it out")
+	case bool(q.GLBSettings):
+		return invalid("glb_settings is not empty: it is for global load balancers, and this Weir is one region; leave it out")
+	case bool(q.TargetLoadBalancerIDs):
+		return invalid("target_load_balancer_ids is not empty: it is for global load balancers, and this Weir is one region; leave it out")
+	}
+	return nil
+}
+
+// set makes lb what q asks for, and returns why it cannot be. What q leaves out gets its
+// default: q replaces.
+func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
+	if err := q.refuse(); err != nil {
+		return err
+	}
+	rules, err := rulesOf(q.ForwardingRules)
+	if err != nil {
+		return err
+	}
+	health, err := healthOf(q.HealthCheck)
+	if err != nil {
+		return err
+	}
+	machines, err := machineIDs(q.DropletIDs)
+	if err != nil {
+		return err
+	}
+	lb.Name, lb.Region = q.Name, cmp.Or(q.Region, region)
+	lb.Algorithm = algorithmOf(q.Algorithm)
+	lb.Rules, lb.Health, lb.Machines, lb.Tag = rules, health, machines, q.Tag
+	lb.Idle = seconds(q.HTTPIdleTimeoutSeconds, weir.DefaultIdle)
+	return lb.Check(region)
+}
+
+func algorithmOf(name string) weir.Algorithm {
+	return cmp.Or(weir.Algorithm(name), weir.RoundRobin)
+}
+
+func rulesOf(wire []ForwardingRule) ([]weir.Rule, error) {
+	var rules []weir.Rule
+	for i, r := range wire {
+		entry, target := strings.ToLower(r.EntryProtocol), strings.ToLower(r.TargetProtocol)
+		switch {
+		case r.TLSPassthrough || entry == "https" || entry == "http2":
+			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: Weir does not terminate TLS yet, use tcp to tcp to pass it through to the droplets", i, r.EntryProtocol)
+		case entry == "http3":
+			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: Weir does not speak QUIC, use http", i, r.EntryProtocol)
+		case entry == "udp" || target == "udp":
+			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: Weir does not balance UDP yet, use tcp or http", i, r.EntryProtocol)
+		case target == "https" || target == "http2":
+			return nil, invalid("forwarding_rules[%d].target_protocol is %q: Weir does not speak TLS to droplets yet, use http, or tcp to tcp", i, r.TargetProtocol)
+		case r.CertificateID != "":
+			return nil, invalid("forwarding_rules[%d].certificate_id is %.40q: Weir has no certificates yet, leave it out", i, r.CertificateID)
+		}
+		rules = append(rules, weir.Rule{Entry: weir.Protocol(entry), EntryPort: r.EntryPort,
+			Target: weir.Protocol(target), TargetPort: r.TargetPort})
+	}
+	return rules, nil
+}
+
+// healthOf fills what a health check leaves out. A tcp check has no path.
+func healthOf(w *HealthCheck) (weir.HealthCheck, error) {
+	h := weir.DefaultCheck()
+	if w == nil {
+		return h, nil
+	}
+	if strings.EqualFold(w.Protocol, "https") {
+		return h, invalid("health_check.protocol is %q: Weir does not speak TLS to droplets yet, use http or tcp", w.Protocol)
+	}
+	if w.ProxyProtocol {
+		return h, invalid("health_check.proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false")
+	}
+	h.Protocol = cmp.Or(weir.Protocol(strings.ToLower(w.Protocol)), h.Protocol)
+	h.Port = cmp.Or(w.Port, h.Port)
+	h.Path = cmp.Or(w.Path, h.Path)
+	if h.Protocol == weir.TCP {
+		h.Path = ""
+	}
+	h.Interval = seconds(w.CheckIntervalSeconds, h.Interval)
+	h.Timeout = seconds(w.ResponseTimeoutSeconds, h.Timeout)
+	h.Unhealthy = cmp.Or(w.UnhealthyThreshold, h.Unhealthy)
+	h.Healthy = cmp.Or(w.HealthyThreshold, h.Healthy)
+	return h, nil
+}
+
+// seconds returns n seconds, or other for none. A number too large for a time becomes
+// the largest, which no rule allows.
+func seconds(n int64, other time.Duration) time.Duration {
+	const most = math.MaxInt64 / int64(time.Second)
+	if n == 0 {
+		return other
+	}
+	return time.Duration(min(max(n, -most), most)) * time.Second
+}
