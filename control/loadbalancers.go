@@ -118,17 +118,16 @@ func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live
 	}
 	proxy := proxyOf(v.lb, v.machines, netip.IPv4Unspecified(), c.Drain)
 	var version haproxy.Version
+	var revision int64
 	for _, m := range v.instances() {
 		node, ok := v.configs[m.ID]
 		if !ok || live && (v.address == nil || v.address.Assigned != m.ID) {
 			continue
 		}
-		proxy, live = node.Proxy, v.live(m.ID)
-		if known, err := haproxy.ParseVersion(v.statuses[m.ID].HAProxy.Version); err == nil {
-			version = known
-		}
+		proxy, revision, live = node.Proxy, node.Revision, v.live(m.ID)
+		version.Full = v.statuses[m.ID].HAProxy.Version
 	}
-	return string(haproxy.Render(version, proxy, haproxy.Paths{})), live, nil
+	return string(haproxy.Render(version, revision, proxy, haproxy.Host{})), live, nil
 }
 
 // Reload has every instance of a load balancer load its configuration anew, and waits

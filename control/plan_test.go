@@ -1,0 +1,258 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weir/cloud"
+	"weir/weir"
+)
+
+var testNow = time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+
+func TestMachineIsBroughtToItsRow(t *testing.T) {
+	on := &cloud.Machine{ID: "100001", On: true}
+	off := &cloud.Machine{ID: "100001"}
+	wall := &weir.Firewall{Openings: []weir.Opening{{Port: 80}}}
+	reboot := []weir.Action{{ID: "1", Type: "reboot"}}
+	for _, test := range []struct {
+		name string
+		view machineView
+		want []machineStep
+	}{
+		{"one that is not there is created", machineView{}, []machineStep{stepCreate}},
+		{"its firewall is there before anything else", machineView{row: weir.Machine{Firewall: wall}}, []machineStep{stepCreate, stepFirewall}},
+		{"one that should be off is created and stopped", machineView{row: weir.Machine{Off: true}}, []machineStep{stepCreate, stepPowerOff}},
+		{"one that is as it should be is left alone", machineView{seen: on}, nil},
+		{"one that died is started", machineView{seen: off}, []machineStep{stepPowerOn}},
+		{"one that should be off is stopped", machineView{row: weir.Machine{Off: true}, seen: on}, []machineStep{stepPowerOff}},
+		{"one that is off stays so", machineView{row: weir.Machine{Off: true}, seen: off}, nil},
+		{"a reboot that was asked for happens", machineView{seen: on, pending: reboot}, []machineStep{stepReboot}},
+		{"one that is off needs no reboot to start", machineView{seen: off, pending: reboot}, []machineStep{stepPowerOn}},
+		{"a firewall that is another is set", machineView{row: weir.Machine{Firewall: wall}, seen: on}, []machineStep{stepFirewall}},
+		{"one with requests is let finish before it goes", machineView{row: weir.Machine{Deleting: testNow}, seen: on, inUse: "node lb-1"}, []machineStep{stepWait}},
+		{"one without requests goes", machineView{row: weir.Machine{Deleting: testNow}, seen: on}, []machineStep{stepDestroy}},
+		{"one that never came goes at once", machineView{row: weir.Machine{Deleting: testNow}, inUse: "node lb-1"}, []machineStep{stepDestroy}},
+	} {
+		if got := planMachine(test.view); !slices.Equal(got, test.want) {
+			t.Errorf("%s: steps %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
+	member := func(id weir.ID, boot weir.BootState) weir.Machine {
+		return weir.Machine{ID: id, Status: weir.MachineStatus{
+			Phase: weir.MachineActive, Private: netip.MustParseAddr("10.110.0.2"), Boot: weir.Boot{State: boot}}}
+	}
+	members := []weir.Machine{
+		member("100001", weir.BootDone), member("100002", weir.BootFailed),
+		member("100003", weir.BootDone), member("100004", weir.BootRunning), member("100005", weir.BootDone),
+	}
+	leaving := member("100006", weir.BootDone)
+	leaving.Deleting = testNow
+	members = append(members, leaving)
+
+	for _, test := range []struct {
+		count int
+		add   int
+		drop  []weir.ID
+	}{
+		{7, 2, nil}, {5, 0, nil},
+		{4, 0, []weir.ID{"100002"}},
+		{2, 0, []weir.ID{"100002", "100004", "100005"}},
+		{0, 0, []weir.ID{"100002", "100004", "100005", "100003", "100001"}},
+	} {
+		add, drop := planPool(weir.Pool{Count: test.count}, members)
+		var ids []weir.ID
+		for _, m := range drop {
+			ids = append(ids, m.ID)
+		}
+		if add != test.add || !slices.Equal(ids, test.drop) {
+			t.Errorf("count %d: add %d, drop %v, want %d, %v", test.count, add, ids, test.add, test.drop)
+		}
+	}
+	if _, drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members); len(drop) != 5 {
+		t.Errorf("a pool that is deleted drops %d machines, want all 5", len(drop))
+	}
+}
+
+func TestAddressGoesOnlyToAMachineThatIsThere(t *testing.T) {
+	seen := &cloud.Address{Machine: "100001"}
+	for _, test := range []struct {
+		name  string
+		row   weir.Address
+		seen  *cloud.Address
+		ready bool
+		want  addressStep
+	}{
+		{"one that is not there is reserved", weir.Address{}, nil, false, stepReserve},
+		{"one that points where it should is left alone", weir.Address{Machine: "100001"}, seen, true, ""},
+		{"it moves", weir.Address{Machine: "100002"}, seen, true, stepAssign},
+		{"it waits for its machine", weir.Address{Machine: "100002"}, seen, false, ""},
+		{"it is taken from its machine", weir.Address{}, seen, false, stepAssign},
+		{"it is given back", weir.Address{Machine: "100002", Deleting: testNow}, seen, true, stepRelease},
+	} {
+		if got := planAddress(test.row, test.seen, test.ready); got != test.want {
+			t.Errorf("%s: step %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// balancer is a load balancer for HTTP in front of what is tagged web.
+func balancer() weir.LoadBalancer {
+	return weir.LoadBalancer{ID: "lb", Name: "web", Region: "local1", Size: weir.DefaultNodeSize, Instances: 1,
+		Algorithm: weir.RoundRobin, Rules: []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 8080}},
+		Health: weir.DefaultCheck(), Idle: weir.DefaultIdle, Tag: "web"}
+}
+
+// server is a machine tagged web that serves, number n of its kind.
+func server(n int) weir.Machine {
+	return weir.Machine{ID: weir.ID(fmt.Sprint(100000 + n)), Name: fmt.Sprintf("web-%d", n),
+		Template: weir.Template{Tags: []string{"web"}},
+		Status: weir.MachineStatus{Phase: weir.MachineActive, Private: netip.AddrFrom4([4]byte{10, 110, 0, byte(n)}),
+			Boot: weir.Boot{State: weir.BootDone}}}
+}
+
+// instance is a machine that runs the balancer, number n of its kind.
+func instance(n int) weir.Machine {
+	m := server(n)
+	m.Name, m.Tags, m.LoadBalancer = fmt.Sprintf("web-lb-%d", n), nil, "lb"
+	m.Status.Anchor = netip.AddrFrom4([4]byte{10, 17, 0, byte(n)})
+	return m
+}
+
+func said[T fmt.Stringer](steps []T) (words []string) {
+	for _, s := range steps {
+		words = append(words, s.String())
+	}
+	return words
+}
+
+func TestBalancerComesUpStepByStep(t *testing.T) {
+	v := balancerView{lb: balancer(), machines: []weir.Machine{server(1)}, drain: 30 * time.Second,
+		configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+	v.all = []weir.LoadBalancer{v.lb}
+	expect := func(want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, said(planBalancer(v))); diff != "" {
+			t.Errorf("steps (-want +got):\n%s", diff)
+		}
+	}
+	expect("change the firewall of web-1", "reserve an address", "create an instance")
+
+	v.machines[0].Firewall = &weir.Firewall{}
+	v.address = &weir.Address{Owner: "lb", Addr: netip.MustParseAddr("198.51.100.1")}
+	young := instance(2)
+	young.Status = weir.MachineStatus{Phase: weir.MachineNew}
+	v.machines = append(v.machines, young)
+	expect("change the firewall of web-lb-2")
+
+	walls := func() {
+		for i, want := range firewalls(v.all, v.machines) {
+			for j := range v.machines {
+				if v.machines[j].ID == i {
+					v.machines[j].Firewall = want
+				}
+			}
+		}
+	}
+	v.machines[1] = instance(2)
+	walls()
+	expect("configure web-lb-2")
+
+	node := v.machines[1].ID
+	v.configs[node] = weir.NodeConfig{Node: node, Revision: 1, Proxy: proxyOf(v.lb, v.machines, v.machines[1].Status.Anchor, v.drain)}
+	expect()
+	if s := statusOf(v, nil); s.Phase == weir.LoadBalancerActive || len(s.Plan) != 1 {
+		t.Errorf("status before the node runs it: %+v, want not active and one thing to wait for", s)
+	}
+
+	v.statuses[node] = weir.NodeStatus{Node: node, Revision: 1}
+	expect("point the address to web-lb-2")
+	v.address.Machine = node
+	expect()
+	v.address.Assigned = node
+	if s := statusOf(v, nil); s.Phase != weir.LoadBalancerActive || s.Address != v.address.Addr {
+		t.Errorf("status once the address is there: %+v, want active at %s", s, v.address.Addr)
+	}
+
+	v.machines[0].Deleting = testNow
+	expect("configure web-lb-2")
+}
+
+func TestBalancerThatIsDeletedLeavesNothing(t *testing.T) {
+	v := balancerView{lb: balancer(), machines: []weir.Machine{server(1), instance(2)}, configs: map[weir.ID]weir.NodeConfig{}}
+	v.machines[0].Firewall = &weir.Firewall{}
+	v.lb.Deleting = testNow
+	v.all = []weir.LoadBalancer{v.lb}
+	v.address = &weir.Address{Owner: "lb", Addr: netip.MustParseAddr("198.51.100.1"), Machine: "100002"}
+	for _, want := range []string{
+		"[change the firewall of web-1 delete instance web-lb-2]",
+		"[]",
+		"[release address 198.51.100.1]",
+		"[]",
+		"[forget the load balancer]",
+	} {
+		if got := fmt.Sprint(said(planBalancer(v))); got != want {
+			t.Errorf("steps %s, want %s", got, want)
+		}
+		switch want {
+		case "[change the firewall of web-1 delete instance web-lb-2]":
+			v.machines[0].Firewall = nil
+			v.machines[1].Deleting = testNow
+		case "[release address 198.51.100.1]":
+			v.address.Deleting = testNow
+		default:
+			if len(v.machines) > 1 {
+				v.machines = v.machines[:1]
+			} else {
+				v.address = nil
+			}
+		}
+	}
+}
+
+func TestServersAnswerTheirBalancerAlone(t *testing.T) {
+	lb := balancer()
+	other := server(3)
+	other.Tags = []string{"db"}
+	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), other})
+	want := map[weir.ID]*weir.Firewall{
+		"100001": {Openings: []weir.Opening{
+			{Port: 80, From: []netip.Prefix{netip.MustParsePrefix("10.110.0.2/32")}},
+			{Port: 8080, From: []netip.Prefix{netip.MustParsePrefix("10.110.0.2/32")}},
+		}},
+		"100002": {Openings: []weir.Opening{{Port: 80, From: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}}},
+	}
+	if diff := cmp.Diff(want, walls, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("firewalls (-want +got):\n%s", diff)
+	}
+}
+
+func TestOnlyMachinesThatServeAreServers(t *testing.T) {
+	booting, failed, leaving, off := server(2), server(3), server(4), server(5)
+	booting.Status.Boot.State = weir.BootRunning
+	failed.Status.Boot.State = weir.BootFailed
+	leaving.Deleting = testNow
+	off.Off = true
+	unknown := server(6)
+	unknown.Status.Boot.State = weir.BootUnknown // a cloud that cannot look inside
+
+	p := proxyOf(balancer(), []weir.Machine{server(1), booting, failed, leaving, off, unknown}, netip.MustParseAddr("10.17.0.9"), time.Minute)
+	var got []string
+	for _, s := range p.Backends[0].Servers {
+		got = append(got, s.Name+" "+s.Addr.String())
+	}
+	if want := []string{"web-1 10.110.0.1:8080", "web-6 10.110.0.6:8080"}; !slices.Equal(got, want) {
+		t.Errorf("servers %q, want %q", got, want)
+	}
+	if got, want := p.Frontends[0].Bind.String(), "10.17.0.9:80"; got != want {
+		t.Errorf("bound to %s, want %s", got, want)
+	}
+}
