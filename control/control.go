@@ -39,6 +39,7 @@ var (
 	loadBalancers = store.NewTable[weir.LoadBalancer]("load_balancers")
 	addresses     = store.NewTable[weir.Address]("addresses") // by owner
 	actions       = store.NewTable[weir.Action]("actions")
+	blobs         = store.NewTable[string]("blobs") // user-data by its hash
 	tags          = store.NewTable[tag]("tags") // by name in lower case
 	nodeConfigs   = store.NewTable[weir.NodeConfig]("node_configs")
 	nodeStatuses  = store.NewTable[weir.NodeStatus]("node_statuses")
@@ -183,6 +184,9 @@ func (t *term) run(ctx context.Context) {
 		touch(ctx, t, nodeStatuses, func(_ weir.ID, s weir.NodeStatus) { t.loadBalancers.Touch(s.LoadBalancer) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
+	if err := t.sweepBlobs(ctx); err != nil && ctx.Err() == nil {
+		t.Log.Warn("user-data not swept", "err", err)
+	}
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx

@@ -320,7 +320,7 @@ func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, lb *weir.LoadB
 		return err
 	}
 	m.UserData = t.userDataOf(newEnrolment(tx, m.ID))
-	machines.Put(tx, m.ID, m)
+	machines.Put(tx, m.ID, stored(tx, m))
 	return nil
 }
 

@@ -120,6 +120,13 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error {
 	switch step {
 	case stepCreate:
+		if m.Blob != "" {
+			text, err := blobs.Get(ctx, t.db, m.Blob)
+			if err != nil {
+				return err
+			}
+			m.UserData = text
+		}
 		_, err := t.Cloud.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template})
 		return err
 	case stepFirewall:

@@ -130,8 +130,39 @@ func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine
 			return m, a, err
 		}
 	}
-	machines.Put(tx, m.ID, m)
+	machines.Put(tx, m.ID, stored(tx, m))
 	return m, a, nil
+}
+
+// stored returns m as its row is, with its user-data put aside.
+func stored(tx *store.Tx, m weir.Machine) weir.Machine {
+	if m.UserData != "" {
+		m.Blob = weir.ID(hash([]byte(m.UserData)))
+		blobs.Put(tx, m.Blob, m.UserData)
+		m.UserData = ""
+	}
+	return m
+}
+
+// sweepBlobs deletes the user-data that no machine has any more.
+func (t *term) sweepBlobs(ctx context.Context) error {
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		used := map[weir.ID]bool{}
+		all, err := machines.All(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			used[m.Blob] = true
+		}
+		texts, err := blobs.All(ctx, tx)
+		for _, text := range texts {
+			if key := weir.ID(hash([]byte(text))); !used[key] {
+				blobs.Delete(tx, key)
+			}
+		}
+		return err
+	})
 }
 
 // Pools returns all pools, by name.

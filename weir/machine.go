@@ -26,6 +26,7 @@ type Machine struct {
 	ID   ID     `json:"id"`
 	Name string `json:"name"` // its host name; several machines may have the same
 	Template
+	Blob         ID        `json:"blob,omitempty"`          // in a row, where its user-data is: one copy serves many machines
 	Pool         ID        `json:"pool,omitempty"`          // the pool that it counts in
 	LoadBalancer ID        `json:"load_balancer,omitempty"` // the load balancer that it is an instance of
 	Created      time.Time `json:"created"`
