@@ -50,12 +50,12 @@ func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 		}
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	m.backend.stop = func() error {
+	m.backend.close = sync.OnceValue(func() error {
 		if err := m.stop(); err != nil {
 			return fmt.Errorf("close store: %w", err)
 		}
 		return lock.Close()
-	}
+	})
 	return New(m.backend), nil
 }
 
@@ -250,13 +250,9 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := lock.Truncate(0); err != nil {
-		lock.Close()
-		return nil, explainDisk(dir, err)
-	}
-	if _, err := lock.WriteString(strconv.Itoa(os.Getpid())); err != nil {
-		lock.Close()
-		return nil, explainDisk(dir, err)
+	// Who has it is a courtesy, which a full disk need not grant.
+	if lock.Truncate(0) == nil {
+		_, _ = lock.WriteString(strconv.Itoa(os.Getpid()))
 	}
 	return lock, nil
 }

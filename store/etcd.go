@@ -26,7 +26,7 @@ const leaseSeconds = 10
 type etcd struct {
 	client *clientv3.Client
 	alone  bool         // its only member is in this process: no other could know better
-	stop   func() error // closes client and what stands behind it
+	close  func() error // closes client and what stands behind it, once
 
 	once sync.Once
 	done chan struct{}
@@ -61,7 +61,7 @@ func Dial(ctx context.Context, endpoints []string, config *tls.Config) (*Store, 
 }
 
 func newEtcd(client *clientv3.Client) *etcd {
-	return &etcd{client: client, stop: client.Close, done: make(chan struct{})}
+	return &etcd{client: client, close: sync.OnceValue(client.Close), done: make(chan struct{})}
 }
 
 func (e *etcd) Done() <-chan struct{} { return e.done }
@@ -85,7 +85,7 @@ func (e *etcd) fail(err error) {
 
 func (e *etcd) Close() error {
 	e.fail(errClosed())
-	return e.stop()
+	return e.close()
 }
 
 // call makes one call of etcd. It returns when ctx or e ends, whatever the call does: a

@@ -15,9 +15,9 @@ import (
 // through led is made only while it leads: after that, led.Update returns an error of
 // kind weir.Denied, and changes nothing, even if work has not noticed yet.
 //
-// When work returns, Lead gives the leadership back and returns work's error; if
-// leadership was lost before, an error of kind weir.Denied that wraps it. If ctx ends
-// before Lead leads, it returns ctx's error.
+// When work returns, Lead gives the leadership back and returns work's error, or, if it
+// has noticed by then that leadership was lost, an error of kind weir.Denied that wraps
+// it. If ctx ends before Lead leads, it returns ctx's error.
 func (s *Store) Lead(ctx context.Context, name string, work func(ctx context.Context, led *Store) error) error {
 	seat, lease, err := s.elect(ctx, name)
 	if err != nil {
