@@ -188,7 +188,7 @@ func (h *handler) status(w http.ResponseWriter, r *http.Request, node weir.ID) {
 		h.fail(w, r, weir.Errorf(weir.Denied, "node %s reports for node %.40q", node, status.Node))
 		return
 	}
-	status.Seen = time.Now()
+	status.Seen, status.LoadBalancer = time.Now(), "" // not the node's to say
 	if err := h.control.Report(r.Context(), status); err != nil {
 		h.fail(w, r, err)
 		return

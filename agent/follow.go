@@ -1,0 +1,81 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"weir/weir"
+)
+
+// follow brings HAProxy to a NodeConfig of the disk, and then to each newest from the
+// control plane, until ctx ends. What cannot be now is tried again; what never can be,
+// is not.
+func (a *agent) follow(ctx context.Context, stored []weir.NodeConfig) {
+	candidates := stored
+	again := newBackoff()
+	for {
+		var retry <-chan time.Time
+		if err := a.try(ctx, candidates); err != nil && !errors.Is(err, weir.Invalid) {
+			retry = time.After(again.NextBackOff())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case cfg := <-a.want:
+			candidates = []weir.NodeConfig{cfg}
+			if a.live == 0 {
+				candidates = append(candidates, stored...) // better than nothing, should cfg be refused
+			}
+			again.Reset()
+		case <-retry:
+		}
+	}
+}
+
+// try makes the first of candidates that HAProxy accepts live. It returns why that is
+// not the first of all, or not safely on the disk.
+func (a *agent) try(ctx context.Context, candidates []weir.NodeConfig) error {
+	var refused error // the first
+	for i, cfg := range candidates {
+		began := time.Now()
+		stageErr := a.disk.stage(cfg)
+		err := a.proxy.Set(ctx, cfg.Revision, cfg.Proxy)
+		if ctx.Err() != nil {
+			return ctx.Err() // staged: the next agent goes on with it
+		}
+		if err == nil {
+			a.Log.Info("configuration live", "revision", cfg.Revision, "took", time.Since(began))
+			a.note(cfg.Revision, refused)
+			if stageErr == nil {
+				stageErr = a.disk.keep()
+			}
+			if stageErr != nil {
+				a.Log.Warn("configuration live but not stored", "revision", cfg.Revision, "err", stageErr)
+				return stageErr
+			}
+			return refused
+		}
+		a.Log.Warn("configuration refused", "revision", cfg.Revision, "err", err)
+		if i == 0 {
+			refused = err
+			a.note(a.live, refused)
+		}
+		if err := a.disk.drop(); err != nil {
+			a.Log.Warn("refused configuration still on disk", "revision", cfg.Revision, "err", err)
+		}
+	}
+	return refused
+}
+
+// note says which revision is live, and why a newer one is not. Only follow's goroutine
+// writes either.
+func (a *agent) note(live int64, err error) {
+	a.mu.Lock()
+	a.live, a.err = live, err
+	a.mu.Unlock()
+	select {
+	case a.news <- struct{}{}:
+	default: // it is already to be told
+	}
+}
