@@ -129,8 +129,8 @@ func (s *Store) elect(ctx context.Context, name string) (seat, Lease, error) {
 }
 
 // run stands for the seat of name until it wins it or something breaks.
-func (s *Store) run(ctx context.Context, name string) (won seat, lease Lease, err error) {
-	lease, err = s.backend.Grant(ctx)
+func (s *Store) run(ctx context.Context, name string) (_ seat, _ Lease, err error) {
+	lease, err := s.backend.Grant(ctx)
 	if err != nil {
 		return seat{}, Lease{}, err
 	}
@@ -139,7 +139,7 @@ func (s *Store) run(ctx context.Context, name string) (won seat, lease Lease, er
 			release(ctx, lease) // with the seat, if we won it without hearing of it
 		}
 	}()
-	won = seat{name: name}
+	won := seat{name: name}
 	for {
 		revision, ok, err := s.backend.Commit(ctx, Txn{
 			If:   []Condition{{won.span(), 0}},
