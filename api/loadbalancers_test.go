@@ -1,0 +1,381 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/digitalocean/godo"
+	"github.com/google/go-cmp/cmp"
+
+	"weir/weir"
+)
+
+var webRule = godo.ForwardingRule{EntryProtocol: "http", EntryPort: 80, TargetProtocol: "http", TargetPort: 8080}
+
+func TestALoadBalancerBecomesActiveWithAnAddress(t *testing.T) {
+	r := lab(t)
+	r.serve()
+	made := r.droplets([]string{"a", "b"})
+	idle := uint64(90)
+	lb, resp, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{
+		Name: "shop", Region: "lab", Algorithm: "least_connections", SizeUnit: 1, Type: "REGIONAL", Network: "EXTERNAL",
+		ForwardingRules: []godo.ForwardingRule{webRule}, DropletIDs: []int{made[1].ID, made[0].ID, made[1].ID}, HTTPIdleTimeoutSeconds: &idle,
+		HealthCheck: &godo.HealthCheck{Protocol: "http", Port: 8080, Path: "/up", CheckIntervalSeconds: 4, ResponseTimeoutSeconds: 3, HealthyThreshold: 2, UnhealthyThreshold: 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusAccepted || lb.Status != "new" {
+		t.Errorf("status %d and %q, want 202 and new", resp.StatusCode, lb.Status)
+	}
+	id := lb.ID
+	r.eventually("it is active", func() bool {
+		if lb, _, err = r.do.LoadBalancers.Get(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		return lb.Status == "active"
+	})
+	if !strings.HasPrefix(lb.IP, "203.0.113.") {
+		t.Errorf("active with the address %q, want a reserved one", lb.IP)
+	}
+	no := false
+	want := &godo.LoadBalancer{ID: id, Name: "shop", IP: lb.IP, SizeUnit: 1, Type: "REGIONAL", Algorithm: "least_connections",
+		Status: "active", Created: lb.Created, ForwardingRules: []godo.ForwardingRule{webRule},
+		HealthCheck:    &godo.HealthCheck{Protocol: "http", Port: 8080, Path: "/up", CheckIntervalSeconds: 4, ResponseTimeoutSeconds: 3, HealthyThreshold: 2, UnhealthyThreshold: 4, ProxyProtocol: &no},
+		StickySessions: &godo.StickySessions{Type: "none"}, Region: lb.Region, DropletIDs: []int{made[1].ID, made[0].ID},
+		DisableLetsEncryptDNSRecords: &no, HTTPIdleTimeoutSeconds: &idle, Firewall: &godo.LBFirewall{Allow: []string{}, Deny: []string{}},
+		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT"}
+	if diff := cmp.Diff(want, lb); diff != "" {
+		t.Errorf("load balancer (-want +got):\n%s", diff)
+	}
+	if lb.Region.Slug != "lab" {
+		t.Errorf("region %v, want lab", lb.Region)
+	}
+	if d, _, err := r.do.Droplets.List(t.Context(), nil); err != nil || len(d) != 2 {
+		t.Errorf("%d droplets (%v), want 2: its instances are not among them", len(d), err)
+	}
+	if ips, _, err := r.do.ReservedIPs.List(t.Context(), nil); err != nil || len(ips) != 0 {
+		t.Errorf("reserved IPs %v (%v), want none: its own is not among them", ips, err)
+	}
+
+	if _, err := r.do.LoadBalancers.Delete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.do.LoadBalancers.Get(t.Context(), id); err == nil {
+		t.Error("after its deletion it is still there, want 404")
+	}
+	r.eventually("its instances and address are gone", func() bool {
+		all, err := r.cloud.Machines(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ips, err := r.cloud.Addresses(t.Context())
+		return err == nil && len(all) == 2 && len(ips) == 0
+	})
+}
+
+func TestEmptyObjectsMeanDefaults(t *testing.T) {
+	r := lab(t)
+	for _, body := range []string{
+		`{"name": "a", "forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}],
+		  "health_check": {}, "sticky_sessions": {}, "firewall": {}}`,
+		`{"name": "b", "region": "lab", "size": "lb-small", "size_unit": 1, "type": "REGIONAL", "network": "EXTERNAL", "network_stack": "IPV4", "tls_cipher_policy": "DEFAULT",
+		  "algorithm": "round_robin", "forwarding_rules": [{"entry_protocol": "HTTP", "entry_port": 80, "target_protocol": "http", "target_port": 80, "certificate_id": "", "tls_passthrough": false}],
+		  "health_check": null, "sticky_sessions": {"type": "none", "cookie_name": "", "cookie_ttl_seconds": 0}, "firewall": {"allow": null, "deny": []}, "droplet_ids": null, "tag": "",
+		  "tags": [], "redirect_http_to_https": false, "enable_proxy_protocol": false, "enable_backend_keepalive": false, "disable_lets_encrypt_dns_records": null,
+		  "vpc_uuid": "", "project_id": null, "http_idle_timeout_seconds": null, "domains": [], "glb_settings": {"cdn": {"is_enabled": false}}, "target_load_balancer_ids": null, "ip": ""}`,
+	} {
+		a := r.ask("POST", "/v2/load_balancers", body)
+		if a.status != http.StatusAccepted {
+			t.Fatalf("%d %s, want 202", a.status, a.text)
+		}
+		lb := a.body["load_balancer"].(map[string]any)
+		health := map[string]any{"protocol": "http", "port": 80.0, "path": "/", "check_interval_seconds": 10.0, "response_timeout_seconds": 5.0,
+			"unhealthy_threshold": 3.0, "healthy_threshold": 5.0, "proxy_protocol": false}
+		if diff := cmp.Diff(health, lb["health_check"]); diff != "" {
+			t.Errorf("health check (-want +got):\n%s", diff)
+		}
+		if lb["http_idle_timeout_seconds"] != 60.0 || lb["algorithm"] != "round_robin" || lb["size_unit"] != 1.0 {
+			t.Errorf("idle %v, algorithm %v, size %v: want 60, round_robin and 1", lb["http_idle_timeout_seconds"], lb["algorithm"], lb["size_unit"])
+		}
+	}
+}
+
+func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
+	r := lab(t)
+	rule := func(fields string) string {
+		return `"forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80, ` + fields + `}]`
+	}
+	for body, want := range map[string]string{
+		`"sticky_sessions": {"type": "cookies", "cookie_name": "DO-LB"}`:   `sticky_sessions.type is "cookies": Weir does not stick sessions to droplets yet, leave it out or use none`,
+		`"size_unit": 3`:                                                   "size_unit is 3: Weir runs one node per load balancer, leave it out or use 1",
+		`"size": "lb-large"`:                                               `size is "lb-large": Weir runs one node per load balancer, leave it out or use lb-small`,
+		`"type": "REGIONAL_NETWORK"`:                                       `type is "REGIONAL_NETWORK": Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp`,
+		`"type": "GLOBAL"`:                                                 `type is "GLOBAL": this Weir is one region, use REGIONAL here and name its address in your DNS`,
+		`"type": "LOCAL"`:                                                  `type is "LOCAL", want REGIONAL`,
+		`"network": "INTERNAL"`:                                            `network is "INTERNAL": Weir's load balancers have a public address, leave it out or use EXTERNAL`,
+		`"network_stack": "DUALSTACK"`:                                     `network_stack is "DUALSTACK": Weir does not balance IPv6 yet, leave it out or use IPV4`,
+		`"tls_cipher_policy": "STRONG"`:                                    `tls_cipher_policy is "STRONG": Weir does not terminate TLS yet, leave it out or use DEFAULT`,
+		`"redirect_http_to_https": true`:                                   "redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false",
+		`"enable_proxy_protocol": true`:                                    "enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false",
+		`"enable_backend_keepalive": true`:                                 "enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false",
+		`"disable_lets_encrypt_dns_records": true`:                         "disable_lets_encrypt_dns_records is true: Weir makes no DNS records, leave it out or use false",
+		`"firewall": {"allow": ["ip:1.2.3.4"]}`:                            "firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out",
+		`"tags": ["k8s"]`:                                                  "tags is not empty: Weir keeps no tags of load balancers yet, leave it out (tag, the droplets' tag, is another field)",
+		`"vpc_uuid": "x"`:                                                  `vpc_uuid is "x": a region of Weir has one private network without an ID, leave it out`,
+		`"project_id": "x"`:                                                `project_id is "x": Weir has no projects yet, leave it out`,
+		`"domains": [{"name": "a.example"}]`:                               "domains is not empty: it is for global load balancers, and this Weir is one region; leave it out",
+		`"glb_settings": {"target_port": 80}`:                              "glb_settings is not empty: it is for global load balancers, and this Weir is one region; leave it out",
+		`"target_load_balancer_ids": ["x"]`:                                "target_load_balancer_ids is not empty: it is for global load balancers, and this Weir is one region; leave it out",
+		`"ip": "192.0.2.1"`:                                                `ip is "192.0.2.1": Weir reserves a load balancer's address itself, leave it out`,
+		rule(`"entry_protocol": "https"`):                                  `forwarding_rules[0].entry_protocol is "https": Weir does not terminate TLS yet, use tcp to tcp to pass it through to the droplets`,
+		rule(`"entry_protocol": "http3"`):                                  `forwarding_rules[0].entry_protocol is "http3": Weir does not speak QUIC, use http`,
+		rule(`"entry_protocol": "udp", "target_protocol": "udp"`):          `forwarding_rules[0].entry_protocol is "udp": Weir does not balance UDP yet, use tcp or http`,
+		rule(`"target_protocol": "https"`):                                 `forwarding_rules[0].target_protocol is "https": Weir does not speak TLS to droplets yet, use http, or tcp to tcp`,
+		rule(`"certificate_id": "892071a0"`):                               `forwarding_rules[0].certificate_id is "892071a0": Weir has no certificates yet, leave it out`,
+		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": target_protocol is "tcp" where entry_protocol is "http", want the same`,
+		rule(`"entry_port": 0`):                                            `load balancer "x": entry_port is 0, want 1 to 65535`,
+		rule(`"entry_port": "80"`):                                         "forwarding_rules.entry_port is a string, want an integer",
+		`"forwarding_rules": []`:                                           `load balancer "x": it has no forwarding rule, want at least one`,
+		`"health_check": {"protocol": "https"}`:                            `health_check.protocol is "https": Weir does not speak TLS to droplets yet, use http or tcp`,
+		`"health_check": {"check_interval_seconds": 2}`:                    `load balancer "x": health_check: check_interval_seconds is 2, want 3 to 300`,
+		`"health_check": {"check_interval_seconds": 9223372036854775807}`:  `load balancer "x": health_check: check_interval_seconds is 9223372036, want 3 to 300`,
+		`"health_check": {"check_interval_seconds": -9223372036854775808}`: `load balancer "x": health_check: check_interval_seconds is -9223372036, want 3 to 300`,
+		`"health_check": {"unhealthy_threshold": 11}`:                      `load balancer "x": health_check: unhealthy_threshold is 11, want 2 to 10`,
+		`"health_check": {"path": "/a\nuse_backend evil"}`:                 `load balancer "x": health_check: path is "/a\nuse_backend evil", want a path such as /health, with neither spaces nor control characters`,
+		`"http_idle_timeout_seconds": 601`:                                 `load balancer "x": http_idle_timeout_seconds is 601, want 30 to 600`,
+		`"algorithm": "random"`:                                            `load balancer "x": algorithm is "random", want round_robin or least_connections`,
+		`"region": "nyc3"`:                                                 `load balancer "x": region "nyc3": this Weir runs region "lab"`,
+		`"tag": "web", "droplet_ids": [1]`:                                 `load balancer "x": it has both droplet_ids and a tag, want one of them`,
+		`"droplet_ids": [7]`:                                               `load balancer "x": droplet_ids: there is no droplet 7`,
+		`"droplet_ids": [-7]`:                                              "droplet_ids[0] is -7, want the ID of a droplet",
+		`"name": "a b"`:                                                    `load balancer: name "a b": only letters, digits, . and - are allowed, and it begins and ends with a letter or digit`,
+	} {
+		a := r.ask("POST", "/v2/load_balancers", `{"name": "x", `+rule(`"certificate_id": ""`)+`, `+body+`}`)
+		if a.status != 422 || a.body["message"] != want {
+			t.Errorf("%s: %d %s\nwant 422 %s", body, a.status, a.text, want)
+		}
+	}
+	if all, _, err := r.do.LoadBalancers.List(t.Context(), nil); err != nil || len(all) != 0 {
+		t.Errorf("there are %d load balancers (%v), want none", len(all), err)
+	}
+}
+
+func TestTwoLoadBalancersCannotHaveOneName(t *testing.T) {
+	r := lab(t)
+	q := &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}}
+	if _, _, err := r.do.LoadBalancers.Create(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := r.do.LoadBalancers.Create(t.Context(), q)
+	if code, text := refusal(err); code != http.StatusConflict || !strings.Contains(text, `load balancer "shop"`) {
+		t.Errorf("%d %q, want 409 that names it", code, text)
+	}
+}
+
+func TestValidateOnlyChangesNothing(t *testing.T) {
+	r := lab(t)
+	q := &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}, ValidateOnly: true}
+	if lb, resp, err := r.do.LoadBalancers.Create(t.Context(), q); err != nil || resp.StatusCode != http.StatusOK || lb.Name != "shop" {
+		t.Errorf("%v (%v), want 200 with what it would be", lb, err)
+	}
+	if all, _, _ := r.do.LoadBalancers.List(t.Context(), nil); len(all) != 0 {
+		t.Errorf("%d load balancers were made, want none", len(all))
+	}
+	q.ValidateOnly = false
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.ValidateOnly, q.Algorithm = true, "least_connections"
+	if would, _, err := r.do.LoadBalancers.Update(t.Context(), lb.ID, q); err != nil || would.Algorithm != "least_connections" {
+		t.Errorf("%v (%v), want what it would be", would, err)
+	}
+	if is, _, err := r.do.LoadBalancers.Get(t.Context(), lb.ID); err != nil || is.Algorithm != "round_robin" {
+		t.Errorf("%v (%v), want it as it was", is, err)
+	}
+}
+
+func TestPuttingBackWhatWasReadChangesNothing(t *testing.T) {
+	r := lab(t)
+	r.droplets([]string{"a", "b"}, "web")
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}, Tag: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(lb.DropletIDs) != 2 {
+		t.Errorf("droplets %v, want the two that have the tag", lb.DropletIDs)
+	}
+	before, err := r.control.LoadBalancer(t.Context(), weir.ID(lb.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, resp, err := r.do.LoadBalancers.Update(t.Context(), lb.ID, lb.AsRequest())
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%v (%v), want 200", resp, err)
+	}
+	after, err := r.control.LoadBalancer(t.Context(), weir.ID(lb.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before.Status, after.Status = weir.LoadBalancerStatus{}, weir.LoadBalancerStatus{} // is still getting there
+	if diff := cmp.Diff(before, after, cmp.Comparer(func(a, b weir.LoadBalancer) bool { return fmt.Sprint(a) == fmt.Sprint(b) })); diff != "" {
+		t.Errorf("it is another now (-before +after):\n%s", diff)
+	}
+	if !slices.Equal(got.DropletIDs, lb.DropletIDs) || got.Tag != "web" {
+		t.Errorf("got %v, want %v", got, lb)
+	}
+
+	stranger := r.droplets([]string{"c"})[0]
+	q := lb.AsRequest()
+	q.DropletIDs = append(q.DropletIDs, stranger.ID)
+	_, _, err = r.do.LoadBalancers.Update(t.Context(), lb.ID, q)
+	if code, text := refusal(err); code != 422 || !strings.Contains(text, "both droplet_ids and a tag") {
+		t.Errorf("with a droplet that has no such tag: %d %q, want 422", code, text)
+	}
+}
+
+func TestPutReplacesAllThatABodyLeavesOut(t *testing.T) {
+	r := lab(t)
+	idle := uint64(300)
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}, Tag: "web",
+		Algorithm: "least_connections", HTTPIdleTimeoutSeconds: &idle, HealthCheck: &godo.HealthCheck{Protocol: "tcp", Port: 9000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lb.HealthCheck.Path != "" {
+		t.Errorf("a tcp check has the path %q, want none", lb.HealthCheck.Path)
+	}
+	tcp := godo.ForwardingRule{EntryProtocol: "tcp", EntryPort: 443, TargetProtocol: "tcp", TargetPort: 8443}
+	got, _, err := r.do.LoadBalancers.Update(t.Context(), lb.ID, &godo.LoadBalancerRequest{Name: "store", ForwardingRules: []godo.ForwardingRule{tcp}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.ID != lb.ID || got.Created != lb.Created || got.Name != "store" || got.Tag != "" || got.Algorithm != "round_robin" || *got.HTTPIdleTimeoutSeconds != 60 ||
+		got.HealthCheck.Protocol != "http" || !slices.Equal(got.ForwardingRules, []godo.ForwardingRule{tcp}) {
+		t.Errorf("got %v, want the same one with its new name and rule and defaults for the rest", got)
+	}
+}
+
+func TestDropletsAndRulesComeAndGoOneByOne(t *testing.T) {
+	r := lab(t)
+	made := r.droplets([]string{"a", "b", "c"})
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}, DropletIDs: []int{made[0].ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := func() *godo.LoadBalancer {
+		t.Helper()
+		lb, _, err := r.do.LoadBalancers.Get(t.Context(), lb.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lb
+	}
+	resp, err := r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, made[0].ID, made[1].ID, made[2].ID)
+	if err != nil || resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("%v (%v), want 204", resp, err)
+	}
+	if got := now().DropletIDs; len(got) != 3 {
+		t.Errorf("droplets %v, want three", got)
+	}
+	if _, err := r.do.LoadBalancers.RemoveDroplets(t.Context(), lb.ID, made[0].ID, 999); err != nil {
+		t.Fatal(err)
+	}
+	if got := now().DropletIDs; !slices.Equal(got, []int{made[1].ID, made[2].ID}) {
+		t.Errorf("droplets %v, want b and c", got)
+	}
+	tcp := godo.ForwardingRule{EntryProtocol: "tcp", EntryPort: 25, TargetProtocol: "tcp", TargetPort: 25}
+	for range 2 { // once more is no harm
+		if _, err := r.do.LoadBalancers.AddForwardingRules(t.Context(), lb.ID, tcp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := now().ForwardingRules; !slices.Equal(got, []godo.ForwardingRule{webRule, tcp}) {
+		t.Errorf("rules %v, want both", got)
+	}
+	if _, err := r.do.LoadBalancers.RemoveForwardingRules(t.Context(), lb.ID, webRule); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		do   func() (*godo.Response, error)
+		want string
+	}{
+		{func() (*godo.Response, error) {
+			return r.do.LoadBalancers.RemoveForwardingRules(t.Context(), lb.ID, tcp)
+		}, "no forwarding rule, want at least one"},
+		{func() (*godo.Response, error) {
+			return r.do.LoadBalancers.AddForwardingRules(t.Context(), lb.ID, godo.ForwardingRule{EntryProtocol: "tcp", EntryPort: 25, TargetProtocol: "tcp", TargetPort: 26})
+		}, "two forwarding rules have entry_port 25"},
+		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, 999) }, "there is no droplet 999"},
+		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID) }, "droplet_ids is empty"},
+	} {
+		_, err := c.do()
+		if code, text := refusal(err); code != 422 || !strings.Contains(text, c.want) {
+			t.Errorf("%d %q, want 422 with %q", code, text, c.want)
+		}
+	}
+	if got := now(); len(got.ForwardingRules) != 1 || len(got.DropletIDs) != 2 {
+		t.Errorf("what was refused has changed it: %v", got)
+	}
+	if _, _, err := r.do.LoadBalancers.Update(t.Context(), lb.ID, &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{tcp}, Tag: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, made[0].ID)
+	if code, text := refusal(err); code != 422 || text != `load balancer "shop" has the droplets with the tag "web": tag or untag droplets instead` {
+		t.Errorf("adding a droplet to a tagged one: %d %q, want 422", code, text)
+	}
+}
+
+func TestNoConcurrentChangeOfALoadBalancerIsLost(t *testing.T) {
+	r := lab(t)
+	var names []string
+	for i := range 12 {
+		names = append(names, fmt.Sprintf("m%d", i))
+	}
+	made := r.droplets(names)
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, d := range made {
+		wg.Go(func() {
+			if _, err := r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, d.ID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got, _, err := r.do.LoadBalancers.Get(t.Context(), lb.ID)
+	if err != nil || len(got.DropletIDs) != len(made) {
+		t.Errorf("droplets %v (%v), want all %d", got.DropletIDs, err, len(made))
+	}
+}
+
+func TestLoadBalancersAreFoundByNameAndID(t *testing.T) {
+	r := lab(t)
+	var ids []string
+	for _, name := range []string{"a", "b", "c"} {
+		lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: name, ForwardingRules: []godo.ForwardingRule{webRule}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, lb.ID)
+	}
+	byName, _, err := r.do.LoadBalancers.ListByNames(t.Context(), []string{"c", "a", "x"}, nil)
+	if err != nil || len(byName) != 2 || byName[0].Name != "a" || byName[1].Name != "c" {
+		t.Errorf("by name: %v (%v), want a and c", byName, err)
+	}
+	byID, _, err := r.do.LoadBalancers.ListByUUIDs(t.Context(), ids[1:2], nil)
+	if err != nil || len(byID) != 1 || byID[0].Name != "b" {
+		t.Errorf("by ID: %v (%v), want b", byID, err)
+	}
+	all, resp, err := r.do.LoadBalancers.List(t.Context(), &godo.ListOptions{PerPage: 2})
+	if err != nil || len(all) != 2 || resp.Meta.Total != 3 || resp.Links.IsLastPage() {
+		t.Errorf("first page %v of %v (%v), want 2 of 3", all, resp.Meta, err)
+	}
+}
