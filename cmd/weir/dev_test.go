@@ -1,0 +1,382 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// buildWeir builds the binary that users get.
+var buildWeir = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "weir-e2e-")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "weir")
+	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return binary, nil
+})
+
+// region is a weir dev that a test started.
+type region struct {
+	t      *testing.T
+	binary string
+	data   string
+	api    string
+	front  string
+	cmd    *exec.Cmd
+	said   *bytes.Buffer
+	ended  chan error
+}
+
+// newRegion prepares a region of its own; start starts it.
+func newRegion(t *testing.T) *region {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("weir dev needs root")
+	}
+	binary, err := buildWeir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &region{t: t, binary: binary, data: t.TempDir(), api: freeAddr(t), front: freeAddr(t)}
+	t.Cleanup(func() {
+		if r.cmd != nil && r.cmd.ProcessState == nil {
+			r.stop(syscall.SIGTERM)
+		}
+	})
+	return r
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// start starts weir dev and waits until it says where the load balancer is.
+func (r *region) start(args ...string) {
+	r.t.Helper()
+	out, in := io.Pipe()
+	r.said = &bytes.Buffer{}
+	r.cmd = exec.Command(r.binary, append([]string{"dev", "--data", r.data, "--api", r.api, "--front", r.front}, args...)...)
+	r.cmd.Stdout, r.cmd.Stderr = in, in
+	if err := r.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.ended = make(chan error, 1)
+	go func() {
+		err := r.cmd.Wait()
+		in.Close()
+		r.ended <- err
+	}()
+	up := make(chan bool, 1)
+	go func() {
+		defer close(up)
+		buf := make([]byte, 4096)
+		for {
+			n, err := out.Read(buf)
+			r.said.Write(buf[:n])
+			if strings.Contains(r.said.String(), "http://"+r.front+"/") {
+				select {
+				case up <- true:
+				default:
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	select {
+	case ok := <-up:
+		if !ok {
+			r.t.Fatalf("weir dev ended: %v\n%s", <-r.ended, r.said)
+		}
+	case <-time.After(2 * time.Minute):
+		r.t.Fatalf("weir dev is not up within 2 minutes:\n%s", r.said)
+	}
+}
+
+// stop ends weir dev by a signal and waits for its end.
+func (r *region) stop(sig syscall.Signal) {
+	r.t.Helper()
+	r.cmd.Process.Signal(sig)
+	select {
+	case <-r.ended:
+	case <-time.After(time.Minute):
+		r.cmd.Process.Kill()
+		r.t.Errorf("weir dev still runs a minute after %s", sig)
+	}
+}
+
+// weir runs a verb and returns what it printed.
+func (r *region) weir(args ...string) (stdout, stderr string, code int) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, r.binary, args...)
+	token, err := os.ReadFile(filepath.Join(r.data, "token"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "WEIR_API=http://"+r.api, "WEIR_TOKEN="+strings.TrimSpace(string(token)))
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Run()
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// must runs a verb that must do well, and returns its standard output.
+func (r *region) must(args ...string) string {
+	r.t.Helper()
+	out, errs, code := r.weir(args...)
+	if code != 0 {
+		r.t.Fatalf("weir %s: exit %d\n%s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out
+}
+
+// inventory is what weir print shows, by name.
+func (r *region) inventory() map[string]string {
+	r.t.Helper()
+	var machines []struct {
+		Name    string `json:"name"`
+		Private string `json:"private_ip"`
+		ID      int    `json:"id"`
+	}
+	if err := json.Unmarshal([]byte(r.must("print", "-o", "json")), &machines); err != nil {
+		r.t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, m := range machines {
+		all[m.Name] = fmt.Sprintf("%d %s", m.ID, m.Private)
+	}
+	return all
+}
+
+var hostnameIn = regexp.MustCompile(`web-\d+`)
+
+// answers sends n requests to the front and returns the names of those that answered.
+func (r *region) answers(n int) (names []string) {
+	r.t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for range n {
+		resp, err := client.Get("http://" + r.front + "/")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			r.t.Fatalf("status %s, %v, want 200", resp.Status, err)
+		}
+		names = append(names, hostnameIn.FindString(string(body)))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// traffic sends requests all the time until stop, which returns how many it sent and
+// how many failed.
+func (r *region) traffic() (stop func() (sent, failed int64)) {
+	var n, bad atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		for ctx.Err() == nil {
+			resp, err := client.Get("http://" + r.front + "/")
+			n.Add(1)
+			if err != nil {
+				bad.Add(1)
+			} else {
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					bad.Add(1)
+				}
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
+	return func() (int64, int64) {
+		cancel()
+		<-done
+		return n.Load(), bad.Load()
+	}
+}
+
+// leftovers returns what the kernel has of a region: processes, namespaces and mounts
+// that speak of its data directory or its tag.
+func leftovers(data string) (left []string) {
+	if b, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(b), data) {
+		left = append(left, "a mount below "+data)
+	}
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range lines {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), data) {
+			left = append(left, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return left
+}
+
+// kernel lists the named namespaces and cgroups of all regions.
+func kernel() (all []string) {
+	for _, pattern := range []string{"/run/netns/weir-*", "/sys/fs/cgroup/weir-*", "/sys/fs/cgroup/*/weir-*"} {
+		found, _ := filepath.Glob(pattern)
+		all = append(all, found...)
+	}
+	return all
+}
+
+func TestRegionServesGrowsShrinksAndComesBack(t *testing.T) {
+	before := kernel()
+	r := newRegion(t)
+	r.start()
+	if got, want := r.answers(30), []string{"web-1", "web-2", "web-3"}; !slices.Equal(got, want) {
+		t.Fatalf("answers from %q, want %q", got, want)
+	}
+
+	stop := r.traffic()
+	r.must("create", "-n", "2")
+	if got := r.answers(30); len(got) != 5 {
+		t.Errorf("answers from %q, want all five", got)
+	}
+	r.must("delete", "web-1", "2") // line 2 of the inventory is web-2
+	if got, want := r.answers(30), []string{"web-3", "web-4", "web-5"}; !slices.Equal(got, want) {
+		t.Errorf("answers from %q, want %q", got, want)
+	}
+	r.must("reload")
+	if sent, failed := stop(); failed > 0 {
+		t.Errorf("%d of %d requests failed while machines came and went, want none", failed, sent)
+	}
+	if config := r.must("generate"); !strings.Contains(config, "web-5") || strings.Contains(config, "web-1 ") {
+		t.Errorf("the configuration is not that of the inventory:\n%s", config)
+	}
+
+	had := r.inventory()
+	r.stop(syscall.SIGKILL)
+	if got := r.answers(9); len(got) != 3 {
+		t.Errorf("without its control plane the load balancer answers from %q, want three servers", got)
+	}
+	r.start()
+	if got := r.inventory(); fmt.Sprint(got) != fmt.Sprint(had) {
+		t.Errorf("inventory after kill -9 is %v, want %v", got, had)
+	}
+	if got := r.answers(30); len(got) != 3 {
+		t.Errorf("answers after kill -9 from %q, want three servers", got)
+	}
+
+	r.stop(syscall.SIGTERM)
+	if left := leftovers(r.data); len(left) > 0 {
+		t.Errorf("after a clean stop there is %q", left)
+	}
+	if after := kernel(); len(after) > len(before) {
+		t.Errorf("after a clean stop there are namespaces or cgroups %q, before %q", after, before)
+	}
+	r.start()
+	if got := r.inventory(); fmt.Sprint(got) != fmt.Sprint(had) {
+		t.Errorf("inventory after a stop is %v, want %v", got, had)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+func TestTwoCreatesAtOnceBothGetTheirs(t *testing.T) {
+	r := newRegion(t)
+	r.start("--config", writeFile(t, "weir.yaml", "name: web\nsize: s-1vcpu-512mb-10gb\ncount: 0\n"))
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() { r.weir("create", "-n", "2", "--no-wait") })
+	}
+	wg.Wait()
+	if got := r.inventory(); len(got) != 6 {
+		t.Errorf("inventory has %d machines, want 6: %v", len(got), got)
+	}
+}
+
+func TestMachineWhoseUserDataFailsGetsNoRequest(t *testing.T) {
+	r := newRegion(t)
+	dir := t.TempDir()
+	script := "#!/bin/sh\nservice nginx start\necho the disk is on fire\nexit 3\n"
+	if err := os.WriteFile(filepath.Join(dir, "bad.sh"), []byte(script), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	yaml := filepath.Join(dir, "weir.yaml")
+	if err := os.WriteFile(yaml, []byte("name: web\ncount: 3\nuser_data: bad.sh\nsize: s-1vcpu-512mb-10gb\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.must("apply", "-f", yaml)
+	_, errs, code := r.weir("create")
+	if code == 0 || !strings.Contains(errs, "exited with 3") || !strings.Contains(errs, "the disk is on fire") {
+		t.Errorf("weir create: exit %d, want a failure that shows the end of the log:\n%s", code, errs)
+	}
+	if got, want := r.answers(30), []string{"web-1", "web-2", "web-3"}; !slices.Equal(got, want) {
+		t.Errorf("answers from %q, want %q: the failed machine is no server", got, want)
+	}
+}
+
+func TestBadStartIsOneSentence(t *testing.T) {
+	r := newRegion(t)
+	r.start("--config", writeFile(t, "weir.yaml", "name: web\ncount: 0\n"))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	other := t.TempDir()
+	for _, test := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"a second on the same data", []string{"--data", r.data}, "another weir dev"},
+		{"a port that is taken", []string{"--data", other, "--api", taken.Addr().String()}, "another process has this address"},
+		{"an address that others reach", []string{"--data", other, "--api", "0.0.0.0:0"}, "loopback"},
+		{"a file that is not there", []string{"--data", other, "--config", "no-such.yaml"}, "no-such.yaml"},
+		{"an unknown key", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\ncuont: 3\n")}, "bad.yaml:2"},
+		{"a size that is not offered", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nsize: huge\n")}, "bad.yaml:2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cmd := exec.Command(r.binary, append([]string{"dev", "--api", "127.0.0.1:0", "--front", "127.0.0.1:0"}, test.args...)...)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), test.want) || strings.Count(string(out), "\n") != 1 {
+				t.Errorf("%v, want a failure in one line with %q:\n%s", err, test.want, out)
+			}
+		})
+	}
+}
+
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
