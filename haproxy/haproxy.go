@@ -1,0 +1,440 @@
+// Package haproxy keeps one HAProxy doing what a [weir.Proxy] document says.
+//
+// [Proxy.Set] takes the whole document, and returns when it is live. Servers come, go and
+// change weight by HAProxy's runtime socket; any other change has HAProxy check the new
+// configuration first and then reload, which hands the listening sockets over. Neither
+// breaks a connection, and a document that HAProxy rejects changes nothing. What is to be
+// done is always found by looking at the running HAProxy, never by remembering.
+//
+// A server gets its first request only after its health check has passed once, at once
+// when it does, and from then on HAProxy's thresholds rule. One that leaves finishes its
+// requests, for as long as the document's Drain allows.
+//
+// [Proxy.Run] owns the process: it starts HAProxy again when it dies, keeping its listening
+// sockets open meanwhile so that clients wait instead of being refused. With Options.Keep
+// HAProxy outlives Run, and the next Proxy in the same directory goes on with it.
+//
+// [Render] and [Detect] stand by themselves. The package knows nothing of the control plane.
+package haproxy
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weir/weir"
+)
+
+// Options say how to run HAProxy.
+type Options struct {
+	Dir    string       // for its configuration, sockets and state; DefaultDir if empty
+	Binary string       // "haproxy", from PATH, if empty
+	Keep   bool         // let HAProxy go on when Run ends
+	Log    *slog.Logger // slog.Default() if nil
+}
+
+// Proxy is one HAProxy.
+type Proxy struct {
+	dir, binary string
+	keep        bool
+	log         *slog.Logger
+
+	wake    chan struct{} // tells Run that there is something to look at
+	changed chan struct{}
+
+	lock chan struct{} // held by whoever uses what follows; taken with acquire
+	// opened is whether a HAProxy that was left running has been looked for.
+	opened  bool
+	version Version
+	host    Host
+	proc    *process // nil while none runs
+	want    *document
+	stopped bool
+	have    []server      // at the last look
+	wait    []waiting     // as of the last look
+	looked  time.Time     // at all servers
+	pace    time.Duration // of looking at those that wait
+	held    held
+	allHeld bool
+	reloads int
+	deaths  int // in a row, soon after a start
+	next    time.Time
+}
+
+// document is a configuration and what it was made from.
+type document struct {
+	revision int64
+	proxy    weir.Proxy
+	shape    string
+	text     []byte
+}
+
+// New returns a Proxy that does nothing until Run and Set are called.
+func New(o Options) *Proxy {
+	log := o.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	return &Proxy{
+		dir:     cmp.Or(o.Dir, DefaultDir),
+		binary:  cmp.Or(o.Binary, "haproxy"),
+		keep:    o.Keep,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+		lock:    make(chan struct{}, 1),
+	}
+}
+
+func (p *Proxy) path(name string) string { return filepath.Join(p.dir, name) }
+
+func (p *Proxy) socket() socket {
+	s := socket{path: p.path(workerSocket)}
+	if p.want != nil {
+		s.shape = p.want.shape
+	}
+	return s
+}
+
+// Changed receives after a server's state has changed: it came up, went down, is gone.
+// Changes while nobody receives become one.
+func (p *Proxy) Changed() <-chan struct{} { return p.changed }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// acquire takes the lock and, the first time, looks for a HAProxy that was left running.
+// The caller calls release.
+func (p *Proxy) acquire(ctx context.Context) error {
+	select {
+	case p.lock <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if p.opened {
+		return nil
+	}
+	if err := p.open(ctx); err != nil {
+		p.release()
+		return err
+	}
+	p.opened = true
+	return nil
+}
+
+func (p *Proxy) release() { <-p.lock }
+
+func (p *Proxy) open(ctx context.Context) (err error) {
+	// HAProxy binds a socket under a longer name first, and the kernel takes 107 bytes.
+	if n := len(p.path(workerSocket)) + len(".1234567.tmp"); n > 107 {
+		return weir.Errorf(weir.Invalid, "directory %s: its name is %d bytes too long for sockets in it", p.dir, n-107)
+	}
+	if strings.ContainsAny(p.dir, ", \n") {
+		return weir.Errorf(weir.Invalid, "directory %q: haproxy takes no comma and no space in it", p.dir)
+	}
+	if p.dir, err = filepath.Abs(p.dir); err != nil {
+		return err
+	}
+	if p.version, err = Detect(ctx, p.binary); err != nil {
+		return err
+	}
+	// A reload starts the binary again from another directory.
+	if p.binary, err = exec.LookPath(p.binary); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return err
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("limit of descriptors: %w", err)
+	}
+	p.host = Host{Dir: p.dir, Threads: runtime.NumCPU(), Files: int(min(files.Max, 1<<20))}
+	if _, err := user.Lookup("haproxy"); err == nil && os.Geteuid() == 0 {
+		p.host.User = "haproxy"
+	}
+	p.proc, err = readPid(p.path(pidFile))
+	if err != nil {
+		return fmt.Errorf("look for a running haproxy: %w", err)
+	}
+	if p.proc != nil {
+		p.log.Info("haproxy adopted", "pid", p.proc.pid)
+	}
+	return nil
+}
+
+// Run keeps HAProxy running from the first Set on, until ctx ends. Then HAProxy ends too,
+// unless Options.Keep is set. It returns an error only if it could not begin.
+func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	p.release()
+
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer p.leave()
+	died := make(chan *process)
+	var watched *process
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait, proc := p.tend(ctx)
+		if proc != nil && proc != watched {
+			watched = proc
+			watchers.Go(func() {
+				proc.wait()
+				select {
+				case died <- proc:
+				case <-ctx.Done():
+				}
+			})
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.wake:
+		case <-timer.C:
+		case <-died:
+		}
+	}
+}
+
+// leave is what Run does last.
+func (p *Proxy) leave() {
+	p.lock <- struct{}{}
+	defer p.release()
+	p.held.close()
+	p.opened = false // whoever comes next looks anew
+	if p.proc == nil {
+		return
+	}
+	if !p.keep {
+		ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+		defer cancel()
+		p.proc.end(ctx, unix.SIGTERM)
+	}
+	p.proc.close()
+	p.proc = nil
+}
+
+// Stop ends HAProxy: it accepts nothing more, finishes what it has, and is gone when Stop
+// returns. When ctx ends first, what is left is cut off. A later Set starts it again.
+func (p *Proxy) Stop(ctx context.Context) error {
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.release()
+	p.stopped = true
+	p.held.close()
+	if p.proc != nil {
+		p.proc.end(ctx, unix.SIGUSR1)
+		p.proc.close()
+		p.proc = nil
+	}
+	return nil
+}
+
+// Set makes want live, and returns when it is: new servers wait for their first check, and
+// leaving ones drain. An error of kind weir.Invalid says that want can never be; HAProxy
+// then does what it did. Any other error can pass; Run goes on trying as far as want was
+// taken over.
+func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error {
+	if err := check(&want); err != nil {
+		return weir.Errorf(weir.Invalid, "configuration %d: %w", revision, err)
+	}
+	if err := p.acquire(ctx); err != nil {
+		return fmt.Errorf("configuration %d: %w", revision, err)
+	}
+	defer p.release()
+	defer signal(p.wake) // for the servers that wait
+	d := &document{
+		revision: revision,
+		proxy:    want,
+		shape:    shapeOf(&want, p.host),
+		text:     Render(p.version, revision, want, p.host),
+	}
+	running, err := p.running(ctx)
+	if err != nil {
+		return fmt.Errorf("configuration %d: %w", revision, err)
+	}
+	switch running {
+	case d.shape:
+		// First the file, so that a HAProxy that dies now starts with all of it.
+		if err := replace(p.path(configFile), d.text); err != nil {
+			return fmt.Errorf("configuration %d: %w", revision, err)
+		}
+		p.want = d
+	case "":
+		if err := p.test(ctx, d); err != nil {
+			return err
+		}
+		if err := replace(p.path(configFile), d.text); err != nil {
+			return fmt.Errorf("configuration %d: %w", revision, err)
+		}
+		p.want, p.stopped, p.deaths = d, false, 0
+		if err := p.start(ctx); err != nil {
+			return fmt.Errorf("configuration %d: %w", revision, err)
+		}
+	default:
+		if err := p.test(ctx, d); err != nil {
+			return err
+		}
+		if err := p.reload(ctx, d); err != nil {
+			return fmt.Errorf("configuration %d: %w", revision, err)
+		}
+	}
+	p.pace = waitFirst
+	if err := p.steer(ctx); err != nil {
+		return fmt.Errorf("configuration %d: %w", revision, err)
+	}
+	return nil
+}
+
+// check returns why p cannot be rendered as it is.
+func check(p *weir.Proxy) error {
+	backends := make(map[string]bool, len(p.Backends))
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		if b.Name == "" || sanitize(b.Name) != b.Name || backends[b.Name] {
+			return fmt.Errorf("backend %.60q: the name is taken, or cannot be one", b.Name)
+		}
+		backends[b.Name] = true
+		servers := make(map[string]bool, len(b.Servers))
+		for j := range b.Servers {
+			s := &b.Servers[j]
+			name := string(s.ID)
+			if name == "" || sanitize(name) != name || servers[name] {
+				return fmt.Errorf("backend %s: server %.60q: the ID is taken, or cannot be one", b.Name, name)
+			}
+			servers[name] = true
+			if !s.Addr.IsValid() || s.Addr.Port() == 0 {
+				return fmt.Errorf("backend %s: server %s has no address and port", b.Name, name)
+			}
+		}
+	}
+	frontends := make(map[string]bool, len(p.Frontends))
+	for i := range p.Frontends {
+		f := &p.Frontends[i]
+		if f.Name == "" || sanitize(f.Name) != f.Name || frontends[f.Name] {
+			return fmt.Errorf("frontend %.60q: the name is taken, or cannot be one", f.Name)
+		}
+		frontends[f.Name] = true
+		if !backends[f.Backend] {
+			return fmt.Errorf("frontend %s: there is no backend %.60q", f.Name, f.Backend)
+		}
+		if !f.Bind.IsValid() || f.Bind.Port() == 0 {
+			return fmt.Errorf("frontend %s has no address and port", f.Name)
+		}
+	}
+	return nil
+}
+
+// running returns the shape of what the worker has loaded, or none if no HAProxy runs. One
+// that runs and does not answer is ended.
+func (p *Proxy) running(ctx context.Context) (shape string, err error) {
+	if p.proc == nil {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		out, err := exchange(ctx, p.path(workerSocket), askShape)
+		if s, ok := bytes.CutPrefix(bytes.TrimSpace(out), []byte("WEIR_SHAPE=")); err == nil && ok {
+			return string(s), nil
+		}
+		if !p.proc.alive() {
+			p.bury()
+			return "", nil
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		pause(ctx, wait)
+	}
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		return "", ctx.Err()
+	}
+	p.log.Warn("haproxy does not answer, ending it", "pid", p.proc.pid)
+	p.proc.end(ctx, unix.SIGKILL)
+	p.bury()
+	return "", nil
+}
+
+// bury lets go of a process that has ended.
+func (p *Proxy) bury() {
+	p.proc.close()
+	if time.Since(p.proc.began) < time.Second {
+		p.deaths++
+	} else {
+		p.deaths = 0
+	}
+	p.next = time.Now()
+	if p.deaths > 0 {
+		p.next = p.next.Add(min(50*time.Millisecond<<min(p.deaths, 10), 5*time.Second))
+	}
+	p.proc = nil
+}
+
+var alert = regexp.MustCompile(`(?m)^\[ALERT\]\s+\(\d+\) : (?:config : )?(.*)$`)
+var place = regexp.MustCompile(`^parsing \[[^\]]*:(\d+)\] ?: (.*)$`)
+
+// complaint returns the first thing that HAProxy calls an error, without the path of the file.
+func complaint(output []byte) string {
+	m := alert.FindSubmatch(output)
+	if m == nil {
+		return ""
+	}
+	if at := place.FindSubmatch(m[1]); at != nil {
+		return fmt.Sprintf("line %s: %s", at[1], at[2])
+	}
+	return strings.TrimSuffix(string(m[1]), ".")
+}
+
+// test has HAProxy check d.
+func (p *Proxy) test(ctx context.Context, d *document) error {
+	path := p.path(candidateFile)
+	if err := os.WriteFile(path, d.text, 0o600); err != nil {
+		return fmt.Errorf("configuration %d: %w", d.revision, err)
+	}
+	defer os.Remove(path)
+	cmd := exec.CommandContext(ctx, p.binary, "-c", "-q", "-f", path)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("configuration %d: %w", d.revision, ctx.Err())
+	case errors.As(err, &exit) && exit.Exited():
+		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, cmp.Or(complaint(out), err.Error()))
+	}
+	return fmt.Errorf("configuration %d: check: %w", d.revision, err)
+}
+
+func binds(p *weir.Proxy) (addrs []netip.AddrPort) {
+	for i := range p.Frontends {
+		addrs = append(addrs, p.Frontends[i].Bind)
+	}
+	return addrs
+}

@@ -1,0 +1,391 @@
+package haproxy
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weir/weir"
+)
+
+// loadTime bounds a start or a reload. HAProxy takes under a second for 10,000 servers.
+const loadTime = 15 * time.Second
+
+// start starts HAProxy with p.want, which is on disk, and returns when it serves.
+func (p *Proxy) start(ctx context.Context) error {
+	if err := p.writeState(p.want, p.have); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(p.path(logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	args := []string{"-W", "-S", p.path(masterSocket) + ",mode,600", "-f", p.path(configFile)}
+	if len(p.held.fds) > 0 {
+		l, err := offer(p.path(heldSocket))
+		if err != nil {
+			return err
+		}
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer l.Close()
+		wg.Go(func() {
+			if err := p.held.serve(l); err != nil && !errors.Is(err, os.ErrClosed) {
+				p.log.Warn("sockets not handed to haproxy", "err", err)
+			}
+		})
+		args = append(args, "-x", p.path(heldSocket))
+	}
+	note := func(pid int) error { return writePid(p.path(pidFile), pid) }
+	if p.proc, err = spawn(p.binary, args, out, note); err != nil {
+		return err
+	}
+	err = p.loaded(ctx, p.want.shape, func() error {
+		if p.proc.alive() {
+			return nil
+		}
+		p.bury()
+		return weir.Errorf(weir.Unavailable, "haproxy does not start: %s", cmp.Or(p.logged(0), "see "+p.path(logFile)))
+	})
+	if err != nil {
+		// Clients that would wait for nothing are better refused.
+		p.held.close()
+		return err
+	}
+	p.log.Info("haproxy started", "pid", p.proc.pid, "version", p.version.Full, "revision", p.want.revision)
+	p.hold(ctx)
+	return nil
+}
+
+// loaded returns when a worker with shape answers, or with what failed returns.
+func (p *Proxy) loaded(ctx context.Context, shape string, failed func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTime)
+	defer cancel()
+	s := socket{path: p.path(workerSocket), shape: shape}
+	for wait := time.Millisecond; ; wait = min(wait+time.Millisecond, 20*time.Millisecond) {
+		if t, err := s.open(ctx); err == nil {
+			t.hangUp()
+			return nil
+		}
+		if err := failed(); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for haproxy to load: %w", ctx.Err())
+		}
+		pause(ctx, wait)
+	}
+}
+
+// reload makes d, which HAProxy has found good, the configuration. Where HAProxy cannot
+// load it nevertheless, it goes on with the one that it has.
+func (p *Proxy) reload(ctx context.Context, d *document) error {
+	have, err := (socket{path: p.path(workerSocket)}).servers(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.writeState(d, have); err != nil {
+		return err
+	}
+	before, err := os.ReadFile(p.path(configFile))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := replace(p.path(configFile), d.text); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := p.ask(ctx, d); err != nil {
+		if before != nil {
+			err = errors.Join(err, replace(p.path(configFile), before))
+		}
+		return err
+	}
+	p.want = d
+	p.reloads++
+	p.log.Info("haproxy reloaded", "revision", d.revision, "took", time.Since(began))
+	p.hold(ctx)
+	return nil
+}
+
+// reloadLost is after what time without a new worker a reload is asked for again: HAProxy
+// forgets one that arrives while it is at another.
+const reloadLost = 3 * time.Second
+
+// ask has the master reload until a worker with d answers.
+func (p *Proxy) ask(ctx context.Context, d *document) error {
+	mark := p.logSize()
+	failures := p.failedReloads(ctx)
+	signal := func() error {
+		if p.version.AtLeast(2, 7) {
+			// It answers when it is done, which loaded finds out too.
+			_, err := exchange(ctx, p.path(masterSocket), "reload")
+			return err
+		}
+		return p.proc.signal(unix.SIGUSR2)
+	}
+	if err := signal(); err != nil {
+		return fmt.Errorf("ask haproxy to reload: %w", err)
+	}
+	asked := time.Now()
+	return p.loaded(ctx, d.shape, func() error {
+		if !p.proc.alive() {
+			p.bury()
+			return weir.Errorf(weir.Unavailable, "haproxy died while it reloaded: %s", p.logged(mark))
+		}
+		if p.failedReloads(ctx) > failures {
+			return weir.Errorf(weir.Unavailable, "haproxy cannot load it: %s", cmp.Or(p.logged(mark), "see "+p.path(logFile)))
+		}
+		if time.Since(asked) > reloadLost {
+			p.log.Warn("haproxy lost a reload", "revision", d.revision)
+			asked = time.Now()
+			return signal()
+		}
+		return nil
+	})
+}
+
+// failedReloads returns how many reloads the master has failed at, as far as it says so:
+// "pid master 3 [failed: 1] …".
+func (p *Proxy) failedReloads(ctx context.Context) (n int) {
+	out, err := exchange(ctx, p.path(masterSocket), "show proc")
+	if err != nil {
+		return 0 // it is at it
+	}
+	if _, rest, ok := bytes.Cut(out, []byte("[failed: ")); ok {
+		n, _, _ := strings.Cut(string(rest), "]")
+		return atoi(n)
+	}
+	return 0
+}
+
+func (p *Proxy) logSize() int64 {
+	info, err := os.Stat(p.path(logFile))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// logged returns the first error that HAProxy printed after the first from bytes.
+func (p *Proxy) logged(from int64) string {
+	f, err := os.Open(p.path(logFile))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	out, err := io.ReadAll(io.NewSectionReader(f, from, 64<<10))
+	if err != nil {
+		return ""
+	}
+	return complaint(out)
+}
+
+// writeState writes what HAProxy reads of each server at its next start: those that were in
+// rotation, or had failed, are again; all others wait for their first check.
+func (p *Proxy) writeState(d *document, have []server) error {
+	known := make(map[target]*server, len(have))
+	for i := range have {
+		known[have[i].key()] = &have[i]
+	}
+	b := []byte("1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight " +
+		"srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state " +
+		"bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr " +
+		"srv_agent_addr srv_agent_port\n")
+	for i := range d.proxy.Backends {
+		backend := &d.proxy.Backends[i]
+		for j, id := range serverIDs(backend.Servers) {
+			s := &backend.Servers[j]
+			state, admin := stateStopped, adminDrain
+			h := known[target{backend: sanitize(backend.Name), name: serverName(s.ID)}]
+			if h != nil && same(h.addr, s.Addr) && !h.drain && !h.maint {
+				admin = 0
+				if h.running {
+					state = stateRunning
+				}
+			}
+			b = fmt.Appendf(b, "0 %s %d %s %s %d %d %d %d 0 1 0 0 6 0 0 1 - %d - 0 0 - - 0\n",
+				sanitize(backend.Name), id, serverName(s.ID), s.Addr.Addr().Unmap().WithZone(""),
+				state, admin, weightOf(s), weightOf(s), s.Addr.Port())
+		}
+	}
+	return replace(p.path(stateFile), b)
+}
+
+// hold keeps copies of the listening sockets. Without them only a crash is worse.
+func (p *Proxy) hold(ctx context.Context) {
+	all, err := p.held.fetch(ctx, p.path(workerSocket), binds(&p.want.proxy))
+	if err != nil {
+		p.log.Warn("listening sockets not held", "err", err)
+	}
+	p.allHeld = all
+}
+
+// steer looks at all servers of the running worker, and does what can be done now to have
+// them as wanted.
+func (p *Proxy) steer(ctx context.Context) error {
+	p.looked = time.Now()
+	have, err := p.socket().servers(ctx)
+	if err != nil {
+		return err
+	}
+	p.note(have)
+	steps, wait := plan(&p.want.proxy, have, time.Now())
+	// A drain began when it was first seen, whatever happened to the server since.
+	for i := range wait {
+		for j := range p.wait {
+			if o := &p.wait[j]; o.target == wait[i].target && o.leaving == wait[i].leaving && o.since.Before(wait[i].since) {
+				wait[i].since = o.since
+			}
+		}
+	}
+	p.wait = wait
+	if err := p.act(ctx, steps); err != nil {
+		return err
+	}
+	for i := range wait {
+		if wait[i].leaving {
+			return p.settle(ctx)
+		}
+	}
+	return nil
+}
+
+// settle looks at the servers that wait only, and does what can be done now.
+func (p *Proxy) settle(ctx context.Context) error {
+	if len(p.wait) == 0 {
+		return nil
+	}
+	of := make([]target, len(p.wait))
+	for i := range p.wait {
+		of[i] = p.wait[i].target
+	}
+	stats, err := p.socket().stats(ctx, of)
+	if err != nil {
+		return err
+	}
+	steps, still, gone := planWaiting(p.wait, stats, drainOf(&p.want.proxy), time.Now())
+	p.wait = still
+	if gone {
+		signal(p.changed)
+		p.looked = time.Time{} // one that moved can now be added where it is
+	}
+	if len(steps) == 0 {
+		return nil
+	}
+	signal(p.changed)
+	return p.act(ctx, steps)
+}
+
+// act runs steps. That a server cannot be removed yet is no error: it still waits.
+func (p *Proxy) act(ctx context.Context, steps []step) error {
+	var commands []string
+	of := make([]int, 0, len(steps))
+	for i := range steps {
+		for _, c := range steps[i].commands() {
+			commands = append(commands, c)
+			of = append(of, i)
+		}
+	}
+	complaints, err := p.socket().do(ctx, commands)
+	if err != nil {
+		return err
+	}
+	for i, c := range complaints {
+		if s := steps[of[i]]; c != "" && s.verb != remove && s.verb != cut {
+			return weir.Errorf(weir.Unavailable, "%s: haproxy refuses: %s", s, c)
+		}
+	}
+	return nil
+}
+
+// note remembers what was seen, for the next start, and tells of what changed.
+func (p *Proxy) note(have []server) {
+	alike := func(a, b server) bool {
+		return a.target == b.target && a.running == b.running && a.drain == b.drain && a.maint == b.maint
+	}
+	if !slices.EqualFunc(p.have, have, alike) {
+		signal(p.changed)
+	}
+	p.have = have
+}
+
+const (
+	lookEvery = time.Second      // at everything
+	waitFirst = time.Millisecond // between looks at servers that wait, at first …
+	waitLast  = 250 * time.Millisecond
+	logLimit  = 1 << 20
+)
+
+// tend does what is to be done now, and returns when to come again and whom to watch.
+func (p *Proxy) tend(ctx context.Context) (again time.Duration, proc *process) {
+	if p.acquire(ctx) != nil {
+		return lookEvery, nil
+	}
+	defer p.release()
+	if p.proc != nil && !p.proc.alive() {
+		p.log.Warn("haproxy died", "pid", p.proc.pid, "why", p.logged(0))
+		p.bury()
+		signal(p.changed)
+	}
+	if p.want == nil || p.stopped {
+		return lookEvery, p.proc
+	}
+	if p.proc == nil {
+		if wait := time.Until(p.next); wait > 0 {
+			return wait, nil
+		}
+		if err := p.start(ctx); err != nil {
+			p.log.Error("haproxy not started", "err", err)
+			return max(time.Until(p.next), 0), p.proc
+		}
+	}
+	if err := p.look(ctx); err != nil && ctx.Err() == nil {
+		p.log.Warn("haproxy not as wanted", "revision", p.want.revision, "err", err)
+		switch shape, err := p.running(ctx); {
+		case err != nil || shape == "":
+			return 0, p.proc
+		case shape != p.want.shape:
+			if err := p.reload(ctx, p.want); err != nil {
+				p.log.Error("haproxy not reloaded", "revision", p.want.revision, "err", err)
+			}
+		}
+		return lookEvery, p.proc
+	}
+	again = time.Until(p.looked.Add(lookEvery))
+	if len(p.wait) > 0 {
+		again = min(again, p.pace)
+		p.pace = min(2*p.pace, waitLast)
+	}
+	return max(again, 0), p.proc
+}
+
+// look looks at the servers that wait, and once in a while at all of them.
+func (p *Proxy) look(ctx context.Context) error {
+	if time.Since(p.looked) < lookEvery {
+		return p.settle(ctx)
+	}
+	if !p.allHeld {
+		p.hold(ctx)
+	}
+	if p.logSize() > logLimit {
+		if err := os.Truncate(p.path(logFile), 0); err != nil {
+			return err
+		}
+	}
+	if err := p.steer(ctx); err != nil {
+		return err
+	}
+	return p.settle(ctx)
+}

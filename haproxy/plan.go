@@ -1,0 +1,190 @@
+package haproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"weir/weir"
+)
+
+// target names one server in HAProxy.
+type target struct {
+	backend, name string
+	id            int
+}
+
+// key is t without its number, which a server that left may have had too.
+func (t target) key() target { return target{backend: t.backend, name: t.name} }
+
+func (t target) String() string { return t.backend + "/" + t.name }
+
+// verb is what a step does to a server.
+type verb string
+
+const (
+	add    verb = "add"
+	drain  verb = "drain"
+	weigh  verb = "weigh"
+	admit  verb = "admit"  // let it have requests: its check has passed
+	remove verb = "remove" // it has no sessions
+	cut    verb = "cut"    // end its sessions: its time to drain is over
+	renew  verb = "renew"  // take it out and add it again, unused
+)
+
+// step is one change of the running worker, by its socket.
+type step struct {
+	verb verb
+	target
+	line   string // what describes a server to add
+	weight int
+}
+
+func (s step) String() string { return string(s.verb) + " " + s.target.String() }
+
+// commands returns what the socket is told.
+func (s step) commands() []string {
+	set := "set server " + s.target.String() + " "
+	adding := []string{
+		"add server " + s.backend + "/" + s.line,
+		// In this order: it starts in maintenance, where its first check, a millisecond
+		// from now, would be skipped if checks were off, and from where it goes to
+		// draining, so that it has no moment in which it could get a request.
+		"enable health " + s.target.String(),
+		set + "state drain",
+	}
+	removing := []string{set + "state maint", "del server " + s.target.String()}
+	switch s.verb {
+	case add:
+		return adding
+	case drain:
+		return []string{set + "state drain"}
+	case weigh:
+		return []string{set + fmt.Sprintf("weight %d", s.weight)}
+	case admit:
+		return []string{set + "health up", set + "state ready"}
+	case remove:
+		return removing
+	case cut:
+		return append([]string{"shutdown sessions server " + s.target.String()}, removing...)
+	case renew:
+		return append(removing, adding...)
+	}
+	return nil
+}
+
+// waiting is a server that is neither in rotation nor gone: it waits for its first check
+// to pass, or leaves.
+type waiting struct {
+	target
+	leaving bool
+	line    string // of one that waits for its check
+	since   time.Time
+}
+
+// plan returns what brings the worker's servers to what is wanted, and those that wait then.
+//
+// A wanted server that HAProxy drains has not passed its first check yet: draining is what
+// marks it, so that the mark is HAProxy's and outlives us. A server at another address is
+// another server: the one that is there leaves, and then the new one is added.
+func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []waiting) {
+	type wanted struct {
+		b    *weir.Backend
+		s    *weir.Server
+		id   int
+		here bool
+	}
+	index := make(map[target]*wanted, len(have)+8)
+	all := make([]wanted, 0, len(have)+8)
+	for i := range want.Backends {
+		b := &want.Backends[i]
+		for j, id := range serverIDs(b.Servers) {
+			all = append(all, wanted{b: b, s: &b.Servers[j], id: id})
+		}
+	}
+	for i := range all {
+		w := &all[i]
+		index[target{backend: sanitize(w.b.Name), name: serverName(w.s.ID)}] = w
+	}
+	line := func(w *wanted) string {
+		return string(new(writer).server(w.b, w.s, w.id).buf)
+	}
+
+	for i := range have {
+		h := &have[i]
+		w := index[h.key()]
+		if w != nil {
+			w.here = true
+		}
+		switch {
+		case w == nil || !same(h.addr, w.s.Addr) || h.maint:
+			if !h.drain && !h.maint {
+				steps = append(steps, step{verb: drain, target: h.target})
+				h.changed = 0
+			}
+			wait = append(wait, waiting{target: h.target, leaving: true, since: now.Add(-h.changed)})
+		default:
+			if h.weight != weightOf(w.s) {
+				steps = append(steps, step{verb: weigh, target: h.target, weight: weightOf(w.s)})
+			}
+			if h.drain && w.s.Weight > 0 {
+				wait = append(wait, waiting{target: h.target, line: line(w), since: now.Add(-h.changed)})
+			}
+		}
+	}
+	for i := range all {
+		w := &all[i]
+		if w.here {
+			continue
+		}
+		t := target{sanitize(w.b.Name), serverName(w.s.ID), w.id}
+		l := line(w)
+		steps = append(steps, step{verb: add, target: t, line: l})
+		wait = append(wait, waiting{target: t, line: l, since: now})
+	}
+	return steps, wait
+}
+
+func same(a, b netip.AddrPort) bool {
+	return a.Port() == b.Port() && a.Addr().Unmap().WithZone("") == b.Addr().Unmap().WithZone("")
+}
+
+// firstCheck is within what time HAProxy has begun the first check of a new server.
+const firstCheck = 50 * time.Millisecond
+
+// planWaiting returns what can now be done for servers that wait, and which still do
+// afterwards: those that leave do until they are seen gone.
+func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.Time) (steps []step, still []waiting, gone bool) {
+	index := make(map[target]*stat, len(stats))
+	for i := range stats {
+		index[target{backend: stats[i].backend, name: stats[i].name}] = &stats[i]
+	}
+	for _, w := range wait {
+		s := index[w.key()]
+		if s == nil {
+			gone = true
+			continue
+		}
+		next := step{target: w.target, line: w.line}
+		switch {
+		case w.leaving && s.sessions == 0:
+			next.verb = remove
+		case w.leaving && now.Sub(w.since) > drainFor:
+			next.verb = cut
+		case !w.leaving && s.passed():
+			next.verb = admit
+			steps = append(steps, next)
+			continue
+		case !w.leaving && s.check == "INI" && now.Sub(w.since) > firstCheck:
+			// HAProxy was too busy to enable its check in time, and will look again
+			// only after a whole interval.
+			next.verb = renew
+			w.since = now
+		}
+		if next.verb != "" {
+			steps = append(steps, next)
+		}
+		still = append(still, w)
+	}
+	return steps, still, gone
+}

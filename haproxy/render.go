@@ -1,0 +1,356 @@
+package haproxy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash/fnv"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"weir/weir"
+)
+
+// Host is what a configuration takes from the machine that it is for. The zero value
+// stands for any machine: the usual directory, and limits left to HAProxy.
+type Host struct {
+	Dir     string // of sockets and state, DefaultDir if empty
+	User    string // whom the worker runs as, and a group of that name; whoever starts it if empty
+	Threads int    // cores to use, HAProxy's choice if 0
+	Files   int    // descriptors that the process may have (the hard limit), HAProxy's choice if 0
+}
+
+// DefaultDir is where a node's HAProxy has its files unless told otherwise.
+const DefaultDir = "/run/weir/haproxy"
+
+func (h Host) path(name string) string {
+	return filepath.Join(cmp.Or(h.Dir, DefaultDir), name)
+}
+
+// The files in a HAProxy's directory.
+const (
+	configFile    = "haproxy.cfg"
+	candidateFile = "haproxy.cfg.new"
+	workerSocket  = "worker.sock"
+	masterSocket  = "master.sock"
+	heldSocket    = "held.sock"
+	stateFile     = "servers.state"
+	pidFile       = "haproxy.pid"
+	logFile       = "haproxy.log"
+)
+
+// defaultDrain bounds a drain that a document leaves open.
+const defaultDrain = time.Minute
+
+func drainOf(p *weir.Proxy) time.Duration {
+	if p.Drain > 0 {
+		return p.Drain
+	}
+	return defaultDrain
+}
+
+// Render returns the configuration that makes HAProxy do what p says. It is the same bytes
+// for the same arguments, and no string in p can end a line or add a word: names keep
+// only the characters that names may have, and everything else is typed or quoted.
+func Render(v Version, revision int64, p weir.Proxy, on Host) []byte {
+	size := 2048
+	for i := range p.Backends {
+		size += 512 + 192*len(p.Backends[i].Servers)
+	}
+	w := &writer{buf: make([]byte, 0, size)}
+	w.comment("# Load balancer ", p.Name, " (", string(p.LoadBalancer), "), revision ")
+	w.int(revision).line("")
+	w.line("# Weir writes this file; what is changed here by hand is lost at the next change.")
+	if v.Full != "" {
+		w.comment("# Written for HAProxy ", v.Full)
+		w.line("")
+	}
+	w.line("")
+	w.line("global")
+	w.line("    # By these the running process tells what it has loaded.")
+	w.word("    setenv WEIR_REVISION ").int(revision).line("")
+	w.word("    setenv WEIR_SHAPE ").line(shapeOf(&p, on))
+	w.global(&p, on)
+	w.sections(&p, true)
+	return w.buf
+}
+
+// shapeOf names everything about p's configuration but its servers. As long as it stays the
+// same, the change from one document to the next is one of servers alone, and needs no reload.
+func shapeOf(p *weir.Proxy, on Host) string {
+	w := &writer{buf: make([]byte, 0, 4096)}
+	w.int(p.Reload)
+	w.global(p, on)
+	w.sections(p, false)
+	sum := sha256.Sum256(w.buf)
+	return hex.EncodeToString(sum[:8])
+}
+
+// global writes what follows the setenv lines, and the defaults.
+func (w *writer) global(p *weir.Proxy, on Host) {
+	if on.User != "" {
+		w.word("    user ").name(on.User).line("")
+		w.word("    group ").name(on.User).line("")
+	}
+	if on.Threads > 0 {
+		w.word("    nbthread ").int(int64(on.Threads)).line("")
+	}
+	if on.Files > 0 {
+		w.word("    maxconn ").int(int64(maxConn(on.Files, p))).line("")
+	}
+	w.line("    # After a reload the old worker finishes what it has, for this long.")
+	drain := drainOf(p)
+	w.word("    hard-stop-after ").time(drain).line("")
+	w.word("    close-spread-time ").time(min(drain/2, 10*time.Second)).line("")
+	w.line("    # A new server's first check is due at once; later ones drift apart.")
+	w.line("    max-spread-checks 1ms")
+	w.line("    spread-checks 10")
+	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
+	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
+	w.line("")
+	w.line("defaults")
+	w.line("    load-server-state-from-file global")
+	w.line("    timeout connect 5s")
+	w.line("    timeout http-request 30s")
+	w.line("    retries 3")
+	w.line("    option redispatch 1")
+}
+
+// maxConn returns how many connections to accept so that with a socket to a server for each,
+// and the checks, the process stays within files: HAProxy does not start otherwise. The
+// reserve for checks is as large as it is so that it seldom changes with the servers,
+// because a change is a reload.
+func maxConn(files int, p *weir.Proxy) int {
+	servers := 0
+	for i := range p.Backends {
+		servers += len(p.Backends[i].Servers)
+	}
+	reserve := max(min(files/4, 4096), 64)
+	for reserve < servers+len(p.Frontends)+64 {
+		reserve *= 2
+	}
+	// 50,000 take about 2 GiB when all are busy.
+	return min(max((files-reserve)/2, 10), 50_000)
+}
+
+func (w *writer) sections(p *weir.Proxy, servers bool) {
+	for i := range p.Frontends {
+		w.frontend(&p.Frontends[i])
+	}
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		w.backend(b)
+		if !servers {
+			// The check is repeated on every server's line: it is part of the shape.
+			w.server(b, &weir.Server{}, 0)
+			continue
+		}
+		ids := serverIDs(b.Servers)
+		for j := range b.Servers {
+			s := &b.Servers[j]
+			w.word("    server ").server(b, s, ids[j])
+			w.comment("  # ", string(s.ID), " ", s.Name)
+			w.line("")
+		}
+	}
+}
+
+func (w *writer) frontend(f *weir.Frontend) {
+	w.line("")
+	w.word("frontend ").name(f.Name).line("")
+	w.word("    bind ").addr(f.Bind).line("")
+	w.mode(f.Mode)
+	w.word("    timeout client ").time(f.Idle).line("")
+	if f.Mode == weir.HTTP {
+		w.word("    timeout http-keep-alive ").time(f.Idle).line("")
+		w.line("    option idle-close-on-response")
+		w.line("    option forwardfor")
+		w.line("    http-request set-header X-Forwarded-Proto http")
+		w.word("    http-request set-header X-Forwarded-Port ").int(int64(f.Bind.Port())).line("")
+	}
+	w.word("    default_backend ").name(f.Backend).line("")
+}
+
+func (w *writer) backend(b *weir.Backend) {
+	w.line("")
+	w.word("backend ").name(b.Name).line("")
+	w.mode(b.Mode)
+	if b.Balance == weir.LeastConnections {
+		w.line("    balance leastconn")
+	} else {
+		w.line("    balance roundrobin")
+	}
+	if b.Mode == weir.HTTP {
+		w.line("    http-reuse safe")
+	}
+	w.word("    timeout server ").time(b.Idle).line("")
+	w.word("    timeout tunnel ").time(b.Idle).line("")
+	w.word("    timeout check ").time(b.Check.Timeout).line("")
+	if b.Check.Protocol == weir.HTTP {
+		w.line("    option httpchk")
+		// Frameworks that refuse unknown hosts let this one in.
+		w.word("    http-check send meth GET uri ").quote(b.Check.Path).line(" ver HTTP/1.1 hdr Host localhost hdr User-Agent Weir")
+	}
+}
+
+func (w *writer) mode(m weir.Protocol) {
+	if m == weir.HTTP {
+		w.line("    mode http")
+	} else {
+		w.line("    mode tcp")
+	}
+}
+
+// server writes a server as both the file and the runtime command "add server" take it,
+// which inherits nothing from the backend.
+func (w *writer) server(b *weir.Backend, s *weir.Server, id int) *writer {
+	c := &b.Check
+	w.name(serverName(s.ID)).word(" ").addr(s.Addr)
+	w.word(" id ").int(int64(id))
+	w.word(" weight ").int(int64(weightOf(s)))
+	w.word(" check port ").int(int64(c.Port))
+	w.word(" inter ").time(c.Interval)
+	// One that is down is asked more often, so that it is back, or joins, soon.
+	w.word(" downinter ").time(min(c.Interval, time.Second))
+	w.word(" fall ").int(int64(max(c.Unhealthy, 1)))
+	w.word(" rise ").int(int64(max(c.Healthy, 1)))
+	return w
+}
+
+func weightOf(s *weir.Server) int { return min(max(s.Weight, 0), 256) }
+
+// serverName is HAProxy's name of a machine.
+func serverName(id weir.ID) string { return sanitize(string(id)) }
+
+// serverID returns HAProxy's number for a machine: its ID, where that is a number that
+// HAProxy can have (31 bits), and a hash of it otherwise.
+func serverID(id weir.ID) int {
+	if n, err := strconv.ParseInt(string(id), 10, 32); err == nil && n > 0 {
+		return int(n)
+	}
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	return max(int(h.Sum32()&0x7fffffff), 1)
+}
+
+// serverIDs returns the number of each server; two that hash alike get different ones.
+func serverIDs(servers []weir.Server) []int {
+	ids := make([]int, len(servers))
+	hashed := false
+	for i := range servers {
+		ids[i] = serverID(servers[i].ID)
+		hashed = hashed || strconv.Itoa(ids[i]) != string(servers[i].ID)
+	}
+	if !hashed {
+		return ids
+	}
+	taken := make(map[int]bool, len(servers))
+	for i := range servers {
+		id := ids[i]
+		for taken[id] {
+			id = id%0x7fffffff + 1
+		}
+		taken[id] = true
+		ids[i] = id
+	}
+	return ids
+}
+
+// writer appends to a configuration. Only name, addr, time, int, quote and comment take
+// what a document says; word and line take constants.
+type writer struct{ buf []byte }
+
+func (w *writer) word(s string) *writer {
+	w.buf = append(w.buf, s...)
+	return w
+}
+
+func (w *writer) line(s string) {
+	w.buf = append(append(w.buf, s...), '\n')
+}
+
+func (w *writer) int(n int64) *writer {
+	w.buf = strconv.AppendInt(w.buf, n, 10)
+	return w
+}
+
+// time writes d in the range that HAProxy has, 1 ms to 24 days.
+func (w *writer) time(d time.Duration) *writer {
+	ms := min(max(d.Milliseconds(), 1), (24 * 24 * time.Hour).Milliseconds())
+	if ms%1000 == 0 {
+		return w.int(ms / 1000).word("s")
+	}
+	return w.int(ms).word("ms")
+}
+
+// addr writes an address without its zone, which is free text.
+func (w *writer) addr(a netip.AddrPort) *writer {
+	if !a.IsValid() {
+		return w.word("0.0.0.0:0")
+	}
+	w.buf = netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port()).AppendTo(w.buf)
+	return w
+}
+
+func (w *writer) name(s string) *writer { return w.word(sanitize(s)) }
+
+// sanitize returns s with only the characters that HAProxy's names may have.
+func sanitize(s string) string {
+	ok := s != ""
+	for i := 0; ok && i < len(s); i++ {
+		ok = nameChar(s[i])
+	}
+	if ok && len(s) <= 255 {
+		return s
+	}
+	if s == "" {
+		return "_"
+	}
+	b := []byte(s[:min(len(s), 255)])
+	for i := range b {
+		if !nameChar(b[i]) {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
+
+func nameChar(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		c == '-' || c == '_' || c == '.' || c == ':'
+}
+
+// comment writes texts of which none can end the line; HAProxy reads at most 2,048 bytes
+// of one.
+func (w *writer) comment(texts ...string) {
+	for _, s := range texts {
+		for i := range min(len(s), 255) {
+			c := s[i]
+			if c < ' ' || c == 0x7f {
+				c = '_'
+			}
+			w.buf = append(w.buf, c)
+		}
+	}
+}
+
+// quote writes s as one word, whatever is in it. Control characters, which no path on the
+// wire has, become underscores: HAProxy has no way to write a line feed within a line.
+func (w *writer) quote(s string) *writer {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '_'
+		}
+		return r
+	}, s)
+	// Either kind of quotes will do; the shorter keeps within HAProxy's longest line.
+	single := "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	double := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(s) + `"`
+	if len(single) <= len(double) {
+		return w.word(single)
+	}
+	return w.word(double)
+}

@@ -1,0 +1,73 @@
+package haproxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"weir/weir"
+)
+
+// Status returns what HAProxy and its servers do at this moment; servers that leave are among
+// them until they are gone. If no HAProxy runs, its PID is 0 and there are no servers.
+func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerStatus, error) {
+	if err := p.acquire(ctx); err != nil {
+		return weir.HAProxyStatus{}, nil, fmt.Errorf("status of haproxy: %w", err)
+	}
+	defer p.release()
+	status := weir.HAProxyStatus{Version: p.version.Full, Reloads: p.reloads}
+	if p.proc == nil || !p.proc.alive() {
+		return status, nil, nil
+	}
+	s := socket{path: p.path(workerSocket)}
+	err := s.get(ctx, "show info", func(info []byte) error {
+		for l := range bytes.Lines(info) {
+			key, value, _ := bytes.Cut(bytes.TrimSpace(l), []byte(": "))
+			switch string(key) {
+			case "Pid":
+				status.PID = atoi(string(value))
+			case "Version":
+				status.Version = string(value)
+			case "Start_time_sec":
+				status.Started = time.Unix(int64(atoi(string(value))), 0)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return status, nil, fmt.Errorf("status of haproxy: %w", err)
+	}
+	stats, err := s.stats(ctx, nil)
+	if err != nil {
+		return status, nil, fmt.Errorf("status of haproxy: %w", err)
+	}
+	wait := make(map[target]bool, len(p.wait)) // whether it leaves
+	for _, w := range p.wait {
+		wait[w.key()] = w.leaving
+	}
+	servers := make([]weir.ServerStatus, 0, len(stats))
+	for i := range stats {
+		s := &stats[i]
+		is := weir.ServerStatus{
+			Backend:  s.backend,
+			ID:       weir.ID(s.name),
+			State:    s.state(),
+			Sessions: s.sessions,
+			Requests: s.requests,
+		}
+		if leaves, waits := wait[target{backend: s.backend, name: s.name}]; leaves {
+			is.State = weir.ServerDraining
+		} else if waits {
+			is.State = weir.ServerChecking
+		}
+		if !s.passed() && s.check != "INI" {
+			is.Why = s.check
+			if s.why != "" {
+				is.Why += ": " + s.why
+			}
+		}
+		servers = append(servers, is)
+	}
+	return status, servers, nil
+}
