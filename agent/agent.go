@@ -20,22 +20,24 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
+	"weir/haproxy"
 	"weir/nodeapi"
 	"weir/pki"
 	"weir/weir"
 )
 
-// Config says whose node this is. All of it is needed.
+// Config says whose node this is. All of it is needed but HAProxy.
 type Config struct {
 	URL       string // of the control plane: https://HOST:PORT
 	TokenFile string // has the token that the node enrols with
 	CAFile    string // has the certificate, PEM, of the control plane's authority
 	Dir       string // where the node keeps its key, its NodeConfig and HAProxy's files
-	HAProxy   string // the program
+	HAProxy   string // the program; "haproxy", from PATH, if empty
 	Log       *slog.Logger
 
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil outside tests
@@ -73,6 +75,14 @@ type agent struct {
 	mu   sync.Mutex
 	live int64 // revision that HAProxy has; 0 for none
 	err  error // why a newer one is not live
+}
+
+// Run is the agent of the node whose state is in c.Dir, until ctx ends; HAProxy goes on
+// then. It returns an error if c is unusable, if HAProxy can never run here, or if the
+// control plane refuses a node that has nothing to serve yet.
+func Run(ctx context.Context, c Config) error {
+	return run(ctx, c, haproxy.New(haproxy.Options{
+		Dir: filepath.Join(c.Dir, "haproxy"), Binary: c.HAProxy, Keep: true, Log: c.Log}))
 }
 
 // run is Run with a Proxy of the caller's.

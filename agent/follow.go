@@ -19,6 +19,9 @@ func (a *agent) follow(ctx context.Context, stored []weir.NodeConfig) {
 		if err := a.try(ctx, candidates); err != nil && !errors.Is(err, weir.Invalid) {
 			retry = time.After(again.NextBackOff())
 		}
+		if a.live != 0 {
+			candidates = candidates[:1] // with one live, its fallbacks have served their purpose
+		}
 		select {
 		case <-ctx.Done():
 			return
