@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/digitalocean/godo"
+	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
+
+	"weir/api"
+	"weir/weir"
+)
+
+// user says which API a user's verb speaks to, and as whom.
+type user struct {
+	api       string
+	tokenFile string
+}
+
+func (u *user) flags(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.StringVar(&u.api, "api", "", "`URL` of the API, otherwise WEIR_API, otherwise the weir dev of this machine")
+	f.StringVar(&u.tokenFile, "token-file", "", "`file` with a token for it, otherwise the token is WEIR_TOKEN")
+}
+
+// client speaks to one API. Its errors are sentences for the user.
+type client struct {
+	godo *godo.Client
+	api  string // its URL
+}
+
+// connect returns a client for the API that the flags, the environment or a weir dev of
+// this machine name. It sends nothing.
+func (u *user) connect() (*client, error) {
+	said, by := u.api, "--api"
+	if said == "" {
+		said, by = os.Getenv("WEIR_API"), "WEIR_API"
+	}
+	tokenFile := u.tokenFile
+	if said == "" {
+		dev, err := find()
+		if err != nil {
+			return nil, err
+		}
+		said, by = dev.API, "weir dev"
+		if os.Getenv("WEIR_TOKEN") == "" {
+			tokenFile = cmp.Or(tokenFile, dev.TokenFile)
+		}
+	}
+	base, err := checkURL(by, said)
+	if err != nil {
+		return nil, err
+	}
+	token, err := readToken(tokenFile, base)
+	if err != nil {
+		return nil, err
+	}
+	c := oauth2.NewClient(context.Background(), oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token}))
+	// The token would go wherever a redirection leads, and the API has none.
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	g, err := godo.New(c, godo.SetBaseURL(base), godo.SetUserAgent("weir/"+weir.Version))
+	if err != nil {
+		return nil, err
+	}
+	return &client{g, base}, nil
+}
+
+// checkURL returns the URL of an API without its trailing slash. by is who said it.
+func checkURL(by, said string) (string, error) {
+	u, err := url.Parse(said)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "", usageErrorf("%s is %q, want a URL such as http://127.0.0.1:7070", by, said)
+	}
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return "", usageErrorf("%s is %q, want a URL of nothing but a host and a port: all paths begin with /v2", by, said)
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return "", usageErrorf("%s is %q: the token would travel in the clear, want https", by, said)
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
+// readToken returns the token in a file, or WEIR_TOKEN if no file is named, or that of
+// the weir dev which has the API at base.
+func readToken(file, base string) (string, error) {
+	if file == "" {
+		if token := strings.TrimSpace(os.Getenv("WEIR_TOKEN")); token != "" {
+			return token, nil
+		}
+		running, err := published()
+		if err != nil {
+			return "", err
+		}
+		for _, r := range running {
+			if r.API == base {
+				file = r.TokenFile
+			}
+		}
+	}
+	if file == "" {
+		return "", fmt.Errorf("no token for %s: set WEIR_TOKEN, or name a file with --token-file", base)
+	}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrPermission) {
+		return "", fmt.Errorf("the token in %s is for its owner alone: run this with sudo, or as its owner", file)
+	}
+	if err != nil {
+		return "", fmt.Errorf("token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" || strings.ContainsAny(token, "\r\n") {
+		return "", fmt.Errorf("token: %s has no token, want one line", file)
+	}
+	return token, nil
+}
+
+// do sends a request, with body as JSON unless it is nil, and reads the answer into
+// into: as it is if that is an io.Writer, as JSON otherwise, not at all if it is nil.
+func (c *client) do(ctx context.Context, method, path string, body, into any) (http.Header, error) {
+	req, err := c.godo.NewRequest(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.godo.Do(ctx, req, into)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return res.Header, nil
+}
+
+// errAway is the kind of error after which asking again may help: nobody has answered.
+var errAway = weir.Unavailable
+
+// explain puts what godo says in words for a user, without URLs and requests.
+func (c *client) explain(err error) error {
+	var refused *godo.ErrorResponse
+	var lost *url.Error
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.As(err, &refused):
+		return c.refusal(refused)
+	case errors.As(err, &lost):
+		return weir.Errorf(errAway, "the API at %s does not answer: %w", c.api, root(lost.Err))
+	case errors.As(err, &syntax), errors.As(err, &kind), errors.Is(err, io.EOF):
+		return fmt.Errorf("what answers at %s is not Weir's API", c.api)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return weir.Errorf(errAway, "the API at %s broke off its answer", c.api)
+	}
+	return err
+}
+
+func (c *client) refusal(e *godo.ErrorResponse) error {
+	status := e.Response.StatusCode
+	ours := strings.HasPrefix(e.Response.Header.Get("Content-Type"), "application/json") && e.Message != ""
+	switch {
+	case !ours && status != http.StatusUnauthorized:
+		return fmt.Errorf("what answers at %s is not Weir's API: it says %s", c.api, e.Response.Status)
+	case status == http.StatusUnauthorized:
+		return weir.Errorf(weir.Denied, "the API at %s does not know this token", c.api)
+	case status == http.StatusNotFound:
+		return weir.Errorf(weir.NotFound, "%s", e.Message)
+	case status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
+		return weir.Errorf(weir.Unavailable, "%s", e.Message)
+	case status >= 500:
+		return fmt.Errorf("%s (request_id %s)", e.Message, e.RequestID)
+	}
+	return errors.New(e.Message)
+}
+
+// root returns what is at the bottom of a network error: "connection refused".
+func root(err error) error {
+	var number syscall.Errno
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &number):
+		return number
+	case errors.As(err, &dns):
+		return errors.New(dns.Err)
+	case errors.Is(err, io.EOF):
+		return errors.New("it closed the connection")
+	}
+	return err
+}
+
+// status returns the region at a glance.
+func (c *client) status(ctx context.Context) (s weir.RegionStatus, err error) {
+	_, err = c.do(ctx, http.MethodGet, "/v2/weir/status", nil, &s)
+	return s, err
+}
+
+// config returns the HAProxy configuration of a load balancer, and whether it is live.
+func (c *client) config(ctx context.Context, lb weir.ID) (text []byte, live bool, err error) {
+	var b bytes.Buffer
+	header, err := c.do(ctx, http.MethodGet, "/v2/weir/load_balancers/"+string(lb)+"/config", nil, &b)
+	if err != nil {
+		return nil, false, err
+	}
+	return b.Bytes(), header.Get(api.LiveHeader) == "true", nil
+}

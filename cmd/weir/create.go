@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/digitalocean/godo"
+	"github.com/spf13/cobra"
+
+	"weir/api"
+	"weir/weir"
+)
+
+type create struct {
+	user     *user
+	format   format
+	patience patience
+	count    int
+	pool     string
+}
+
+func createCommand(u *user) *cobra.Command {
+	c := create{user: u}
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make new machines",
+		Long: `Make new machines, in parallel, from the template of their pool, and wait until each
+is in the load balancer. The pool grows by as many.
+
+A machine whose user-data fails never gets a request: its log is named, and the
+exit status is 1.`,
+		Example: `  weir create
+  weir create -n 3 --pool web
+  weir create -n 10 --no-wait`,
+		Args: arguments(0, 0, "no arguments (how many is -n)"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().IntVarP(&c.count, "number", "n", 1, "how many")
+	cmd.Flags().StringVar(&c.pool, "pool", "", "`name` of the pool; not needed if there is only one")
+	c.patience.flags(cmd)
+	c.format.flags(cmd)
+	return cmd
+}
+
+func (c *create) run(ctx context.Context, stdout, stderr io.Writer) error {
+	if c.count < 1 || c.count > weir.MaxPool {
+		return usageErrorf("-n is %d, want 1 to %d", c.count, weir.MaxPool)
+	}
+	client, err := c.user.connect()
+	if err != nil {
+		return err
+	}
+	s, err := client.status(ctx)
+	if err != nil {
+		return err
+	}
+	pool, err := choosePool(&s, c.pool)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Droplets []godo.Droplet `json:"droplets"`
+	}
+	_, err = client.do(ctx, http.MethodPost, "/v2/weir/pools/"+url.PathEscape(pool)+"/machines", api.Growth{Count: c.count}, &answer)
+	if ctx.Err() != nil {
+		return interruptedf("the machines may have been asked for; weir print shows them")
+	}
+	if err != nil {
+		return err
+	}
+	b := newBoard(stderr)
+	for _, d := range answer.Droplets {
+		b.set(idOf(d), d.Name, "created")
+	}
+	b.paint()
+	if c.patience.not {
+		return c.show(stdout, nil, answer.Droplets)
+	}
+	started := time.Now()
+	failed, last, err := c.wait(ctx, client, b, answer.Droplets)
+	if err != nil {
+		return err
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %s failed: %s", len(failed), count(len(answer.Droplets), "machine"), strings.Join(failed, ", "))
+	}
+	b.say(fmt.Sprintf("%s up after %.1fs", count(len(answer.Droplets), "machine"), time.Since(started).Seconds()))
+	return c.show(stdout, &last, answer.Droplets)
+}
+
+// wait waits until each of the machines is up or has failed, and returns the names of
+// those that have, and the status in which it was so.
+func (c *create) wait(ctx context.Context, client *client, b *board, made []godo.Droplet) (failed []string, last weir.RegionStatus, err error) {
+	goesOn := fmt.Sprintf("%s on being made; weir print shows how far", goOrGoes(len(made), "machine"))
+	told := map[string]bool{}
+	err = c.patience.wait(ctx, client, b, goesOn, func(s weir.RegionStatus) (bool, error) {
+		last = s
+		waits := false
+		for _, d := range made {
+			id := idOf(d)
+			far := howFar(&s, weir.ID(id), d.Tags)
+			b.set(id, d.Name, far.said)
+			if far.failed && !told[id] {
+				told[id] = true
+				failed = append(failed, d.Name)
+				if log := endOfLog(&s, weir.ID(id)); log != "" {
+					b.say(log)
+				}
+			}
+			waits = waits || !far.done && !told[id]
+		}
+		return !waits, nil
+	})
+	return failed, last, err
+}
+
+// show prints the machines that were made, for programs.
+func (c *create) show(stdout io.Writer, last *weir.RegionStatus, made []godo.Droplet) error {
+	if !c.format.json {
+		return nil
+	}
+	all := []weir.MachineOverview{}
+	for _, d := range made {
+		m := weir.MachineOverview{ID: weir.ID(idOf(d)), Name: d.Name, Size: d.SizeSlug, Phase: weir.MachineNew}
+		if last != nil {
+			if i := slices.IndexFunc(last.Machines, func(o weir.MachineOverview) bool { return o.ID == m.ID }); i >= 0 {
+				m = last.Machines[i]
+			}
+		}
+		all = append(all, m)
+	}
+	return writeJSON(stdout, all)
+}
+
+// choosePool returns the pool that is meant by name, or the only one.
+func choosePool(s *weir.RegionStatus, name string) (string, error) {
+	var names []string
+	for _, p := range s.Pools {
+		names = append(names, p.Name)
+	}
+	switch {
+	case slices.Contains(names, name):
+		return name, nil
+	case len(names) == 0:
+		return "", fmt.Errorf("there is no pool: weir apply -f weir.yaml makes one")
+	case name != "":
+		return "", fmt.Errorf("there is no pool %q: there %s", name, listed(names))
+	case len(names) > 1:
+		return "", usageErrorf("there %s: say which pool with --pool", listed(names))
+	}
+	return names[0], nil
+}
+
+// listed returns "is web" or "are blue and web".
+func listed(names []string) string {
+	if len(names) == 1 {
+		return "is " + names[0]
+	}
+	last := len(names) - 1
+	return "are " + strings.Join(names[:last], ", ") + " and " + names[last]
+}
+
+// endOfLog names the log of a machine whose first boot failed, and shows its end.
+func endOfLog(s *weir.RegionStatus, id weir.ID) string {
+	for _, m := range s.Machines {
+		if m.ID == id && m.Boot.State == weir.BootFailed {
+			var b strings.Builder
+			fmt.Fprintf(&b, "%s: %s; the end of its log %s:\n", m.Name, m.Boot.Why, m.Boot.Log)
+			for line := range strings.Lines(strings.TrimRight(m.Boot.End, "\n")) {
+				fmt.Fprintf(&b, "  | %s\n", strings.TrimRight(line, "\n"))
+			}
+			return b.String()
+		}
+	}
+	return ""
+}
+
+// goOrGoes returns "the machine goes" or "the 3 machines go".
+func goOrGoes(n int, of string) string {
+	if n == 1 {
+		return "the " + of + " goes"
+	}
+	return fmt.Sprintf("the %d %ss go", n, of)
+}
+
+func idOf(d godo.Droplet) string { return strconv.Itoa(d.ID) }

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weir/weir"
+)
+
+type remove struct {
+	user     *user
+	patience patience
+}
+
+func deleteCommand(u *user) *cobra.Command {
+	r := remove{user: u}
+	cmd := &cobra.Command{
+		Use:     "delete LINE|NAME|ID...",
+		Aliases: []string{"rm"},
+		Short:   "Drain and destroy machines",
+		Long: `Drain machines, take them out of the load balancer and destroy them. Their pool
+shrinks by as many.
+
+Lines are those that weir print shows as the command begins: delete 1 2 deletes the
+first two. A number that is no line is an ID. If anything is not right about one of
+the arguments, nothing is deleted.`,
+		Example: `  weir delete 3
+  weir delete web-1 web-2
+  weir delete 1 2 --no-wait`,
+		Args: arguments(1, -1, "the machines to delete: lines, names or IDs"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.run(cmd.Context(), args, cmd.ErrOrStderr())
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return r.complete(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	r.patience.flags(cmd)
+	return cmd
+}
+
+func (r *remove) run(ctx context.Context, args []string, stderr io.Writer) error {
+	client, err := r.user.connect()
+	if err != nil {
+		return err
+	}
+	s, err := client.status(ctx)
+	if err != nil {
+		return err
+	}
+	chosen, err := inventoryOf(&s).choose(args)
+	if err != nil {
+		return err
+	}
+	b := newBoard(stderr)
+	for i, m := range chosen {
+		_, err := client.do(ctx, http.MethodDelete, "/v2/droplets/"+string(m.ID), nil, nil)
+		switch {
+		case ctx.Err() != nil:
+			return interruptedf("%d of %s may be going; weir print shows what is there", i+1, count(len(chosen), "machine"))
+		case errors.Is(err, weir.NotFound): // somebody was faster
+		case err != nil && i > 0:
+			return fmt.Errorf("%s: %w; those before it in the arguments are being deleted", m.Name, err)
+		case err != nil:
+			return fmt.Errorf("%s: %w", m.Name, err)
+		}
+		b.set(string(m.ID), m.Name, "deleting")
+	}
+	b.paint()
+	if r.patience.not {
+		return nil
+	}
+	goesOn := fmt.Sprintf("%s on being deleted; weir print shows what is left", goOrGoes(len(chosen), "machine"))
+	return r.patience.wait(ctx, client, b, goesOn, func(s weir.RegionStatus) (bool, error) {
+		left := 0
+		for _, m := range chosen {
+			said, gone := howGone(&s, m.ID)
+			b.set(string(m.ID), m.Name, said)
+			if !gone {
+				left++
+			}
+		}
+		return left == 0, nil
+	})
+}
+
+// howGone says how far a machine is on its way out.
+func howGone(s *weir.RegionStatus, id weir.ID) (said string, gone bool) {
+	i := slices.IndexFunc(s.Machines, func(m weir.MachineOverview) bool { return m.ID == id })
+	if i < 0 {
+		return "destroyed", true
+	}
+	if why := s.Machines[i].Err; why != "" {
+		return "deleting, but it cannot be yet: " + why, false
+	}
+	sessions, listed := 0, false
+	for _, lb := range s.LoadBalancers {
+		for _, in := range lb.Instances {
+			for _, server := range in.Node.Servers {
+				if server.ID == id {
+					listed = true
+					sessions += server.Sessions
+				}
+			}
+		}
+	}
+	switch {
+	case sessions > 0:
+		return "draining, " + count(sessions, "session") + " left", false
+	case listed:
+		return "leaving the load balancer", false
+	}
+	return "out of the load balancer, being destroyed", false
+}
+
+// choose returns the machines that args mean, each once.
+func (inv inventory) choose(args []string) (chosen []weir.MachineOverview, err error) {
+	for _, arg := range args {
+		m, err := inv.find(arg)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(chosen, func(c weir.MachineOverview) bool { return c.ID == m.ID }) {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen, nil
+}
+
+// find returns the machine of a line, an ID or a name, in this order: a number may be
+// any of them, and lines are what people see.
+func (inv inventory) find(arg string) (m weir.MachineOverview, err error) {
+	n, err := strconv.ParseUint(arg, 10, 63)
+	number := err == nil
+	if number && n >= 1 && n <= uint64(len(inv.lines)) {
+		return inv.lines[n-1], nil
+	}
+	var found []weir.MachineOverview
+	for _, m := range inv.lines {
+		if string(m.ID) == arg {
+			return m, nil
+		}
+		if m.Name == arg {
+			found = append(found, m)
+		}
+	}
+	for _, m := range inv.instances {
+		if string(m.ID) == arg || m.Name == arg && len(found) == 0 {
+			return m, fmt.Errorf("%s is an instance of load balancer %s, which makes and deletes its own", m.Name, inv.balancers[m.LoadBalancer])
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		var ids []string
+		for _, m := range found {
+			ids = append(ids, string(m.ID))
+		}
+		return m, fmt.Errorf("%d machines are named %s: say which by its ID, %s", len(found), arg, strings.Join(ids, " or "))
+	case len(inv.lines) == 0:
+		return m, fmt.Errorf("no machine %s: there are none", arg)
+	case number && len(inv.lines) == 1:
+		return m, fmt.Errorf("no machine %s: there is 1 machine, in line 1", arg)
+	case number:
+		return m, fmt.Errorf("no machine %s: there are %d machines, in lines 1 to %d", arg, len(inv.lines), len(inv.lines))
+	}
+	return m, fmt.Errorf("no machine is named %s; weir print shows those that are there", arg)
+}
+
+// complete returns the names that may come next, and the IDs where names are not enough.
+func (r *remove) complete(ctx context.Context, args []string) (words []string) {
+	client, err := r.user.connect()
+	if err != nil {
+		return nil
+	}
+	s, err := client.status(ctx)
+	if err != nil {
+		return nil
+	}
+	inv := inventoryOf(&s)
+	for _, m := range inv.lines {
+		word := m.Name
+		if _, err := inv.find(word); err != nil {
+			word = string(m.ID)
+		}
+		if !m.Deleting && !slices.Contains(args, word) {
+			words = append(words, word)
+		}
+	}
+	return words
+}
