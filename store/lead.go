@@ -67,9 +67,10 @@ func (s seat) deposed() error {
 	return weir.Errorf(weir.Denied, "leadership of %s was lost", s.name)
 }
 
-// check returns an error if the seat is not held, or cannot be known to be.
-func (s seat) check(ctx context.Context, b Backend) error {
-	entries, _, err := b.Read(ctx, s.span(), 0)
+// check returns an error if the seat was not held at a revision (0: now), or cannot be
+// known to have been.
+func (s seat) check(ctx context.Context, b Backend, revision int64) error {
+	entries, _, err := b.Read(ctx, s.span(), revision)
 	if err != nil {
 		return fmt.Errorf("lead %s: %w", s.name, err)
 	}
@@ -105,7 +106,7 @@ func (s seat) lost(ctx context.Context, b Backend, lease Lease) error {
 		default:
 		}
 		// The watch broke, which says nothing about the seat.
-		if err := s.check(watching, b); errors.Is(err, weir.Denied) {
+		if err := s.check(watching, b, 0); errors.Is(err, weir.Denied) {
 			return err
 		}
 		if err := wait.next(watching, b); err != nil && b.Err() != nil {

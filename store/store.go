@@ -33,6 +33,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -131,7 +132,12 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (done bool, err error) {
 		return false, err
 	}
 	if len(txn.Puts)+len(txn.Deletes) == 0 {
-		return true, nil
+		// A leader may take comfort in what is there only if it led when it looked.
+		err := s.leads(ctx, tx.revision)
+		if errors.Is(err, ErrCompacted) {
+			return false, nil
+		}
+		return err == nil, err
 	}
 	for _, seat := range s.seats {
 		txn.If = append(txn.If, seat.held())
@@ -146,12 +152,17 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (done bool, err error) {
 	if done || err != nil {
 		return done, err
 	}
+	return false, s.leads(ctx, 0)
+}
+
+// leads returns an error unless s had all its seats at a revision (0: now).
+func (s *Store) leads(ctx context.Context, revision int64) error {
 	for _, seat := range s.seats {
-		if err := seat.check(ctx, s.backend); err != nil {
-			return false, err
+		if err := seat.check(ctx, s.backend, revision); err != nil {
+			return err
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // wait spaces out what is tried again, from a millisecond to a quarter of a second,

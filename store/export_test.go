@@ -1,0 +1,4 @@
+package store
+
+// BackendOf lets a test stand between a store and its backend.
+func BackendOf(s *Store) Backend { return s.backend }
