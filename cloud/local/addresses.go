@@ -1,0 +1,218 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"weir/cloud"
+	"weir/weir"
+)
+
+// addresses fills in which ranges a Config leaves open, and checks them.
+func (c *Config) addresses() (networks, error) {
+	n := networks{Public: c.Public, Reserved: c.Reserved, Private: c.Private, Anchor: c.Anchor}
+	ranges := []struct {
+		name string
+		p    *netip.Prefix
+		or   netip.Prefix
+	}{
+		{"public", &n.Public, netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, 0}), 24)},
+		{"reserved", &n.Reserved, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, 0}), 24)},
+		{"private", &n.Private, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 110, 0, 0}), 20)},
+		{"anchor", &n.Anchor, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 17, 0, 0}), 20)},
+	}
+	for i, r := range ranges {
+		if !r.p.IsValid() {
+			*r.p = r.or
+		}
+		*r.p = r.p.Masked()
+		if !r.p.Addr().Is4() || r.p.Bits() > 30 || r.p.Bits() < 8 {
+			return networks{}, weir.Errorf(weir.Invalid, "range of %s addresses %s: want IPv4 with 8 to 30 bits", r.name, r.p)
+		}
+		if a := r.p.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+			return networks{}, weir.Errorf(weir.Invalid, "range of %s addresses %s: machines cannot have such addresses", r.name, r.p)
+		}
+		for _, other := range ranges[:i] {
+			if r.p.Overlaps(*other.p) {
+				return networks{}, weir.Errorf(weir.Invalid, "range of %s addresses %s overlaps the %s ones, %s", r.name, r.p, other.name, other.p)
+			}
+		}
+	}
+	return n, nil
+}
+
+// vacant returns the lowest address of p, from its first after skipped ones on, that is
+// not taken. The last of the range is its broadcast address.
+func vacant(p netip.Prefix, skipped int, taken func(netip.Addr) bool) (netip.Addr, error) {
+	addr := p.Addr()
+	for range skipped {
+		addr = addr.Next()
+	}
+	count := 0
+	for addr = addr.Next(); p.Contains(addr.Next()); addr = addr.Next() {
+		if !taken(addr) {
+			return addr, nil
+		}
+		count++
+	}
+	return netip.Addr{}, weir.Errorf(weir.Exhausted, "the region has %d addresses in %s, and all are taken", count, p)
+}
+
+// Addresses keeps the promise of [cloud.Addresses].
+func (c *Cloud) Addresses(ctx context.Context) ([]cloud.Address, error) {
+	_, done, err := c.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := slices.Clone(c.reserved)
+	slices.SortFunc(all, func(a, b cloud.Address) int { return a.Addr.Compare(b.Addr) })
+	return all, nil
+}
+
+// Reserve keeps the promise of [cloud.Addresses].
+func (c *Cloud) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+	var got netip.Addr
+	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
+		if i := slices.IndexFunc(all, func(a cloud.Address) bool { return a.Owner == owner }); i >= 0 {
+			got = all[i].Addr
+			return all, nil
+		}
+		var err error
+		got, err = vacant(c.networks.Reserved, 0, func(addr netip.Addr) bool { return indexOf(all, addr) >= 0 })
+		if err != nil {
+			return nil, err
+		}
+		return append(all, cloud.Address{Addr: got, Owner: owner}), nil
+	})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("reserve an address for %s: %w", owner, err)
+	}
+	return got, nil
+}
+
+// Assign keeps the promise of [cloud.Addresses].
+func (c *Cloud) Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error {
+	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
+		i := indexOf(all, addr)
+		if i < 0 {
+			return nil, weir.Errorf(weir.NotFound, "there is no such address")
+		}
+		if machine != "" && c.machine(machine) == nil {
+			return nil, weir.Errorf(weir.NotFound, "there is no machine %s", machine)
+		}
+		a := all[i]
+		if a.Machine == machine {
+			return all, nil
+		}
+		a.Machine = machine
+		return slices.Insert(slices.Delete(all, i, i+1), 0, a), nil // the newest comes first
+	})
+	if err != nil {
+		return fmt.Errorf("assign %s to machine %q: %w", addr, machine, err)
+	}
+	return nil
+}
+
+// Release keeps the promise of [cloud.Addresses].
+func (c *Cloud) Release(ctx context.Context, addr netip.Addr) error {
+	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
+		return slices.DeleteFunc(all, func(a cloud.Address) bool { return a.Addr == addr }), nil
+	})
+	if err != nil {
+		return fmt.Errorf("release %s: %w", addr, err)
+	}
+	return nil
+}
+
+// changeReserved replaces the reserved IPs by what change makes of them, on disk first,
+// then in the gateway. Repeated after an error, it brings the gateway to what is on disk.
+func (c *Cloud) changeReserved(ctx context.Context, change func([]cloud.Address) ([]cloud.Address, error)) error {
+	_, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	c.reserving.Lock()
+	defer c.reserving.Unlock()
+	c.mu.Lock()
+	before := slices.Clone(c.reserved)
+	c.mu.Unlock()
+	after, err := change(slices.Clone(before))
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(before, after) {
+		if err := writeJSON(c.paths.reserved(), after); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.reserved = after
+		c.mu.Unlock()
+	}
+	return c.point()
+}
+
+// point has each reserved IP lead to its machine, if that is on.
+func (c *Cloud) point() error {
+	c.pointing.Lock() // so that what was looked at last is what is set last
+	defer c.pointing.Unlock()
+	points := map[netip.Addr]netip.Addr{}
+	var order []netip.Addr
+	c.mu.Lock()
+	for _, a := range c.reserved {
+		if m := c.machines[a.Machine]; m != nil && m.on() {
+			points[a.Addr] = m.record.Anchor
+			order = append(order, a.Addr)
+		}
+	}
+	c.mu.Unlock()
+	return c.gateway.pointReserved(points, order)
+}
+
+// SetFirewall keeps the promise of [cloud.Firewalls].
+func (c *Cloud) SetFirewall(ctx context.Context, id weir.ID, f *weir.Firewall) error {
+	if err := c.setFirewall(ctx, id, f); err != nil {
+		return fmt.Errorf("set the firewall of machine %s: %w", id, err)
+	}
+	return nil
+}
+
+func (c *Cloud) setFirewall(ctx context.Context, id weir.ID, f *weir.Firewall) error {
+	if f != nil {
+		for _, o := range f.Openings {
+			if o.Port < 1 || o.Port > 65535 {
+				return weir.Errorf(weir.Invalid, "port is %d, want 1 to 65535", o.Port)
+			}
+		}
+	}
+	_, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	m := c.machine(id)
+	if m == nil {
+		return weir.Errorf(weir.NotFound, "there is no machine %s", id)
+	}
+	return c.change(m, func(r *record) { r.Firewall = copyOf(f) }, func(r *record) error { return c.gateway.setFirewall(r, f) })
+}
+
+func copyOf(f *weir.Firewall) *weir.Firewall {
+	if f == nil {
+		return nil
+	}
+	copied := &weir.Firewall{Openings: slices.Clone(f.Openings)}
+	for i := range copied.Openings {
+		copied.Openings[i].From = slices.Clone(copied.Openings[i].From)
+	}
+	return copied
+}
+
+func indexOf(all []cloud.Address, addr netip.Addr) int {
+	return slices.IndexFunc(all, func(a cloud.Address) bool { return a.Addr == addr })
+}

@@ -1,0 +1,256 @@
+package local
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"weir/weir"
+)
+
+// The gateway's nftables, as `ip netns exec GATEWAY nft list ruleset` shows them:
+//
+//	map reserved   reserved IP : anchor address     prerouting and output: dnat
+//	map anchors    anchor address : reserved IP     postrouting: snat
+//	map firewalls  address : jump to its machine's chain
+//
+// The forward and output chains let pass what is established, look the destination up in
+// firewalls, and let pass what has none. A machine's chain accepts its openings
+// and goes to chain refused. Each change is one transaction, so no packet meets half of it.
+var (
+	table     = &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}
+	reserved  = nftables.Set{Table: table, ID: 1, Name: "reserved", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
+	anchors   = nftables.Set{Table: table, ID: 2, Name: "anchors", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
+	firewalls = nftables.Set{Table: table, ID: 3, Name: "firewalls", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
+)
+
+const refused = "refused"
+
+// transact applies what change asks for, all of it or nothing.
+func (g *gateway) transact(change func(*nftables.Conn) error) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(int(g.ns.Fd())), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return c.SetWriteBuffer(4 << 20) // a transaction is sent as one message
+	}))
+	if err != nil {
+		return err
+	}
+	if err := change(conn); err != nil {
+		return err
+	}
+	return conn.Flush()
+}
+
+// setTable makes the table, without a reserved IP and without a firewall.
+func (g *gateway) setTable() error {
+	return g.transact(func(c *nftables.Conn) error {
+		c.AddTable(table)
+		for _, s := range []nftables.Set{reserved, anchors, firewalls} {
+			if err := c.AddSet(&s, nil); err != nil {
+				return err
+			}
+		}
+		base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+			return c.AddChain(&nftables.Chain{Table: table, Name: name, Type: kind, Hooknum: hook, Priority: priority})
+		}
+		rule := func(chain *nftables.Chain, exprs ...[]expr.Any) {
+			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(exprs...)})
+		}
+		refuse := c.AddChain(&nftables.Chain{Table: table, Name: refused})
+		toAnchor := translate(expr.NATTypeDestNAT, destination, &reserved)
+		rule(base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), toAnchor)
+		rule(base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), toAnchor)
+		rule(base("leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
+			translate(expr.NATTypeSourceNAT, source, &anchors))
+		for _, chain := range []*nftables.Chain{
+			base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter),
+			base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter),
+		} {
+			rule(chain, established, []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
+			rule(chain, []expr.Any{destination, &expr.Lookup{SourceRegister: 1, SetName: firewalls.Name, SetID: firewalls.ID, IsDestRegSet: true}})
+		}
+		// A machine is told that it may not. The gateway's own sockets do not listen to
+		// that while they connect, but they know what a reset means.
+		prohibited := []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpProhibited}}
+		rule(refuse, forwarded, prohibited)
+		rule(refuse, protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+		rule(refuse, prohibited)
+		return nil
+	})
+}
+
+// pointReserved has the reserved IPs point to the anchor addresses in want, and to
+// nothing where they are not in it. Flows that are established stay where they are. The
+// machine of an anchor address that several point to is seen as the first of order.
+func (g *gateway) pointReserved(want map[netip.Addr]netip.Addr, order []netip.Addr) error {
+	g.filter.Lock()
+	defer g.filter.Unlock()
+	gone, come := diff(g.points, want)
+	seen := seenAs(want, order)
+	goneBack, comeBack := diff(g.seen, seen)
+	if len(gone)+len(come)+len(goneBack)+len(comeBack) == 0 {
+		return nil
+	}
+	err := g.transact(func(c *nftables.Conn) error {
+		for _, change := range []struct {
+			set        *nftables.Set
+			gone, come []nftables.SetElement
+		}{{&reserved, gone, come}, {&anchors, goneBack, comeBack}} {
+			for chunk := range slices.Chunk(change.gone, chunkSize) {
+				if err := c.SetDeleteElements(change.set, chunk); err != nil {
+					return err
+				}
+			}
+			for chunk := range slices.Chunk(change.come, chunkSize) {
+				if err := c.SetAddElements(change.set, chunk); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("point reserved IPs: %w", err)
+	}
+	g.points, g.seen = maps.Clone(want), seen
+	return nil
+}
+
+// chunkSize is how many elements of a map go into one message, which holds 64 KiB.
+const chunkSize = 500
+
+// diff finds what to take out of have and what to put in so that it is want.
+func diff(have, want map[netip.Addr]netip.Addr) (gone, come []nftables.SetElement) {
+	element := func(k, v netip.Addr) nftables.SetElement {
+		return nftables.SetElement{Key: k.AsSlice(), Val: v.AsSlice()}
+	}
+	for k, v := range have {
+		if want[k] != v {
+			gone = append(gone, element(k, v))
+		}
+	}
+	for k, v := range want {
+		if have[k] != v {
+			come = append(come, element(k, v))
+		}
+	}
+	return gone, come
+}
+
+// seenAs turns points around: for each anchor address the first of order that points to it.
+func seenAs(points map[netip.Addr]netip.Addr, order []netip.Addr) map[netip.Addr]netip.Addr {
+	seen := map[netip.Addr]netip.Addr{}
+	for _, r := range order {
+		anchor, ok := points[r]
+		if _, taken := seen[anchor]; ok && !taken {
+			seen[anchor] = r
+		}
+	}
+	return seen
+}
+
+// setFirewall gives a machine the firewall f in place of the one that it has, if any. Nil
+// is none.
+func (g *gateway) setFirewall(r *record, f *weir.Firewall) error {
+	g.filter.Lock()
+	defer g.filter.Unlock()
+	before := g.walled[r.ID]
+	if !before && f == nil {
+		return nil
+	}
+	chain := &nftables.Chain{Table: table, Name: "machine-" + string(r.ID)}
+	var jumps []nftables.SetElement
+	for _, a := range []netip.Addr{r.Public, r.Anchor, r.Private} {
+		jumps = append(jumps, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}})
+	}
+	err := g.transact(func(c *nftables.Conn) error {
+		if f == nil {
+			if err := c.SetDeleteElements(&firewalls, jumps); err != nil {
+				return err
+			}
+			c.FlushChain(chain)
+			c.DelChain(chain)
+			return nil
+		}
+		c.AddChain(chain)
+		c.FlushChain(chain)
+		for _, opening := range f.Openings {
+			for _, from := range opening.From {
+				if from.Addr().Is4() { // the region has no other
+					c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(
+						within(from), protocol(unix.IPPROTO_TCP), port(opening.Port), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})})
+				}
+			}
+		}
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refused}}})
+		if before {
+			return nil
+		}
+		return c.SetAddElements(&firewalls, jumps)
+	})
+	if err != nil {
+		return fmt.Errorf("firewall of machine %s: %w", r.ID, err)
+	}
+	g.walled[r.ID] = f != nil
+	return nil
+}
+
+// What rules are made of. Each piece leaves register 1 to the next.
+
+// icmpProhibited is "administratively prohibited", which ends a UDP socket's wait as
+// well: "unreachable" would not.
+const icmpProhibited = 13
+
+var (
+	source      = &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
+	destination = &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
+
+	// established matches the packets of flows that were let in before.
+	established = []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
+			Xor:  binaryutil.NativeEndian.PutUint32(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
+	}
+
+	// forwarded matches what came in by a cable, and not what the gateway itself sends.
+	forwarded = []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
+	}
+)
+
+// translate gives a packet the address that m has for its address which.
+func translate(kind expr.NATType, which *expr.Payload, m *nftables.Set) []expr.Any {
+	return []expr.Any{which,
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+		&expr.NAT{Type: kind, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}}
+}
+
+// within matches packets whose source is in p.
+func within(p netip.Prefix) []expr.Any {
+	n := ipNet(p)
+	return []expr.Any{source,
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: n.Mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP.To4()}}
+}
+
+func protocol(number byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
+}
+
+// port matches the destination port of TCP and UDP.
+func port(n int) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(uint16(n))}}
+}

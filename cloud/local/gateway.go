@@ -1,0 +1,301 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"weir/weir"
+)
+
+// namespaces is where the names of network namespaces are, as `ip netns` expects them.
+const namespaces = "/run/netns"
+
+// metadataAddr is where every machine asks for what it is.
+var metadataAddr = netip.AddrFrom4([4]byte{169, 254, 169, 254})
+
+// gatewayMAC is the hardware address of the gateway's end of every cable. The cables
+// have nothing in common, so one address does for all.
+var gatewayMAC = net.HardwareAddr{0x02, 0xff, 0, 0, 0, 1}
+
+// gateway is the network namespace that all traffic of the region crosses. Each machine
+// has two cables to it, named there by the address that they lead to; the gateway
+// routes between them, one route for each address, and has no way out. What is not
+// there is answered at once: "unreachable" for a machine's address, "refused" for a
+// reserved IP, all of which are the gateway's own unless they point to a machine.
+type gateway struct {
+	name     string // of the namespace
+	ns       *os.File
+	links    *netlink.Handle // in the namespace
+	networks networks
+
+	filter sync.Mutex                // one nftables transaction at a time
+	points map[netip.Addr]netip.Addr // anchor addresses by reserved IP, as set last
+	seen   map[netip.Addr]netip.Addr // reserved IPs by anchor address, likewise
+	walled map[weir.ID]bool          // the machines that have a firewall
+}
+
+// newGateway makes the gateway and gives its namespace a name.
+func newGateway(name string, n networks) (_ *gateway, err error) {
+	g := &gateway{name: name, networks: n, walled: map[weir.ID]bool{}}
+	g.ns, err = newNamespace(func() error {
+		if err := set(
+			setting{"ipv4/ip_forward", "1"},
+			// A machine that lies about its source is not heard: metadata trusts it.
+			setting{"ipv4/conf/all/rp_filter", "1"},
+			setting{"ipv4/conf/all/send_redirects", "0"},
+			setting{"ipv4/conf/default/send_redirects", "0"},
+			setting{"ipv4/icmp_ratemask", "0"}, // always say that something is unreachable
+			setting{"ipv4/ip_local_port_range", "1024 65535"},
+			setting{"ipv4/tcp_tw_reuse", "1"},
+			setting{"ipv6/conf/all/disable_ipv6", "1"},
+			setting{"ipv6/conf/default/disable_ipv6", "1"},
+			// The table of flows is the host's. Keep a closed one for as long as its last
+			// packets may be on their way, and not for the usual two minutes.
+			setting{"netfilter/nf_conntrack_tcp_timeout_time_wait", "10"},
+		); err != nil {
+			return fmt.Errorf("gateway: %w", err)
+		}
+		return nameNamespace(name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	if g.links, err = netlink.NewHandleAt(netns.NsHandle(g.ns.Fd()), unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if err := g.route(); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if err := g.setTable(); err != nil {
+		return nil, fmt.Errorf("gateway: set nftables: %w", err)
+	}
+	return g, nil
+}
+
+// close lets go of the gateway and takes its name away; it is gone when nothing runs in it.
+func (g *gateway) close() error {
+	if g.links != nil {
+		g.links.Close()
+	}
+	g.ns.Close()
+	return removeNamespace(g.name)
+}
+
+func (g *gateway) path() string { return filepath.Join(namespaces, g.name) }
+
+// route gives the gateway its addresses, and its ranges a meaning.
+func (g *gateway) route() error {
+	lo, err := g.links.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := g.links.LinkSetUp(lo); err != nil {
+		return err
+	}
+	n := g.networks
+	own := []netip.Addr{gatewayOf(n.Public), gatewayOf(n.Private), gatewayOf(n.Anchor), metadataAddr}
+	for _, addr := range own {
+		if err := g.links.AddrReplace(lo, &netlink.Addr{IPNet: host(addr)}); err != nil {
+			return fmt.Errorf("address %s: %w", addr, err)
+		}
+	}
+	for _, p := range []netip.Prefix{n.Public, n.Private, n.Anchor} {
+		if err := g.links.RouteReplace(&netlink.Route{Dst: ipNet(p), Type: unix.RTN_UNREACHABLE}); err != nil {
+			return fmt.Errorf("route %s: %w", p, err)
+		}
+	}
+	// The gateway can dial a reserved IP only if there is a route before it is translated.
+	err = g.links.RouteReplace(&netlink.Route{Dst: ipNet(n.Reserved), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+		Scope: netlink.SCOPE_HOST, LinkIndex: lo.Attrs().Index, Src: ip(gatewayOf(n.Public))})
+	if err != nil {
+		return fmt.Errorf("route %s: %w", n.Reserved, err)
+	}
+	return nil
+}
+
+// plug makes the network of a machine: a namespace with two cables to the gateway.
+// Whatever a former boot of the machine left in the gateway is replaced. The namespace
+// is gone, and the cables with it, when the last process in it ends.
+func (g *gateway) plug(r *record) (*os.File, error) {
+	g.unplug(r)
+	ns, err := newNamespace(func() error {
+		return set(
+			setting{"ipv6/conf/default/disable_ipv6", "1"}, // eth0, eth1; lo keeps ::1
+			setting{"ipv4/ping_group_range", "0 2147483647"},
+			setting{"core/somaxconn", "65535"},
+		)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := g.cable(r, ns); err != nil {
+		g.unplug(r)
+		ns.Close()
+		return nil, fmt.Errorf("network: %w", err)
+	}
+	return ns, nil
+}
+
+// address is one address of a machine's interface.
+type address struct {
+	addr    netip.Addr
+	network netip.Prefix
+}
+
+func (g *gateway) cable(r *record, ns *os.File) error {
+	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	lo, err := inside.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := inside.LinkSetUp(lo); err != nil {
+		return err
+	}
+	public, anchor, private := address{r.Public, g.networks.Public}, address{r.Anchor, g.networks.Anchor}, address{r.Private, g.networks.Private}
+	eth0, err := g.connect(inside, ns, "eth0", r.publicMAC(), public, anchor)
+	if err != nil {
+		return err
+	}
+	if _, err := g.connect(inside, ns, "eth1", r.privateMAC(), private); err != nil {
+		return err
+	}
+	err = inside.RouteReplace(&netlink.Route{LinkIndex: eth0, Gw: ip(gatewayOf(g.networks.Public)),
+		Flags: int(netlink.FLAG_ONLINK), Src: ip(r.Public)})
+	if err != nil {
+		return fmt.Errorf("default route: %w", err)
+	}
+	return nil
+}
+
+// connect lays a cable from the gateway to interface name of the namespace ns, where
+// inside works, and returns the interface's index. Both ends know each other's hardware address
+// for ever: the kernel's table of neighbours is one for all namespaces, and small.
+func (g *gateway) connect(inside *netlink.Handle, ns *os.File, name string, mac net.HardwareAddr, addrs ...address) (int, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = addrs[0].addr.String(), gatewayMAC
+	cable := netlink.NewVeth(attrs)
+	cable.PeerName, cable.PeerHardwareAddr, cable.PeerNamespace = name, mac, netlink.NsFd(ns.Fd())
+	if err := g.links.LinkAdd(cable); err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	here, err := g.links.LinkByName(attrs.Name)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	there, err := inside.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := g.links.LinkSetUp(here); err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := inside.LinkSetUp(there); err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	out, in := here.Attrs().Index, there.Attrs().Index
+	for _, a := range addrs {
+		gw := gatewayOf(a.network)
+		// The whole network is reached by way of the gateway, which knows what is there
+		// and what is not; no machine needs to ask the others by ARP.
+		steps := []error{
+			inside.AddrReplace(there, &netlink.Addr{IPNet: &net.IPNet{IP: ip(a.addr), Mask: ipNet(a.network).Mask}, Flags: unix.IFA_F_NOPREFIXROUTE}),
+			inside.NeighSet(neighbour(in, gw, gatewayMAC)),
+			inside.RouteReplace(&netlink.Route{LinkIndex: in, Dst: ipNet(a.network), Gw: ip(gw), Flags: int(netlink.FLAG_ONLINK), Src: ip(a.addr)}),
+			g.links.NeighSet(neighbour(out, a.addr, mac)),
+			g.links.RouteReplace(&netlink.Route{LinkIndex: out, Dst: host(a.addr), Scope: netlink.SCOPE_LINK, Src: ip(gw)}),
+		}
+		if err := errors.Join(steps...); err != nil {
+			return 0, fmt.Errorf("%s: address %s: %w", name, a.addr, err)
+		}
+	}
+	return in, nil
+}
+
+// unplug takes a machine's cables away, if they are there, and forgets the flows that
+// led to it: whoever goes on with one is told at once that it is over.
+func (g *gateway) unplug(r *record) {
+	for _, addr := range []netip.Addr{r.Public, r.Private} {
+		link, err := g.links.LinkByName(addr.String())
+		if err == nil {
+			_ = g.links.LinkDel(link) // gone already is as good
+		}
+	}
+	// Without the flows forgotten, all works, only some clients wait for their timeout.
+	_, _ = g.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf{ip(r.Public), ip(r.Anchor), ip(r.Private)})
+}
+
+// flowsOf selects the flows that begin or end at one of these addresses.
+type flowsOf []net.IP
+
+// MatchConntrackFlow reports whether flow is one of them.
+func (addrs flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	for _, a := range addrs {
+		if a.Equal(flow.Forward.SrcIP) || a.Equal(flow.Forward.DstIP) || a.Equal(flow.Reverse.SrcIP) {
+			return true
+		}
+	}
+	return false
+}
+
+func neighbour(link int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: link, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: ip(addr), HardwareAddr: mac}
+}
+
+// nameNamespace gives the namespace of the calling thread a name.
+func nameNamespace(name string) error {
+	path := filepath.Join(namespaces, name)
+	if err := os.MkdirAll(namespaces, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("name network namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// removeNamespace takes a namespace's name away, if it has one.
+func removeNamespace(name string) error {
+	path := filepath.Join(namespaces, name)
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break // nothing is mounted there, or no longer
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func ip(a netip.Addr) net.IP { return net.IP(a.AsSlice()) }
+
+func host(a netip.Addr) *net.IPNet { return ipNet(netip.PrefixFrom(a, a.BitLen())) }
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: ip(p.Masked().Addr()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

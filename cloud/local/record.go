@@ -1,0 +1,87 @@
+package local
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"weir/weir"
+)
+
+// record is what the region keeps of a machine, in machine.json beside its disk.
+type record struct {
+	ID   weir.ID `json:"id"`
+	Name string  `json:"name"`
+	weir.Template
+	Public   netip.Addr     `json:"public"`
+	Anchor   netip.Addr     `json:"anchor"`
+	Private  netip.Addr     `json:"private"`
+	On       bool           `json:"on"` // it should be; a machine that died by itself is still to be on
+	Firewall *weir.Firewall `json:"firewall,omitempty"`
+	Created  time.Time      `json:"created"`
+}
+
+// guest is what a machine may know of itself and of where it is: the metadata
+// service tells no more.
+type guest struct {
+	record
+	Region   string
+	Reserved []netip.Addr // the reserved IPs that point to it, in order; the last one assigned is first
+	Networks networks
+}
+
+// networks are the region's address ranges. The first address of each belongs to
+// the gateway.
+type networks struct {
+	Public   netip.Prefix `json:"public"`
+	Reserved netip.Prefix `json:"reserved"`
+	Private  netip.Prefix `json:"private"`
+	Anchor   netip.Prefix `json:"anchor"`
+}
+
+// gatewayOf returns the address that the gateway has in a range: its first.
+func gatewayOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
+
+// publicMAC returns the hardware address of the machine's eth0.
+func (r *record) publicMAC() net.HardwareAddr { return macOf(0, r.Public) }
+
+// privateMAC returns the hardware address of the machine's eth1.
+func (r *record) privateMAC() net.HardwareAddr { return macOf(1, r.Private) }
+
+// macOf returns a locally administered hardware address for the interface that has
+// addr, so that it is the same after every boot.
+func macOf(n byte, addr netip.Addr) net.HardwareAddr {
+	a := addr.As4()
+	return net.HardwareAddr{0x02, n, a[0], a[1], a[2], a[3]}
+}
+
+// readJSON fills into from the file at path.
+func readJSON(path string, into any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces the file at path as a whole: after a crash it has either the old
+// or the new content. Only its owner may read it, since user-data has secrets.
+func writeJSON(path string, from any) error {
+	data, err := json.MarshalIndent(from, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
