@@ -110,7 +110,7 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		return `"forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80, ` + fields + `}]`
 	}
 	for body, want := range map[string]string{
-		`"sticky_sessions": {"type": "cookies", "cookie_name": "DO-LB"}`:   `sticky_sessions.type is "cookies": Weir does not stick sessions to droplets yet, leave it out or use none`,
+		`"sticky_sessions": {"type": "cookies", "cookie_name": "DO-LB"}`: `sticky_sessions.type is "cookies": Weir does not stick sessions to droplets yet, leave it out or use none`,
 		`"size_unit": 3`:                                                   "size_unit is 3: Weir runs one node per load balancer, leave it out or use 1",
 		`"size": "lb-large"`:                                               `size is "lb-large": Weir runs one node per load balancer, leave it out or use lb-small`,
 		`"type": "REGIONAL_NETWORK"`:                                       `type is "REGIONAL_NETWORK": Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp`,

@@ -34,7 +34,7 @@ type region struct {
 	control *control.Control
 	cloud   *cloud.Fake
 	url     string
-	log     *bytes.Buffer
+	log     *lines
 	do      *godo.Client
 }
 
@@ -42,7 +42,7 @@ type region struct {
 // the control plane.
 func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
 	t.Helper()
-	r := &region{t: t, cloud: cloud.NewFake(o), log: &bytes.Buffer{}}
+	r := &region{t: t, cloud: cloud.NewFake(o), log: &lines{}}
 	r.control = control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -76,6 +76,25 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 	return r
 }
 
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// lab starts a region with nothing out of the ordinary.
 func lab(t *testing.T) *region {
 	t.Helper()
 	return newRegion(t, cloud.FakeOptions{}, nil)
