@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -76,7 +77,7 @@ func (c *byWeir) start(ctx context.Context, present []netip.AddrPort) (string, e
 		return "", err
 	}
 	c.undo = append(c.undo, func() { os.RemoveAll(c.dir) })
-	db, err := store.Embed(ctx, filepath.Join(c.dir, "store"), nil)
+	db, err := store.Embed(ctx, filepath.Join(c.dir, "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return "", err
 	}
@@ -95,9 +96,9 @@ func (c *byWeir) start(ctx context.Context, present []netip.AddrPort) (string, e
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { c.ctl.Run(ctx) })
-	wg.Go(func() { nodeapi.Serve(ctx, nodes, c.ctl, ca, []string{"127.0.0.1"}, nil) })
+	wg.Go(func() { nodeapi.Serve(ctx, nodes, c.ctl, ca, []string{"127.0.0.1"}, slog.New(slog.DiscardHandler)) })
 	c.undo = append(c.undo, func() { cancel(); wg.Wait() })
-	server := httptest.NewServer(api.New(api.Options{Control: c.ctl, Users: edge.NewToken(token)}))
+	server := httptest.NewServer(api.New(api.Options{Control: c.ctl, Users: edge.NewToken(token), Log: slog.New(slog.DiscardHandler)}))
 	c.undo = append(c.undo, server.Close)
 	c.client, err = godo.New(&http.Client{Transport: bearer{}}, godo.SetBaseURL(server.URL+"/"))
 	if err != nil {
@@ -262,7 +263,7 @@ func measureNode(ctx context.Context, servers *servers, n, added, runs int) (s s
 		return s, 0, err
 	}
 	defer os.RemoveAll(dir)
-	p := haproxy.New(haproxy.Options{Dir: dir})
+	p := haproxy.New(haproxy.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
