@@ -210,32 +210,14 @@ func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(we
 	}
 }
 
-// watchCloud looks at the cloud every Poll, and touches what changed in it, or is in
-// it and unknown to us.
+// watchCloud looks at the cloud every Poll, and touches what is not as its row shows
+// it. It compares with the rows, not with what it saw before: what changed, was acted
+// on and changed again between two looks would seem never to have changed.
 func (t *term) watchCloud(ctx context.Context) {
-	var seen map[weir.ID]cloud.Machine
+	strangers := map[weir.ID]bool{}
 	for ctx.Err() == nil {
-		now := map[weir.ID]cloud.Machine{}
-		ms, err := t.Cloud.Machines(ctx)
-		if err == nil {
-			for _, m := range ms {
-				now[m.ID] = m
-				if !reflect.DeepEqual(seen[m.ID], m) {
-					t.machines.Touch(m.ID)
-				}
-			}
-			for id := range seen {
-				if _, still := now[id]; !still {
-					t.machines.Touch(id)
-				}
-			}
-			seen = now
-		}
-		as, aerr := t.Cloud.Addresses(ctx)
-		for _, a := range as {
-			t.addresses.Touch(a.Owner)
-		}
-		if err := errors.Join(err, aerr); err != nil && ctx.Err() == nil {
+		err := errors.Join(t.touchMachines(ctx, strangers), t.touchAddresses(ctx))
+		if err != nil && ctx.Err() == nil {
 			t.Log.Warn("cloud not seen", "err", err)
 		}
 		select {
@@ -243,4 +225,59 @@ func (t *term) watchCloud(ctx context.Context) {
 		case <-time.After(t.Poll):
 		}
 	}
+}
+
+// touchMachines touches each machine that is not as its row shows it, and each that has
+// no row. Only one whose ID we gave out is ours: it was deleted, and its creation came
+// late. Any other is a stranger, which is logged once: the store is not the one that the
+// cloud was run with.
+func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) error {
+	seen, err := t.Cloud.Machines(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := machines.All(ctx, t.db)
+	if err != nil {
+		return err
+	}
+	last, err := store.Last(ctx, t.db, "machines")
+	if err != nil {
+		return err
+	}
+	unseen := map[weir.ID]weir.Machine{}
+	for _, row := range rows {
+		unseen[row.ID] = row
+	}
+	for _, m := range seen {
+		row, ok := unseen[m.ID]
+		delete(unseen, m.ID)
+		switch {
+		case ok && differs(row, m), !ok && number(m.ID) <= last:
+			t.machines.Touch(m.ID)
+		case !ok && !strangers[m.ID]:
+			strangers[m.ID] = true
+			t.Log.Warn("machine unknown, left alone", "machine", m.ID, "name", m.Name)
+		}
+	}
+	for id, row := range unseen {
+		if row.Status.Phase != weir.MachineNew && row.Status.Err == "" {
+			t.machines.Touch(id)
+		}
+	}
+	return nil
+}
+
+// differs reports whether a machine is not as its row has it. One with an error is being
+// tried again already, less and less often.
+func differs(row weir.Machine, seen cloud.Machine) bool {
+	return row.Status.Err == "" &&
+		(row.Status != observed(seen) || seen.On == row.Off || !reflect.DeepEqual(seen.Firewall, row.Firewall))
+}
+
+func (t *term) touchAddresses(ctx context.Context) error {
+	all, err := t.Cloud.Addresses(ctx)
+	for _, a := range all {
+		t.addresses.Touch(a.Owner)
+	}
+	return err
 }

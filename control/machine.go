@@ -143,9 +143,8 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 	}
 }
 
-// forgetMachine destroys a machine of the cloud that has no row. Only one whose ID
-// we gave out is ours to destroy: it was deleted, and its creation came late. Any other
-// means that the store is not the one that the cloud was run with.
+// forgetMachine destroys a machine of the cloud that has no row, if it is ours (see
+// touchMachines).
 func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machine) error {
 	if seen == nil {
 		return nil
@@ -155,7 +154,6 @@ func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machin
 		return err
 	}
 	if number(id) > last {
-		t.Log.Warn("machine unknown, left alone", "machine", id, "name", seen.Name)
 		return nil
 	}
 	return t.Cloud.DeleteMachine(ctx, id)
