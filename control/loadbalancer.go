@@ -346,6 +346,12 @@ func (s guard) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalanc
 }
 
 func (s configure) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalancer) error {
+	if _, err := machines.Get(ctx, tx, s.node.ID); err != nil {
+		if errors.Is(err, weir.NotFound) {
+			return nil // destroyed since we looked, with its configuration
+		}
+		return err
+	}
 	was, err := nodeConfigs.Get(ctx, tx, s.node.ID)
 	if err != nil && !errors.Is(err, weir.NotFound) {
 		return err

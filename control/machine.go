@@ -170,13 +170,20 @@ func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time
 	if err != nil {
 		return "", err
 	}
+	tokens, err := enrolments.All(ctx, tx)
+	if err != nil {
+		return "", err
+	}
 	for _, c := range configs {
 		if c.Proxy.Serves(m.ID) {
 			return fmt.Sprintf("node %s is still to send it requests", c.Node), nil
 		}
 		s, err := nodeStatuses.Get(ctx, tx, c.Node)
 		if errors.Is(err, weir.NotFound) {
-			continue // it never ran HAProxy
+			if slices.ContainsFunc(tokens, func(e enrolment) bool { return e.Node == c.Node && e.Key != "" }) {
+				return fmt.Sprintf("node %s has not said yet what it runs", c.Node), nil
+			}
+			continue // it never got a configuration
 		}
 		if err != nil {
 			return "", err
