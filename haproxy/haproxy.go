@@ -397,18 +397,21 @@ func (p *Proxy) bury() {
 }
 
 var alert = regexp.MustCompile(`(?m)^\[ALERT\]\s+\(\d+\) : (?:config : )?(.*)$`)
-var place = regexp.MustCompile(`^parsing \[[^\]]*:(\d+)\] ?: (.*)$`)
+var place = regexp.MustCompile(`^(?:parsing|Binding) \[[^\]]*:(\d+)\] ?:? ?(.*)$`)
 
-// complaint returns the first thing that HAProxy calls an error, without the path of the file.
+var within = regexp.MustCompile(`\([^ )]*/` + regexp.QuoteMeta(configFile) + `[^ )]*:(\d+)\)`)
+
+// complaint returns the first thing that HAProxy calls an error, with lines of the file but not its path.
 func complaint(output []byte) string {
 	m := alert.FindSubmatch(output)
 	if m == nil {
 		return ""
 	}
+	text := string(m[1])
 	if at := place.FindSubmatch(m[1]); at != nil {
-		return fmt.Sprintf("line %s: %s", at[1], at[2])
+		text = fmt.Sprintf("line %s: %s", at[1], at[2])
 	}
-	return strings.TrimSuffix(string(m[1]), ".")
+	return strings.TrimSuffix(within.ReplaceAllString(text, "(line $1)"), ".")
 }
 
 // test has HAProxy check d.
@@ -418,7 +421,7 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 		return fmt.Errorf("configuration %d: %w", d.revision, err)
 	}
 	defer os.Remove(path)
-	cmd := exec.CommandContext(ctx, p.binary, "-c", "-q", "-f", path)
+	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", path)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	switch {

@@ -1,15 +1,14 @@
 package haproxy
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -119,14 +118,14 @@ func (p *Proxy) reload(ctx context.Context, d *document) error {
 	return nil
 }
 
-// reloadLost is after what time without a new worker a reload is asked for again: HAProxy
-// forgets one that arrives while it is at another.
-const reloadLost = 3 * time.Second
-
-// ask has the master reload until a worker with d answers.
+// ask has the master reload until a worker with d answers. HAProxy forgets a reload that is
+// asked for while it is at another: the master's count of them tells.
 func (p *Proxy) ask(ctx context.Context, d *document) error {
 	mark := p.logSize()
-	failures := p.failedReloads(ctx)
+	before, err := p.idleMaster(ctx)
+	if err != nil {
+		return err
+	}
 	signal := func() error {
 		if p.version.AtLeast(2, 7) {
 			// It answers when it is done, which loaded finds out too.
@@ -138,36 +137,60 @@ func (p *Proxy) ask(ctx context.Context, d *document) error {
 	if err := signal(); err != nil {
 		return fmt.Errorf("ask haproxy to reload: %w", err)
 	}
-	asked := time.Now()
+	looked := time.Now()
 	return p.loaded(ctx, d.shape, func() error {
 		if !p.proc.alive() {
 			p.bury()
 			return weir.Errorf(weir.Unavailable, "haproxy died while it reloaded: %s", p.logged(mark))
 		}
-		if p.failedReloads(ctx) > failures {
-			return weir.Errorf(weir.Unavailable, "haproxy cannot load it: %s", cmp.Or(p.logged(mark), "see "+p.path(logFile)))
+		if time.Since(looked) < 100*time.Millisecond {
+			return nil
 		}
-		if time.Since(asked) > reloadLost {
+		looked = time.Now()
+		now, err := p.master(ctx)
+		switch {
+		case err != nil:
+			return nil // it is at it
+		case now.failed > before.failed:
+			return weir.Errorf(weir.Unavailable, "haproxy cannot load it: %s", cmp.Or(p.logged(mark), "see "+p.path(logFile)))
+		case now.reloads == before.reloads:
 			p.log.Warn("haproxy lost a reload", "revision", d.revision)
-			asked = time.Now()
 			return signal()
 		}
 		return nil
 	})
 }
 
-// failedReloads returns how many reloads the master has failed at, as far as it says so:
-// "pid master 3 [failed: 1] …".
-func (p *Proxy) failedReloads(ctx context.Context) (n int) {
+// master is what the master tells of its reloads.
+type master struct{ reloads, failed int }
+
+var masterLine = regexp.MustCompile(`(?m)^\d+\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?`)
+
+// master asks the master. While it replaces itself it does not answer.
+func (p *Proxy) master(ctx context.Context) (m master, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
 	out, err := exchange(ctx, p.path(masterSocket), "show proc")
 	if err != nil {
-		return 0 // it is at it
+		return m, fmt.Errorf("ask the master: %w", err)
 	}
-	if _, rest, ok := bytes.Cut(out, []byte("[failed: ")); ok {
-		n, _, _ := strings.Cut(string(rest), "]")
-		return atoi(n)
+	f := masterLine.FindSubmatch(out)
+	if f == nil {
+		return m, fmt.Errorf("ask the master: %.60q is no list of processes", out)
 	}
-	return 0
+	return master{atoi(string(f[1])), atoi(string(f[2]))}, nil
+}
+
+// idleMaster returns when the master is done with what it was at.
+func (p *Proxy) idleMaster(ctx context.Context) (m master, err error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTime)
+	defer cancel()
+	for {
+		if m, err = p.master(ctx); err == nil || ctx.Err() != nil || !p.proc.alive() {
+			return m, err
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
 }
 
 func (p *Proxy) logSize() int64 {

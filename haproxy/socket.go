@@ -61,6 +61,10 @@ func exchange(ctx context.Context, path, command string) ([]byte, error) {
 	if _, err := c.Write([]byte(command + "\n")); err != nil {
 		return nil, err
 	}
+	// The master answers, but does not hang up before we do.
+	if err := c.CloseWrite(); err != nil {
+		return nil, err
+	}
 	return io.ReadAll(c)
 }
 
