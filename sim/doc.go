@@ -1,0 +1,21 @@
+// Package sim tests the whole control plane at once, in one synctest bubble, where
+// minutes pass in milliseconds: two members of it on one store, a cloud, the nodes that
+// the cloud's machines become, and users who all want something else.
+//
+// A history has three parts. First there is trouble: calls fail before or after they
+// take effect, or take effect long after they failed; watches break; leaders are
+// deposed and do not know; members crash in the middle of anything; machines die.
+// Then it is quiet, and within minutes what runs must be what was asked, with nothing
+// left over. And then nothing may happen any more: no commit, no call that changes the
+// cloud. Some things may not happen at any moment, such as the end of a machine that a
+// node still sends requests to.
+//
+//	go test ./sim                         a few hundred histories
+//	go test ./sim -histories=10000        more of them
+//	go test ./sim -seed=1107              one of them, with its story if it fails
+//
+// All chance comes from the seed, in a stream for each actor, and in one for each kind
+// of call, so that who is first does not change what others meet. Time repeats
+// exactly; the order of what happens at one moment does not, nor do the store's random
+// words, so a rare failure may take a few runs of its seed.
+package sim

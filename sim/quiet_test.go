@@ -1,0 +1,326 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"weir/cloud"
+	"weir/store"
+	"weir/weir"
+)
+
+// snapshot is all that there is at one moment.
+type snapshot struct {
+	machines  []weir.Machine
+	pools     []weir.Pool
+	lbs       []weir.LoadBalancer
+	addresses []weir.Address
+	actions   []weir.Action
+	configs   []weir.NodeConfig
+	statuses  []weir.NodeStatus
+	enrolled  []struct{ Node weir.ID }
+
+	seen  []cloud.Machine
+	holds []cloud.Address
+}
+
+func (w *world) look() (s snapshot, err error) {
+	err = w.truth.View(w.ctx, func(tx *store.Tx) error {
+		var errs [8]error
+		s.machines, errs[0] = machines.All(w.ctx, tx)
+		s.pools, errs[1] = pools.All(w.ctx, tx)
+		s.lbs, errs[2] = loadBalancers.All(w.ctx, tx)
+		s.addresses, errs[3] = addresses.All(w.ctx, tx)
+		s.actions, errs[4] = actions.All(w.ctx, tx)
+		s.configs, errs[5] = nodeConfigs.All(w.ctx, tx)
+		s.statuses, errs[6] = nodeStatuses.All(w.ctx, tx)
+		s.enrolled, errs[7] = enrolments.All(w.ctx, tx)
+		return errors.Join(errs[:]...)
+	})
+	var merr, aerr error
+	s.seen, merr = w.cloud.Machines(direct(w.ctx))
+	s.holds, aerr = w.cloud.Addresses(direct(w.ctx))
+	return s, errors.Join(err, merr, aerr)
+}
+
+// machine returns a row, if there is one.
+func (s *snapshot) machine(id weir.ID) (weir.Machine, bool) {
+	i := slices.IndexFunc(s.machines, func(m weir.Machine) bool { return m.ID == id })
+	if i < 0 {
+		return weir.Machine{}, false
+	}
+	return s.machines[i], true
+}
+
+// report collects what is not as it should be.
+type report []string
+
+func (r *report) want(ok bool, format string, args ...any) {
+	if !ok {
+		*r = append(*r, fmt.Sprintf(format, args...))
+	}
+}
+
+// amiss returns, a sentence each, how what runs is not what was asked.
+func (w *world) amiss() report {
+	s, err := w.look()
+	if err != nil {
+		return report{err.Error()}
+	}
+	var r report
+	w.amissMachines(&s, &r)
+	w.amissPools(&s, &r)
+	w.amissAddresses(&s, &r)
+	w.amissBalancers(&s, &r)
+	w.amissKnown(&s, &r)
+	for _, a := range s.actions {
+		r.want(!a.Completed.IsZero(), "action %s, %s of %s, is still in progress", a.ID, a.Type, a.On)
+	}
+	return r
+}
+
+// amissMachines compares rows with the cloud.
+func (w *world) amissMachines(s *snapshot, r *report) {
+	names := map[string]weir.ID{}
+	for _, m := range s.seen {
+		_, ok := s.machine(m.ID)
+		r.want(ok, "machine %s runs and has no row", m.ID)
+	}
+	for _, m := range s.machines {
+		r.want(m.Deleting.IsZero(), "machine %s is still being deleted: %s", m.ID, m.Status.Err)
+		i := slices.IndexFunc(s.seen, func(seen cloud.Machine) bool { return seen.ID == m.ID })
+		if i < 0 {
+			r.want(false, "machine %s does not run: %s", m.ID, m.Status.Err)
+			continue
+		}
+		seen := s.seen[i]
+		phase := weir.MachineActive
+		if !seen.On {
+			phase = weir.MachineOff
+		}
+		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot}
+		r.want(m.Status == want, "machine %s has the status %+v, want %+v", m.ID, m.Status, want)
+		r.want(seen.Name == m.Name, "machine %s is named %s, want %s", m.ID, seen.Name, m.Name)
+		r.want(seen.On != m.Off, "machine %s is on: %v, should be off: %v", m.ID, seen.On, m.Off)
+		r.want(len(m.Actions) == 0, "machine %s has actions %v in progress", m.ID, m.Actions)
+		wall := s.wall(m)
+		r.want(reflect.DeepEqual(seen.Firewall, wall), "machine %s has the firewall %v, want %v", m.ID, seen.Firewall, wall)
+		if m.Pool != "" || m.LoadBalancer != "" {
+			r.want(names[m.Name] == "", "machines %s and %s are both named %s", names[m.Name], m.ID, m.Name)
+			names[m.Name] = m.ID
+		}
+	}
+}
+
+// wall returns the firewall that m should have: servers answer their load balancers
+// alone, instances answer everybody, what has nothing to do with either is open.
+func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
+	from := map[int]map[netip.Prefix]bool{}
+	concerned := false
+	open := func(port int, source netip.Prefix) {
+		if from[port] == nil {
+			from[port] = map[netip.Prefix]bool{}
+		}
+		from[port][source] = true
+	}
+	for _, lb := range s.lbs {
+		if m.LoadBalancer == lb.ID {
+			concerned = true
+			for _, rule := range lb.Rules {
+				open(rule.EntryPort, netip.MustParsePrefix("0.0.0.0/0"))
+			}
+		}
+		if !lb.Targets(&m) {
+			continue
+		}
+		concerned = true
+		for _, instance := range s.machines {
+			if instance.LoadBalancer != lb.ID {
+				continue
+			}
+			source := netip.PrefixFrom(instance.Status.Private, 32)
+			open(lb.Health.Port, source)
+			for _, rule := range lb.Rules {
+				open(rule.TargetPort, source)
+			}
+		}
+	}
+	if !concerned {
+		return nil
+	}
+	f := &weir.Firewall{}
+	for port, sources := range from {
+		o := weir.Opening{Port: port}
+		for source := range sources {
+			o.From = append(o.From, source)
+		}
+		slices.SortFunc(o.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+		f.Openings = append(f.Openings, o)
+	}
+	slices.SortFunc(f.Openings, func(a, b weir.Opening) int { return cmp.Compare(a.Port, b.Port) })
+	return f
+}
+
+func (w *world) amissPools(s *snapshot, r *report) {
+	for _, p := range s.pools {
+		members := 0
+		for _, m := range s.machines {
+			if m.Pool == p.ID {
+				members++
+			}
+		}
+		r.want(members == p.Count, "pool %s has %d machines, want %d", p.Name, members, p.Count)
+		r.want(len(p.Status.Plan) == 0, "pool %s still plans %v", p.Name, p.Status.Plan)
+	}
+	for _, m := range s.machines {
+		ok := m.Pool == "" || slices.ContainsFunc(s.pools, func(p weir.Pool) bool { return p.ID == m.Pool })
+		r.want(ok, "machine %s is in pool %s, which is gone", m.ID, m.Pool)
+	}
+}
+
+// amissAddresses compares rows with the cloud.
+func (w *world) amissAddresses(s *snapshot, r *report) {
+	for _, a := range s.holds {
+		ok := slices.ContainsFunc(s.addresses, func(row weir.Address) bool { return row.Owner == a.Owner })
+		r.want(ok, "address %s is held for %s and has no row", a.Addr, a.Owner)
+	}
+	for _, row := range s.addresses {
+		r.want(row.Deleting.IsZero(), "address %s is still being released: %s", row.Addr, row.Err)
+		r.want(len(row.Actions) == 0, "address %s has actions %v in progress", row.Addr, row.Actions)
+		r.want(row.Err == "", "address %s of %s: %s", row.Addr, row.Owner, row.Err)
+		i := slices.IndexFunc(s.holds, func(a cloud.Address) bool { return a.Owner == row.Owner })
+		if i < 0 {
+			r.want(false, "there is no address for %s: %s", row.Owner, row.Err)
+			continue
+		}
+		held := s.holds[i]
+		target := row.Machine
+		if _, ok := s.machine(target); !ok {
+			target = "" // it was deleted
+		}
+		r.want(held.Addr == row.Addr, "address of %s is %s, its row has %s", row.Owner, held.Addr, row.Addr)
+		r.want(held.Machine == target, "address %s points to %q, want %q", held.Addr, held.Machine, target)
+		r.want(held.Machine == row.Assigned, "address %s points to %q, its row shows %q", held.Addr, held.Machine, row.Assigned)
+	}
+}
+
+// amissBalancers compares load balancers with what their nodes do.
+func (w *world) amissBalancers(s *snapshot, r *report) {
+	instances := map[weir.ID]bool{}
+	for _, lb := range s.lbs {
+		r.want(lb.Deleting.IsZero(), "load balancer %s is still being deleted: %v", lb.Name, lb.Status.Plan)
+		n := 0
+		var active weir.ID
+		for _, a := range s.addresses {
+			if a.Owner == lb.ID {
+				active = a.Machine
+				r.want(a.Addr == lb.Status.Address, "load balancer %s shows the address %s, want %s", lb.Name, lb.Status.Address, a.Addr)
+			}
+		}
+		for _, m := range s.machines {
+			if m.LoadBalancer != lb.ID {
+				continue
+			}
+			n++
+			instances[m.ID] = true
+			w.amissNode(s, r, lb, m)
+		}
+		r.want(n == lb.Instances, "load balancer %s has %d instances, want %d", lb.Name, n, lb.Instances)
+		r.want(instances[active], "load balancer %s points to %q, which is no instance of it", lb.Name, active)
+		r.want(lb.Status.Phase == weir.LoadBalancerActive && lb.Status.Err == "" && len(lb.Status.Plan) == 0,
+			"load balancer %s is %+v, want active", lb.Name, lb.Status)
+	}
+	for _, m := range s.machines {
+		r.want(m.LoadBalancer == "" || instances[m.ID], "machine %s is an instance of %s, which is gone", m.ID, m.LoadBalancer)
+	}
+	for _, c := range s.configs {
+		r.want(instances[c.Node], "there is a configuration for node %s, which is gone", c.Node)
+	}
+	for _, status := range s.statuses {
+		r.want(instances[status.Node], "there is a status of node %s, which is gone", status.Node)
+	}
+	for _, e := range s.enrolled {
+		r.want(instances[e.Node], "there is a token for node %s, which is gone", e.Node)
+	}
+}
+
+// amissNode compares what one node does with the rules and targets of its load balancer.
+func (w *world) amissNode(s *snapshot, r *report, lb weir.LoadBalancer, m weir.Machine) {
+	n := w.nodes.get(m.ID)
+	if n == nil {
+		r.want(false, "node %s has no agent", m.ID)
+		return
+	}
+	does := n.live()
+	r.want(len(does.Frontends) == len(lb.Rules), "node %s listens on %d ports, want %d", m.ID, len(does.Frontends), len(lb.Rules))
+	r.want(does.Reload == lb.Reload, "node %s has reload %d, want %d", m.ID, does.Reload, lb.Reload)
+	for _, rule := range lb.Rules {
+		var want []string
+		for _, target := range s.machines {
+			if lb.Targets(&target) && target.Serves() {
+				want = append(want, fmt.Sprintf("%s %s", target.ID, netip.AddrPortFrom(target.Status.Private, uint16(rule.TargetPort))))
+			}
+		}
+		bind := netip.AddrPortFrom(m.Status.Anchor, uint16(rule.EntryPort))
+		var got []string
+		for _, f := range does.Frontends {
+			if f.Bind != bind {
+				continue
+			}
+			for _, b := range does.Backends {
+				if b.Name == f.Backend && b.Mode == rule.Target {
+					for _, server := range b.Servers {
+						got = append(got, fmt.Sprintf("%s %s", server.ID, server.Addr))
+					}
+				}
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		r.want(slices.Equal(got, want), "node %s sends %s to %v, want %v", m.ID, bind, got, want)
+	}
+}
+
+// amissKnown compares what there is with what users were told.
+func (w *world) amissKnown(s *snapshot, r *report) {
+	is := map[fact]bool{}
+	for _, m := range s.machines {
+		is[exists("machine", m.ID)] = true
+		is[isOff(m.ID)] = m.Off
+		for _, tag := range m.Tags {
+			is[isTagged(m.ID, tag)] = true
+		}
+	}
+	for _, lb := range s.lbs {
+		is[exists("load balancer", lb.ID)] = true
+	}
+	for _, a := range s.addresses {
+		is[exists("address", weir.ID(a.Addr.String()))] = true
+		is[pointsTo(a.Addr, a.Machine)] = true
+	}
+	k := &w.known
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for f, so := range k.facts {
+		if f.of == "" || is[exists("machine", f.of)] {
+			r.want(is[f] == so, "that %s is %v, and a user was told %v", f.what, is[f], so)
+		}
+	}
+	for _, p := range s.pools {
+		if p.Name == "batch" {
+			r.want(p.Serial >= k.least && p.Serial <= k.most, "pool batch made %d machines, want %d to %d", p.Serial, k.least, k.most)
+		}
+	}
+	slices.Sort(*r)
+}
+
+// still reports how often the cloud was changed and the store written, which quiet ends.
+func (w *world) still(ctx context.Context) (calls, revision int64, err error) {
+	_, revision, err = w.memory.Read(ctx, store.Span{Key: "", Prefix: true}, 0)
+	return w.changes.Load(), revision, err
+}

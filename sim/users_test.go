@@ -1,0 +1,373 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"weir/control"
+	"weir/weir"
+)
+
+// knowledge is what users may count on, since they were told so: "machine 100001 is
+// there" is true or false. What they were not told for certain is not in it.
+type knowledge struct {
+	mu    sync.Mutex
+	facts map[fact]bool
+
+	// How many machines the pool "batch" has to have, at least and at most: it is
+	// only ever grown, and some of its machines are deleted.
+	least, most int
+}
+
+// learn takes in that a user asked for something to become so, and what came of it.
+func (k *knowledge) learn(f fact, so bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case err == nil:
+		k.facts[f] = so
+	case !refused(err):
+		delete(k.facts, f)
+	}
+}
+
+// refused reports whether what failed so has certainly not been done.
+func refused(err error) bool {
+	for _, kind := range []weir.Kind{weir.NotFound, weir.Invalid, weir.Conflict, weir.Exhausted, weir.Denied} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// fact is something that is so or not. What is said of a machine ends with it.
+type fact struct {
+	what string
+	of   weir.ID // the machine; empty if it outlives every machine
+}
+
+func exists(what string, id weir.ID) fact {
+	return fact{what: fmt.Sprintf("%s %s is there", what, id)}
+}
+
+func isOff(id weir.ID) fact { return fact{fmt.Sprintf("machine %s is off", id), id} }
+
+func isTagged(id weir.ID, tag string) fact {
+	return fact{fmt.Sprintf("machine %s has tag %s", id, tag), id}
+}
+
+func pointsTo(addr netip.Addr, machine weir.ID) fact {
+	return fact{fmt.Sprintf("address %s points to %q", addr, machine), machine}
+}
+
+// user is somebody who wants things. Tags, load balancers and addresses are a user's
+// own, and so is whether a machine is on; all delete each other's machines.
+type user struct {
+	w     *world
+	name  string
+	n     int // of how many there are
+	of    int
+	r     *rand.Rand
+	lbs   []weir.ID
+	addrs []netip.Addr
+	made  int
+}
+
+func server(tags ...string) weir.Template {
+	return weir.Template{Region: region, Size: "s-1vcpu-1gb", Image: "debian-12-x64", UserData: serverScript, Tags: tags}
+}
+
+func balancer(name, tag string) weir.LoadBalancer {
+	return weir.LoadBalancer{Name: name, Region: region, Size: weir.DefaultNodeSize, Instances: 1, Algorithm: weir.RoundRobin,
+		Rules:  []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}},
+		Health: weir.DefaultCheck(), Idle: weir.DefaultIdle, Tag: tag}
+}
+
+func pool(name, tag string, count int) weir.Pool {
+	return weir.Pool{Name: name, Prefix: name, Template: server(tag), Count: count}
+}
+
+// want has the user want things until ctx ends.
+func (u *user) want(ctx context.Context) {
+	for sleep(ctx, upTo(u.r, 10*time.Second)) {
+		c := u.w.reach(u.r)
+		if c == nil {
+			continue
+		}
+		patience := 20 * time.Second
+		if chance(u.r, 10) {
+			patience = upTo(u.r, time.Second) // and then Ctrl-C
+		}
+		asking, stop := context.WithTimeout(u.w.ctx, patience)
+		what, err := u.wish(asking, c)
+		stop()
+		if what == "" {
+			continue
+		}
+		switch {
+		case err == nil:
+			u.w.tell("%s: %s", u.name, what)
+		case refused(err):
+			u.w.tell("%s: %s: refused: %v", u.name, what, err)
+		default:
+			// It may be done yet: who goes on before that cannot know what comes of it.
+			u.w.tell("%s: %s: unknown: %v", u.name, what, err)
+			if !sleep(u.w.ctx, 2*late) {
+				return
+			}
+		}
+	}
+}
+
+// wish asks for one thing, and says what and how it went; "" if there was nothing to
+// ask for.
+func (u *user) wish(ctx context.Context, c *control.Control) (what string, err error) {
+	switch dice := u.r.IntN(100); {
+	case dice < 12:
+		return u.grow(ctx, c)
+	case dice < 22:
+		return u.apply(ctx, c)
+	case dice < 34:
+		return u.deleteMachine(ctx, c)
+	case dice < 44:
+		return u.createMachines(ctx, c)
+	case dice < 52:
+		return u.createBalancer(ctx, c)
+	case dice < 58:
+		return u.changeBalancer(ctx, c)
+	case dice < 62:
+		return u.deleteBalancer(ctx, c)
+	case dice < 72:
+		return u.tag(ctx, c)
+	case dice < 82:
+		return u.power(ctx, c)
+	case dice < 96:
+		return u.address(ctx, c)
+	default:
+		return u.reload(ctx, c)
+	}
+}
+
+func (u *user) grow(ctx context.Context, c *control.Control) (string, error) {
+	n := 1 + u.r.IntN(3)
+	if chance(u.r, 50) {
+		_, err := c.Grow(ctx, "web", n)
+		return fmt.Sprintf("grows web by %d", n), err
+	}
+	made, err := c.Grow(ctx, "batch", n)
+	k := &u.w.known
+	k.mu.Lock()
+	switch {
+	case err == nil:
+		k.least, k.most = k.least+n, k.most+n
+	case !refused(err):
+		k.most += n
+	}
+	k.mu.Unlock()
+	if err == nil && len(made) != n {
+		u.w.never("growing batch by %d made %d machines", n, len(made))
+	}
+	for _, m := range made {
+		u.w.known.learn(exists("machine", m.ID), true, err)
+	}
+	return fmt.Sprintf("grows batch by %d: %v", n, idsOf(made)), err
+}
+
+func idsOf(ms []weir.Machine) (ids []weir.ID) {
+	for _, m := range ms {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+// apply changes how many machines web has, and what its load balancer does.
+func (u *user) apply(ctx context.Context, c *control.Control) (string, error) {
+	lb := balancer("web", "web")
+	lb.Instances = 1 + u.r.IntN(2)
+	if chance(u.r, 50) {
+		lb.Rules = append(lb.Rules, weir.Rule{Entry: weir.TCP, EntryPort: 5432, Target: weir.TCP, TargetPort: 5000 + u.r.IntN(2)})
+	}
+	p := pool("web", "web", u.r.IntN(6))
+	if p.Count > 0 && chance(u.r, 20) {
+		p.Prefix = "www"
+	}
+	_, err := c.Apply(ctx, p, lb, false)
+	return fmt.Sprintf("applies web with %d machines and %d instances", p.Count, lb.Instances), err
+}
+
+// some returns a random machine that may be a user's.
+func (u *user) some(ctx context.Context, c *control.Control) (weir.Machine, bool) {
+	all, err := c.Machines(ctx)
+	all = slices.DeleteFunc(all, func(m weir.Machine) bool { return m.LoadBalancer != "" && !chance(u.r, 5) })
+	if err != nil || len(all) == 0 {
+		return weir.Machine{}, false
+	}
+	return all[u.r.IntN(len(all))], true
+}
+
+func (u *user) deleteMachine(ctx context.Context, c *control.Control) (string, error) {
+	m, ok := u.some(ctx, c)
+	if !ok {
+		return "", nil
+	}
+	there := exists("machine", m.ID)
+	u.w.known.learn(there, true, context.Canceled) // from now on nobody may count on it
+	err := c.DeleteMachine(ctx, m.ID)
+	if err == nil || errors.Is(err, weir.NotFound) {
+		u.w.known.learn(there, false, nil)
+	}
+	return "deletes machine " + string(m.ID), err
+}
+
+func (u *user) createMachines(ctx context.Context, c *control.Control) (string, error) {
+	var names []string
+	for range 1 + u.r.IntN(3) {
+		u.made++
+		names = append(names, fmt.Sprintf("%s-%d", u.name, u.made))
+	}
+	made, _, err := c.CreateMachines(ctx, names, server(u.name))
+	for _, m := range made {
+		u.w.known.learn(exists("machine", m.ID), true, err)
+		u.w.known.learn(isTagged(m.ID, u.name), true, err)
+	}
+	return fmt.Sprintf("creates %s: %v", strings.Join(names, " "), idsOf(made)), err
+}
+
+func (u *user) createBalancer(ctx context.Context, c *control.Control) (string, error) {
+	u.made++
+	lb := balancer(fmt.Sprintf("%s-%d", u.name, u.made), []string{"web", "batch", u.name}[u.r.IntN(3)])
+	if m, ok := u.some(ctx, c); ok && chance(u.r, 30) {
+		lb.Tag, lb.Machines = "", []weir.ID{m.ID}
+	}
+	lb, err := c.CreateLoadBalancer(ctx, lb)
+	u.w.known.learn(exists("load balancer", lb.ID), true, err)
+	if err == nil || !refused(err) {
+		u.lbs = append(u.lbs, lb.ID)
+	}
+	return fmt.Sprintf("creates load balancer %s, %s", lb.Name, lb.ID), err
+}
+
+// own takes a random load balancer of the user's.
+func (u *user) own() (weir.ID, bool) {
+	if len(u.lbs) == 0 {
+		return "", false
+	}
+	return u.lbs[u.r.IntN(len(u.lbs))], true
+}
+
+func (u *user) changeBalancer(ctx context.Context, c *control.Control) (string, error) {
+	id, ok := u.own()
+	if !ok {
+		return "", nil
+	}
+	rules := []weir.Rule{{Entry: weir.HTTP, EntryPort: 8000 + u.r.IntN(3), Target: weir.HTTP, TargetPort: 80}}
+	instances := 1 + u.r.IntN(2)
+	tag := []string{"web", "batch", u.name}[u.r.IntN(3)]
+	_, err := c.UpdateLoadBalancer(ctx, id, func(lb *weir.LoadBalancer) error {
+		lb.Rules, lb.Instances, lb.Tag, lb.Machines = rules, instances, tag, nil
+		return nil
+	})
+	return fmt.Sprintf("changes load balancer %s", id), err
+}
+
+func (u *user) deleteBalancer(ctx context.Context, c *control.Control) (string, error) {
+	id, ok := u.own()
+	if !ok {
+		return "", nil
+	}
+	err := c.DeleteLoadBalancer(ctx, id)
+	u.w.known.learn(exists("load balancer", id), false, err)
+	return fmt.Sprintf("deletes load balancer %s", id), err
+}
+
+func (u *user) tag(ctx context.Context, c *control.Control) (string, error) {
+	m, ok := u.some(ctx, c)
+	if !ok {
+		return "", nil
+	}
+	if chance(u.r, 50) {
+		err := c.Untag(ctx, u.name, []weir.ID{m.ID})
+		u.w.known.learn(isTagged(m.ID, u.name), false, err)
+		return "untags machine " + string(m.ID), err
+	}
+	err := c.CreateTag(ctx, u.name)
+	if err == nil {
+		err = c.Tag(ctx, u.name, []weir.ID{m.ID})
+		u.w.known.learn(isTagged(m.ID, u.name), true, err)
+	}
+	return "tags machine " + string(m.ID), err
+}
+
+func (u *user) power(ctx context.Context, c *control.Control) (string, error) {
+	m, ok := u.some(ctx, c)
+	if !ok || m.LoadBalancer != "" || int(m.ID[len(m.ID)-1])%u.of != u.n {
+		return "", nil
+	}
+	kind := []string{"power_on", "power_off", "reboot"}[u.r.IntN(3)]
+	_, err := c.Act(ctx, m.ID, kind)
+	if kind != "reboot" {
+		u.w.known.learn(isOff(m.ID), kind == "power_off", err)
+	}
+	return fmt.Sprintf("%s machine %s", kind, m.ID), err
+}
+
+func (u *user) address(ctx context.Context, c *control.Control) (string, error) {
+	if len(u.addrs) == 0 || chance(u.r, 10) {
+		a, err := c.ReserveAddress(ctx, "")
+		if err == nil {
+			u.w.known.learn(exists("address", weir.ID(a.Addr.String())), true, err)
+			u.addrs = append(u.addrs, a.Addr)
+		}
+		return "reserves an address: " + a.Addr.String(), err
+	}
+	i := u.r.IntN(len(u.addrs))
+	addr := u.addrs[i]
+	if chance(u.r, 15) {
+		// Once released it may be somebody else's: whatever comes of it, it is not ours to use.
+		u.addrs = slices.Delete(u.addrs, i, i+1)
+		u.w.known.forget(addr)
+		return "releases " + addr.String(), c.ReleaseAddress(ctx, addr)
+	}
+	m, ok := u.some(ctx, c)
+	if !ok || chance(u.r, 20) {
+		m.ID = ""
+	}
+	_, err := c.AssignAddress(ctx, addr, m.ID)
+	if err == nil || !refused(err) {
+		u.w.known.points(addr)
+	}
+	u.w.known.learn(pointsTo(addr, m.ID), true, err)
+	return fmt.Sprintf("assigns %s to %q", addr, m.ID), err
+}
+
+// points forgets where addr points.
+func (k *knowledge) points(addr netip.Addr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.facts, func(f fact, _ bool) bool {
+		return strings.HasPrefix(f.what, fmt.Sprintf("address %s points", addr))
+	})
+}
+
+// forget forgets all about addr.
+func (k *knowledge) forget(addr netip.Addr) {
+	k.points(addr)
+	k.learn(exists("address", weir.ID(addr.String())), false, context.Canceled)
+}
+
+func (u *user) reload(ctx context.Context, c *control.Control) (string, error) {
+	id, ok := u.own()
+	if !ok {
+		return "", nil
+	}
+	return fmt.Sprintf("reloads load balancer %s", id), c.Reload(ctx, id)
+}
