@@ -67,7 +67,7 @@ type member struct {
 
 	once   sync.Once
 	broken chan struct{}
-	cause  error // why broken is closed; set before it is
+	cause  error // what closed broken; set before it is closed
 }
 
 func (m *member) isBroken() bool {
@@ -84,12 +84,17 @@ func (m *member) isBroken() bool {
 // writing anything more, such as the second half of a record of which the disk had no
 // space for the first.
 func (m *member) breakDown(err error) {
-	m.once.Do(func() {
-		m.cause = explainDisk(m.dir, err)
-		close(m.broken)
-		m.backend.fail(fmt.Errorf("store: %w", m.cause))
-	})
+	m.fail(err)
 	select {}
+}
+
+// fail notes that the member is broken, because of err.
+func (m *member) fail(err error) {
+	m.once.Do(func() {
+		m.cause = err
+		close(m.broken)
+		m.backend.fail(fmt.Errorf("store: %w", explainDisk(m.dir, err)))
+	})
 }
 
 // start starts the member and waits until it serves.
@@ -104,8 +109,9 @@ func (m *member) start(ctx context.Context, log *slog.Logger) error {
 	started := make(chan error, 1)
 	go func() {
 		defer func() {
+			// Some damage to its files it meets with a panic of the runtime's.
 			if r := recover(); r != nil {
-				started <- fmt.Errorf("%v", r)
+				m.fail(fmt.Errorf("%v", r))
 			}
 		}()
 		server, err := embed.StartEtcd(config)
@@ -115,10 +121,10 @@ func (m *member) start(ctx context.Context, log *slog.Logger) error {
 	select {
 	case err := <-started:
 		if err != nil {
-			return m.damaged(err)
+			return m.explainStart(err)
 		}
 	case <-m.broken:
-		return m.damaged(m.cause)
+		return m.explainStart(m.cause)
 	}
 
 	m.backend.client = v3client.New(m.server.Server)
@@ -129,12 +135,12 @@ func (m *member) start(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// damaged says what to do about files that etcd cannot start from, because of err.
-func (m *member) damaged(err error) error {
-	if err = explainDisk(m.dir, err); weir.KindOf(err) != "" {
+// explainStart says what it means that etcd cannot start because of err.
+func (m *member) explainStart(err error) error {
+	if err := explainDisk(m.dir, err); weir.KindOf(err) != "" {
 		return err
 	}
-	return fmt.Errorf("%w: if the disk is sound they are damaged: put a copy in their place, or move them away to begin anew", err)
+	return fmt.Errorf("%s cannot be opened: %w: if the disk is sound, its files are damaged: put a copy in their place, or move them away to begin anew", m.dir, err)
 }
 
 // config returns settings for a data directory that lives for years on a small machine.
@@ -160,7 +166,7 @@ func (m *member) config() *embed.Config {
 
 	// The log holds what the database may not have yet; a member without peers
 	// needs none of it to bring others up to date.
-	c.SnapshotCount, c.SnapshotCatchUpEntries = 5_000, 100
+	c.SnapshotCount, c.SnapshotCatchUpEntries = 1_000, 100
 	c.MaxWalFiles, c.MaxSnapFiles = 2, 2
 
 	c.WarningApplyDuration, c.WarningUnaryRequestDuration = time.Second, time.Second
@@ -172,7 +178,7 @@ func (m *member) ready(ctx context.Context) error {
 	select {
 	case <-m.server.Server.ReadyNotify():
 	case <-m.broken:
-		return m.damaged(m.cause)
+		return m.explainStart(m.cause)
 	case <-ctx.Done():
 		return fmt.Errorf("start etcd: %w", ctx.Err())
 	}
@@ -217,8 +223,11 @@ func (m *member) tidy(ctx context.Context) error {
 	return err
 }
 
-// stop stops the member.
+// stop stops the member. One that is broken stays as it is: to stop it would write.
 func (m *member) stop() error {
+	if m.isBroken() {
+		return explainDisk(m.dir, m.cause)
+	}
 	stopped := make(chan struct{})
 	go func() {
 		m.backend.client.Close()
@@ -229,7 +238,7 @@ func (m *member) stop() error {
 	case <-stopped:
 		return nil
 	case <-m.broken:
-		return m.cause
+		return explainDisk(m.dir, m.cause)
 	}
 }
 
@@ -265,6 +274,6 @@ func explainDisk(dir string, err error) error {
 	case errors.Is(err, unix.EROFS), errors.Is(err, fs.ErrPermission):
 		return weir.Errorf(weir.Denied, "%s cannot be written: %w", dir, err)
 	default:
-		return fmt.Errorf("files under %s cannot be used: %w", dir, err)
+		return fmt.Errorf("%s cannot be used: %w", dir, err)
 	}
 }
