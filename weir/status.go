@@ -131,16 +131,16 @@ const NodeLate = 15 * time.Second
 // What is merely not done yet is no problem: a machine that boots, a configuration
 // that is on its way. It sets nothing.
 func (s *RegionStatus) FindProblems() []string {
-	names := map[ID]string{}
+	machines := map[ID]MachineOverview{}
 	for _, m := range s.Machines {
-		names[m.ID] = m.Name
+		machines[m.ID] = m
 	}
 	var down, broken, odd []string // clients get errors; something has failed; it is being coped with
 	for _, lb := range s.LoadBalancers {
 		if lb.Deleting {
 			continue
 		}
-		d, b, o := lb.findProblems(s.Taken, names)
+		d, b, o := lb.findProblems(s.Taken, machines)
 		down, broken, odd = append(down, d...), append(broken, b...), append(odd, o...)
 	}
 	for _, p := range s.Pools {
@@ -161,16 +161,18 @@ func (s *RegionStatus) FindProblems() []string {
 	return append(append(down, broken...), odd...)
 }
 
-func (lb *LoadBalancerOverview) findProblems(now time.Time, names map[ID]string) (down, broken, odd []string) {
+func (lb *LoadBalancerOverview) findProblems(now time.Time, machines map[ID]MachineOverview) (down, broken, odd []string) {
 	if lb.Err != "" {
 		broken = append(broken, fmt.Sprintf("Load balancer %s: %s.", lb.Name, lb.Err))
 	}
 	servers, up := 0, 0
 	told := map[ID]bool{} // a server that is down is so in each backend of each instance: one sentence is enough
 	for _, in := range lb.Instances {
-		of := fmt.Sprintf("Instance %s of load balancer %s", cmp.Or(names[in.Machine], string(in.Machine)), lb.Name)
+		m := machines[in.Machine]
+		of := fmt.Sprintf("Instance %s of load balancer %s", cmp.Or(m.Name, string(in.Machine)), lb.Name)
+		booted := m.Phase == MachineActive && m.Boot.State != BootRunning
 		switch silent := now.Sub(in.Node.Seen); {
-		case in.Node.Seen.IsZero() && lb.Phase == LoadBalancerActive:
+		case in.Node.Seen.IsZero() && lb.Phase == LoadBalancerActive && booted:
 			broken = append(broken, of+" has not reported yet.")
 		case !in.Node.Seen.IsZero() && silent > NodeLate:
 			broken = append(broken, fmt.Sprintf("%s has been silent for %s.", of, silent.Round(time.Second)))
@@ -187,7 +189,7 @@ func (lb *LoadBalancerOverview) findProblems(now time.Time, names map[ID]string)
 				if !told[server.ID] {
 					told[server.ID] = true
 					odd = append(odd, fmt.Sprintf("Server %s of load balancer %s is down%s.",
-						cmp.Or(names[server.ID], string(server.ID)), lb.Name, because(server.Why)))
+						cmp.Or(machines[server.ID].Name, string(server.ID)), lb.Name, because(server.Why)))
 				}
 			}
 		}

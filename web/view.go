@@ -1,0 +1,286 @@
+package web
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"weir/weir"
+)
+
+// view is what is on the page, in words.
+type view struct {
+	Known         bool // the region's status could be read
+	Refresh       int
+	Region        string
+	Taken         string
+	Versions      []string
+	Problems      []string
+	Verdict       string // how many problems there are
+	LoadBalancers []balancer
+	Pools         []pool
+	Counts        string
+	Machines      []machine
+}
+
+type balancer struct {
+	Name, Address, Algorithm, Targets string
+	State                             state
+	Rules                             []string
+	Plan                              []string
+	Err                               string
+	Instances                         []instance
+	Servers                           []server
+}
+
+type instance struct {
+	Name, Role, Revision, HAProxy, Seen string
+	State                               state
+}
+
+type server struct {
+	Name, Address, Why, Sessions, Requests string
+	State                                  state
+}
+
+type pool struct {
+	Name, Size string
+	State      state
+	Plan       []string
+	Err        string
+}
+
+type machine struct {
+	ID, Name, Size, For, Public, Private, Why string
+	State                                     state
+}
+
+// state is a word and its tone: good, busy (it changes by itself), bad, or quiet.
+type state struct {
+	Word, Tone string
+}
+
+// newView puts a region in words.
+func newView(s weir.RegionStatus) view {
+	v := view{Known: true, Refresh: refresh, Region: s.Region, Taken: s.Taken.UTC().Format("15:04:05 UTC"),
+		Versions: versions(s.Versions), Problems: s.Problems,
+		Verdict: count(len(s.Problems), "problem"), Counts: counts(s.Counts)}
+	machines := map[weir.ID]weir.MachineOverview{}
+	for _, m := range s.Machines {
+		machines[m.ID] = m
+	}
+	owners := map[weir.ID]string{"": ""}
+	for _, p := range s.Pools {
+		owners[p.ID] = "pool " + p.Name
+		v.Pools = append(v.Pools, newPool(p))
+	}
+	for _, lb := range s.LoadBalancers {
+		owners[lb.ID] = "load balancer " + lb.Name
+		v.LoadBalancers = append(v.LoadBalancers, newBalancer(lb, machines, s.Taken))
+	}
+	for _, m := range s.Machines {
+		v.Machines = append(v.Machines, machine{ID: string(m.ID), Name: m.Name, Size: m.Size,
+			For: cmp.Or(owners[m.LoadBalancer], owners[m.Pool]), Public: address(m.Public), Private: address(m.Private),
+			Why: cmp.Or(m.Err, bootWhy(m.Boot)), State: machineState(m)})
+	}
+	return v
+}
+
+func newBalancer(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview, now time.Time) balancer {
+	b := balancer{Name: lb.Name, Address: address(lb.Address), Algorithm: strings.ReplaceAll(string(lb.Algorithm), "_", " "),
+		Targets: "machines named one by one", State: balancerState(lb), Plan: lb.Plan, Err: lb.Err}
+	if lb.Tag != "" {
+		b.Targets = "machines tagged " + lb.Tag
+	}
+	for _, r := range lb.Rules {
+		b.Rules = append(b.Rules, fmt.Sprintf("%s:%d → %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
+	}
+	for _, in := range lb.Instances {
+		b.Instances = append(b.Instances, newInstance(in, machines[in.Machine], now))
+	}
+	b.Servers = newServers(lb.Instances, machines)
+	return b
+}
+
+func newInstance(in weir.InstanceOverview, m weir.MachineOverview, now time.Time) instance {
+	v := instance{Name: cmp.Or(m.Name, string(in.Machine)), Role: "standby", HAProxy: in.Node.HAProxy.Version,
+		Revision: strconv.FormatInt(in.Node.Revision, 10), Seen: "never"}
+	if in.Active {
+		v.Role = "has the address"
+	}
+	if in.Node.Revision != in.Wants {
+		v.Revision = fmt.Sprintf("%d, wants %d", in.Node.Revision, in.Wants)
+	}
+	silent := now.Sub(in.Node.Seen)
+	if !in.Node.Seen.IsZero() {
+		v.Seen = ago(silent)
+	}
+	switch {
+	case in.Node.Seen.IsZero():
+		v.State = state{"starting", "busy"}
+	case silent > weir.NodeLate:
+		v.State = state{"silent", "bad"}
+	case in.Node.Err != "":
+		v.State = state{"refuses its configuration", "bad"}
+	case in.Node.Revision != in.Wants:
+		v.State = state{"catching up", "busy"}
+	default:
+		v.State = state{"serving", "good"}
+	}
+	return v
+}
+
+// newServers returns each server once, as its worst instance sees it, by ID.
+func newServers(instances []weir.InstanceOverview, machines map[weir.ID]weir.MachineOverview) []server {
+	type sum struct {
+		weir.ServerStatus
+		rank int
+	}
+	rank := map[weir.ServerState]int{weir.ServerUp: 0, weir.ServerDraining: 1, weir.ServerChecking: 2, weir.ServerDown: 3}
+	sums := map[weir.ID]*sum{}
+	var order []weir.ID
+	for _, in := range instances {
+		for _, s := range in.Node.Servers {
+			of := sums[s.ID]
+			if of == nil {
+				of = &sum{weir.ServerStatus{State: s.State}, -1}
+				sums[s.ID] = of
+				order = append(order, s.ID)
+			}
+			of.Sessions += s.Sessions
+			of.Requests += s.Requests
+			if rank[s.State] > of.rank {
+				of.State, of.Why, of.rank = s.State, s.Why, rank[s.State]
+			}
+		}
+	}
+	slices.SortFunc(order, func(a, b weir.ID) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }) // decimal
+	var servers []server
+	for _, id := range order {
+		of, m := sums[id], machines[id]
+		v := server{Name: cmp.Or(m.Name, string(id)), Address: address(m.Private), Sessions: thousands(int64(of.Sessions)), Requests: thousands(of.Requests), State: serverState(of.State)}
+		if of.State != weir.ServerUp {
+			v.Why = of.Why
+		}
+		servers = append(servers, v)
+	}
+	return servers
+}
+
+func newPool(p weir.PoolOverview) pool {
+	v := pool{Name: p.Name, Plan: p.Plan, Err: p.Err,
+		Size:  fmt.Sprintf("%d of %s serving", p.Serving, count(p.Count, "machine")),
+		State: state{"as wanted", "good"}}
+	switch {
+	case p.Err != "":
+		v.State = state{"stuck", "bad"}
+	case p.Machines != p.Count || p.Serving != p.Count || len(p.Plan) > 0:
+		v.State = state{"changing", "busy"}
+	}
+	return v
+}
+
+func balancerState(lb weir.LoadBalancerOverview) state {
+	switch {
+	case lb.Deleting:
+		return state{"being deleted", "busy"}
+	case lb.Phase == weir.LoadBalancerActive:
+		return state{"active", "good"}
+	case lb.Phase == weir.LoadBalancerErrored:
+		return state{"errored", "bad"}
+	}
+	return state{"new", "busy"}
+}
+
+func serverState(s weir.ServerState) state {
+	switch s {
+	case weir.ServerUp:
+		return state{"up", "good"}
+	case weir.ServerDown:
+		return state{"down", "bad"}
+	}
+	return state{string(s), "busy"}
+}
+
+func machineState(m weir.MachineOverview) state {
+	switch {
+	case m.Deleting:
+		return state{"being deleted", "busy"}
+	case m.Boot.State == weir.BootFailed:
+		return state{"boot failed", "bad"}
+	case m.Phase == weir.MachineActive && m.Boot.State == weir.BootRunning:
+		return state{"booting", "busy"}
+	case m.Phase == weir.MachineActive:
+		return state{"active", "good"}
+	case m.Phase == weir.MachineOff:
+		return state{"off", "quiet"}
+	}
+	return state{"new", "busy"}
+}
+
+func bootWhy(b weir.Boot) string {
+	if b.State != weir.BootFailed {
+		return ""
+	}
+	return fmt.Sprintf("%s; its log is %s", b.Why, b.Log)
+}
+
+func versions(v weir.Versions) (said []string) {
+	for _, part := range [][2]string{{"weir", v.Weir}, {"HAProxy", v.HAProxy}, {"etcd", v.Etcd}} {
+		if part[1] != "" {
+			said = append(said, part[0]+" "+part[1])
+		}
+	}
+	return said
+}
+
+// counts says "3 active, 1 new": what there is none of is left out.
+func counts(c weir.MachineCounts) string {
+	var said []string
+	for _, part := range []struct {
+		n    int
+		what string
+	}{{c.Active, "active"}, {c.New, "new"}, {c.Off, "off"}, {c.Deleting, "being deleted"}} {
+		if part.n > 0 {
+			said = append(said, fmt.Sprintf("%d %s", part.n, part.what))
+		}
+	}
+	return cmp.Or(strings.Join(said, ", "), "none")
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// address writes an address, or nothing for none.
+func address(a interface {
+	IsValid() bool
+	String() string
+}) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func ago(d time.Duration) string {
+	if d < 2*time.Second {
+		return "now"
+	}
+	return d.Round(time.Second).String() + " ago"
+}
+
+// thousands writes 1234567 as 1 234 567, with spaces that do not break.
+func thousands(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "\u202f" + text[i:]
+	}
+	return text
+}

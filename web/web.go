@@ -1,0 +1,51 @@
+// Package web is Weir's door for people: one page that shows a region at a glance.
+//
+// [New] returns the handler. The page is rendered here, whole: it has its style in it,
+// needs no script, and asks for itself again every few seconds. It shows what a
+// [weir.RegionStatus] has, the problems first. Who may see it is the business of
+// whoever serves it.
+package web
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"html/template"
+	"log/slog"
+	"net/http"
+
+	"weir/weir"
+)
+
+//go:embed status.html
+var source string
+
+// refresh is how long a browser waits, in seconds, before it asks for the page again.
+const refresh = 5
+
+// New returns the page; status says what is on it.
+func New(status func(ctx context.Context) (weir.RegionStatus, error), log *slog.Logger) http.Handler {
+	page := template.Must(template.New("status").Parse(source))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v, code := view{Refresh: refresh}, http.StatusServiceUnavailable
+		s, err := status(r.Context())
+		if err == nil {
+			v, code = newView(s), http.StatusOK
+		} else if r.Context().Err() == nil {
+			log.Warn("status not read", "err", err)
+		}
+		var body bytes.Buffer
+		if err := page.Execute(&body, v); err != nil {
+			log.Error("status page not rendered", "err", err)
+			http.Error(w, "the page could not be made: Weir's log has the reason", http.StatusInternalServerError)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
+		w.WriteHeader(code)
+		w.Write(body.Bytes()) // fails if the browser has left: there is nobody to tell
+	})
+}

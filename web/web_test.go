@@ -1,0 +1,162 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"weir/weir"
+)
+
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// shop returns a region in which all is well: one load balancer, two servers.
+func shop() weir.RegionStatus {
+	up := func(id weir.ID, sessions int, requests int64) weir.ServerStatus {
+		return weir.ServerStatus{Backend: "http-80", ID: id, State: weir.ServerUp, Sessions: sessions, Requests: requests}
+	}
+	machine := func(id weir.ID, name, private string, pool, lb weir.ID) weir.MachineOverview {
+		return weir.MachineOverview{ID: id, Name: name, Size: "s-1vcpu-1gb", Pool: pool, LoadBalancer: lb, Phase: weir.MachineActive,
+			Private: netip.MustParseAddr(private), Public: netip.MustParseAddr("198.18.0.9"), Boot: weir.Boot{State: weir.BootDone}}
+	}
+	s := weir.RegionStatus{
+		Region: "local1", Taken: noon, Versions: weir.Versions{Weir: "0.1.0", HAProxy: "2.6.12", Etcd: "3.7.3"},
+		LoadBalancers: []weir.LoadBalancerOverview{{ID: "f00d", Name: "front", Phase: weir.LoadBalancerActive, Address: netip.MustParseAddr("203.0.113.7"),
+			Algorithm: weir.RoundRobin, Rules: []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 8080}}, Tag: "web",
+			Instances: []weir.InstanceOverview{{Machine: "100001", Active: true, Wants: 12, Node: weir.NodeStatus{Node: "100001", Revision: 12, Seen: noon.Add(-time.Second),
+				HAProxy: weir.HAProxyStatus{Version: "2.6.12"}, Servers: []weir.ServerStatus{up("100010", 3, 1234567), up("100002", 4, 89)}}}}}},
+		Pools: []weir.PoolOverview{{ID: "beef", Name: "web", Count: 2, Machines: 2, Serving: 2}},
+		Machines: []weir.MachineOverview{machine("100001", "front-1", "10.10.0.2", "", "f00d"),
+			machine("100002", "web-1", "10.10.0.3", "beef", ""), machine("100010", "web-2", "10.10.0.4", "beef", "")},
+	}
+	s.CountMachines()
+	return s
+}
+
+// page renders a region, and returns the page's status and what a person reads on it.
+func page(t *testing.T, status func(context.Context) (weir.RegionStatus, error)) (*httptest.ResponseRecorder, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	New(status, slog.New(slog.DiscardHandler)).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	root, err := html.Parse(bytes.NewReader(w.Body.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for n := range root.Descendants() {
+		if n.Type == html.TextNode && n.Parent.Data != "style" {
+			words = append(words, strings.Fields(n.Data)...)
+		}
+	}
+	return w, strings.Join(words, " ")
+}
+
+func read(t *testing.T, s weir.RegionStatus) string {
+	t.Helper()
+	s.Problems = s.FindProblems()
+	w, text := page(t, func(context.Context) (weir.RegionStatus, error) { return s, nil })
+	if w.Code != http.StatusOK {
+		t.Fatalf("status %d, want 200", w.Code)
+	}
+	return text
+}
+
+func wants(t *testing.T, text string, sentences ...string) {
+	t.Helper()
+	for _, s := range sentences {
+		if !strings.Contains(text, s) {
+			t.Errorf("the page does not say %q:\n%s", s, text)
+		}
+	}
+}
+
+func TestThePageShowsTheRegion(t *testing.T) {
+	text := read(t, shop())
+	wants(t, text, "all well · Weir local1", "Weir · local1", "as of 12:00:00 UTC · weir 0.1.0 · HAProxy 2.6.12 · etcd 3.7.3",
+		"Load balancer front active 203.0.113.7 round robin over machines tagged web", "http:80 → http:8080",
+		"front-1 serving has the address 12 2.6.12 now",
+		"web-1 up 10.10.0.3 4 89 web-2 up 10.10.0.4 3 1 234 567",
+		"Pool web as wanted 2 of 2 machines serving", "Machines 3 active", "web-2 active pool web 10.10.0.4 198.18.0.9 s-1vcpu-1gb 100010")
+}
+
+func TestProblemsComeFirst(t *testing.T) {
+	s := shop()
+	s.LoadBalancers[0].Instances[0].Node.Servers[0].State = weir.ServerDown
+	s.LoadBalancers[0].Instances[0].Node.Servers[0].Why = "L4CON: Connection refused"
+	s.Machines[1].Boot = weir.Boot{State: weir.BootFailed, Why: "user-data exited with 3", Log: "/var/log/web-1"}
+	text := read(t, s)
+	wants(t, text, "2 problems · Weir local1",
+		"2 problems Machine web-1 gets no traffic, for its first boot failed: user-data exited with 3; its log is /var/log/web-1. Server web-2 of load balancer front is down: L4CON: Connection refused. Load balancer front",
+		"web-2 down L4CON: Connection refused 10.10.0.4", "web-1 boot failed user-data exited with 3; its log is /var/log/web-1 pool web")
+}
+
+func TestThePageSaysWhatIsOnItsWay(t *testing.T) {
+	s := shop()
+	s.LoadBalancers[0].Phase = weir.LoadBalancerNew
+	s.LoadBalancers[0].Address = netip.Addr{}
+	s.LoadBalancers[0].Plan = []string{"create instance front-2"}
+	s.LoadBalancers[0].Instances = []weir.InstanceOverview{
+		{Machine: "100001", Wants: 13, Node: weir.NodeStatus{Revision: 12, Seen: noon, Servers: []weir.ServerStatus{{ID: "100002", State: weir.ServerChecking}}}},
+		{Machine: "100011"}}
+	s.Machines[1].Deleting = true
+	s.Machines[2].Boot.State = weir.BootRunning
+	s.Pools[0].Serving = 0
+	s.CountMachines()
+	text := read(t, s)
+	wants(t, text, "all well", "Load balancer front new no address yet", "create instance front-2", "front-1 catching up standby 12, wants 13",
+		"100011 starting", "web-1 checking", "Pool web changing 0 of 2 machines serving", "2 active, 1 being deleted", "web-1 being deleted", "web-2 booting")
+}
+
+func TestAnEmptyRegionSaysHowToBegin(t *testing.T) {
+	text := read(t, weir.RegionStatus{Region: "local1", Taken: noon})
+	wants(t, text, "none yet: weir apply -f weir.yaml makes one", "Machines none")
+}
+
+func TestAServerIsAsGoodAsItsWorstInstanceSeesIt(t *testing.T) {
+	s := shop()
+	second := s.LoadBalancers[0].Instances[0]
+	second.Machine, second.Active = "100003", false
+	second.Node.Servers = []weir.ServerStatus{{ID: "100002", State: weir.ServerDown, Why: "L4TOUT", Sessions: 1, Requests: 11}}
+	s.LoadBalancers[0].Instances = append(s.LoadBalancers[0].Instances, second)
+	wants(t, read(t, s), "web-1 down L4TOUT 10.10.0.3 5 100 web-2 up")
+}
+
+func TestWhatUsersWriteIsTextAndNothingElse(t *testing.T) {
+	s := shop()
+	const evil = `<script>alert(1)</script><img src=x onerror=alert(1)>"'`
+	s.Machines[1].Name, s.Machines[1].Err = evil, evil
+	s.LoadBalancers[0].Plan, s.Pools[0].Err = []string{evil}, evil
+	s.Problems = []string{evil}
+	w, _ := page(t, func(context.Context) (weir.RegionStatus, error) { return s, nil })
+	if body := w.Body.String(); strings.Contains(body, "<script") || strings.Contains(body, "<img") {
+		t.Errorf("what a user wrote is markup:\n%s", body)
+	}
+	if policy := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") {
+		t.Errorf("Content-Security-Policy %q, want one that lets nothing in", policy)
+	}
+}
+
+func TestAStoreThatIsAwayIsSaid(t *testing.T) {
+	w, text := page(t, func(context.Context) (weir.RegionStatus, error) {
+		return weir.RegionStatus{}, errors.New("the disk at /secret/place is gone")
+	})
+	if w.Code != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", w.Code)
+	}
+	wants(t, text, "not reachable", "Load balancers go on without it")
+	if strings.Contains(text, "secret") {
+		t.Errorf("the page shows what is for the log alone: %s", text)
+	}
+	if !strings.Contains(w.Body.String(), `http-equiv="refresh"`) {
+		t.Error("the page does not ask for itself again")
+	}
+}
