@@ -28,7 +28,7 @@ import (
 type Options struct {
 	Control Control
 	Users   Authorizer
-	Log     *slog.Logger
+	Log     *slog.Logger // of what is our fault; none if nil
 
 	// Page answers GET /. Callers on this machine need no token for it. Nil: there is none.
 	Page http.Handler
@@ -40,6 +40,9 @@ type Options struct {
 
 // New returns the API.
 func New(o Options) http.Handler {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	a := &api{Options: o, mux: http.NewServeMux()}
 	for pattern, h := range a.routes() {
 		a.mux.Handle(pattern, a.answer(h))
