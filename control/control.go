@@ -40,7 +40,7 @@ var (
 	addresses     = store.NewTable[weir.Address]("addresses") // by owner
 	actions       = store.NewTable[weir.Action]("actions")
 	blobs         = store.NewTable[string]("blobs") // user-data by its hash
-	tags          = store.NewTable[tag]("tags") // by name in lower case
+	tags          = store.NewTable[tag]("tags")     // by name in lower case
 	nodeConfigs   = store.NewTable[weir.NodeConfig]("node_configs")
 	nodeStatuses  = store.NewTable[weir.NodeStatus]("node_statuses")
 	enrolments    = store.NewTable[enrolment]("enrolments") // by hash of the token

@@ -244,24 +244,22 @@ func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
 	return s
 }
 
-// reconcileLoadBalancer brings one load balancer to its row. It looks at one
-// snapshot and writes one transaction; machines and addresses follow by their own
-// controllers.
+// reconcileLoadBalancer brings one load balancer to its row. It looks and writes in
+// one transaction, so that what it gives a node to do was so at that moment: a server
+// that is being deleted may be destroyed as soon as no node is to send it requests.
+// Machines and addresses follow by their own controllers.
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	v := balancerView{drain: t.Drain, configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
-	err = t.db.View(ctx, func(tx *store.Tx) error { return v.read(ctx, tx, id) })
-	if errors.Is(err, weir.NotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	steps := planBalancer(v)
 	return 0, t.db.Update(ctx, func(tx *store.Tx) error {
-		lb, err := loadBalancers.Get(ctx, tx, id)
+		v := balancerView{drain: t.Drain, configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+		err := v.read(ctx, tx, id)
+		if errors.Is(err, weir.NotFound) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
+		steps := planBalancer(v)
+		lb := v.lb
 		lb.Status = statusOf(v, steps)
 		for _, step := range steps {
 			if err := step.do(ctx, t, tx, &lb); err != nil {
@@ -346,12 +344,6 @@ func (s guard) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalanc
 }
 
 func (s configure) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalancer) error {
-	if _, err := machines.Get(ctx, tx, s.node.ID); err != nil {
-		if errors.Is(err, weir.NotFound) {
-			return nil // destroyed since we looked, with its configuration
-		}
-		return err
-	}
 	was, err := nodeConfigs.Get(ctx, tx, s.node.ID)
 	if err != nil && !errors.Is(err, weir.NotFound) {
 		return err
