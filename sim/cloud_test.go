@@ -86,7 +86,7 @@ func (w *world) allowed(call string) {
 	case err == nil && time.Since(row.Deleting) >= drain:
 		return
 	}
-	for _, n := range w.nodes.serving(weir.ID(id)) {
+	for _, n := range w.serving(weir.ID(id)) {
 		w.never("machine %s is destroyed, and node %s still sends it requests", id, n)
 	}
 }

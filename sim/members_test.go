@@ -9,26 +9,33 @@ import (
 
 	"weir/control"
 	"weir/store"
+	"weir/weir"
 )
 
 // member is one member of the control plane, which crashes and is started again.
 type member struct {
 	name string
 
-	mu      sync.Mutex
-	control *control.Control // nil while it is down
+	mu sync.Mutex
+	up *life // nil while it is down
 }
 
-func (m *member) set(c *control.Control) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.control = c
+// life is a member between a start and a crash.
+type life struct {
+	*control.Control
+	ctx context.Context
 }
 
-func (m *member) get() *control.Control {
+func (m *member) set(up *life) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.control
+	m.up = up
+}
+
+func (m *member) get() *life {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.up
 }
 
 // live runs m until the history ends. A crash ends all that it does at once: what it
@@ -36,11 +43,11 @@ func (m *member) get() *control.Control {
 func (w *world) live(m *member) {
 	r := w.random(m.name)
 	for start := 1; w.ctx.Err() == nil; start++ {
-		life, crash := context.WithCancel(w.ctx)
+		ctx, crash := context.WithCancel(w.ctx)
 		name := fmt.Sprintf("%s.%d", m.name, start)
 		c := control.New(control.Options{
 			Region:  region,
-			Store:   store.New(&lossy{w.memory, w, life, name}),
+			Store:   store.New(&lossy{w.memory, w, ctx, name}),
 			Cloud:   tardy{w.cloud, w},
 			Log:     w.log(name),
 			NodeURL: "https://control.example:7443",
@@ -50,13 +57,13 @@ func (w *world) live(m *member) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			if err := c.Run(life); err != nil {
+			if err := c.Run(ctx); err != nil {
 				w.never("%s: Run returned %v", name, err)
 			}
 		}()
-		m.set(c)
+		m.set(&life{c, ctx})
 		w.tell("%s: starts", name)
-		for sleep(life, upTo(r, time.Minute)) && !w.trouble.Load() {
+		for sleep(ctx, upTo(r, time.Minute)) && !w.trouble.Load() {
 		}
 		if w.ctx.Err() == nil {
 			w.tell("%s: crashes", name)
@@ -73,13 +80,19 @@ func (w *world) live(m *member) {
 	}
 }
 
-// reach returns a member that is up, or nil.
-func (w *world) reach(r *rand.Rand) *control.Control {
+// ask calls a member that is up, for as long as it stays up and at most for patience.
+// The error is weir.Unavailable if there is none.
+func (w *world) ask(ctx context.Context, r *rand.Rand, patience time.Duration, do func(context.Context, *control.Control) error) error {
 	first := r.IntN(len(w.members))
 	for i := range w.members {
-		if c := w.members[(first+i)%len(w.members)].get(); c != nil {
-			return c
+		up := w.members[(first+i)%len(w.members)].get()
+		if up == nil {
+			continue
 		}
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		defer context.AfterFunc(up.ctx, cancel)()
+		return do(ctx, up.Control)
 	}
-	return nil
+	return weir.Errorf(weir.Unavailable, "no member is up")
 }

@@ -37,17 +37,23 @@ type node struct {
 }
 
 // serving returns the nodes that send requests to a machine, or let it finish some.
-func (ns *nodes) serving(machine weir.ID) (ids []weir.ID) {
-	ns.mu.Lock()
-	defer ns.mu.Unlock()
-	for id, n := range ns.all {
-		n.mu.Lock()
-		if n.on && (n.config.Proxy.Serves(machine) || time.Now().Before(n.leaving[machine])) {
-			ids = append(ids, id)
+func (w *world) serving(machine weir.ID) (ids []weir.ID) {
+	all, err := w.cloud.Machines(direct(w.ctx))
+	if err != nil {
+		return nil // the history is over
+	}
+	for _, m := range all {
+		if n := w.nodes.get(m.ID); m.On && n != nil && n.serves(machine) {
+			ids = append(ids, n.id)
 		}
-		n.mu.Unlock()
 	}
 	return ids
+}
+
+func (n *node) serves(machine weir.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.on && (n.config.Proxy.Serves(machine) || time.Now().Before(n.leaving[machine]))
 }
 
 // get returns a node, or nil.
@@ -57,11 +63,11 @@ func (ns *nodes) get(id weir.ID) *node {
 	return ns.all[id]
 }
 
-// live returns what HAProxy does on n.
-func (n *node) live() weir.Proxy {
+// live returns what n does.
+func (n *node) live() weir.NodeConfig {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.config.Proxy
+	return n.config
 }
 
 var tokenIn = regexp.MustCompile(`[A-Z2-7]{26}`)
@@ -155,17 +161,14 @@ func (n *node) set(on bool) {
 
 // ask calls the control plane, as far as it can be reached.
 func (n *node) ask(ctx context.Context, r *rand.Rand, patience time.Duration, do func(context.Context, *control.Control) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	trouble := n.w.trouble.Load()
 	if trouble {
 		sleep(ctx, upTo(r, 500*time.Millisecond))
+		if chance(r, 3) {
+			return weir.Errorf(weir.Unavailable, "the control plane cannot be reached")
+		}
 	}
-	c := n.w.reach(r)
-	if c == nil || trouble && chance(r, 3) {
-		return weir.Errorf(weir.Unavailable, "the control plane cannot be reached")
-	}
-	err := do(ctx, c)
+	err := n.w.ask(ctx, r, patience, do)
 	if trouble && chance(r, 3) {
 		return weir.Errorf(weir.Unavailable, "the control plane's answer was lost")
 	}
@@ -185,9 +188,7 @@ func (n *node) enrol(ctx context.Context, r *rand.Rand) bool {
 
 // pull waits for a NodeConfig and does what it says.
 func (n *node) pull(ctx context.Context, r *rand.Rand) {
-	n.mu.Lock()
-	live := n.config.Revision
-	n.mu.Unlock()
+	live := n.live().Revision
 	var config weir.NodeConfig
 	err := n.ask(ctx, r, 30*time.Second, func(ctx context.Context, c *control.Control) (err error) {
 		config, err = c.NodeConfig(ctx, n.id, live)

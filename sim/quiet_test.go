@@ -240,6 +240,9 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 	}
 	for _, c := range s.configs {
 		r.want(instances[c.Node], "there is a configuration for node %s, which is gone", c.Node)
+		if n := w.nodes.get(c.Node); n != nil {
+			r.want(n.live().Revision == c.Revision, "node %s runs revision %d, want %d", c.Node, n.live().Revision, c.Revision)
+		}
 	}
 	for _, status := range s.statuses {
 		r.want(instances[status.Node], "there is a status of node %s, which is gone", status.Node)
@@ -256,7 +259,7 @@ func (w *world) amissNode(s *snapshot, r *report, lb weir.LoadBalancer, m weir.M
 		r.want(false, "node %s has no agent", m.ID)
 		return
 	}
-	does := n.live()
+	does := n.live().Proxy
 	r.want(len(does.Frontends) == len(lb.Rules), "node %s listens on %d ports, want %d", m.ID, len(does.Frontends), len(lb.Rules))
 	r.want(does.Reload == lb.Reload, "node %s has reload %d, want %d", m.ID, does.Reload, lb.Reload)
 	for _, rule := range lb.Rules {

@@ -99,21 +99,17 @@ func pool(name, tag string, count int) weir.Pool {
 // want has the user want things until ctx ends.
 func (u *user) want(ctx context.Context) {
 	for sleep(ctx, upTo(u.r, 10*time.Second)) {
-		c := u.w.reach(u.r)
-		if c == nil {
-			continue
-		}
 		patience := 20 * time.Second
 		if chance(u.r, 10) {
 			patience = upTo(u.r, time.Second) // and then Ctrl-C
 		}
-		asking, stop := context.WithTimeout(u.w.ctx, patience)
-		what, err := u.wish(asking, c)
-		stop()
-		if what == "" {
-			continue
-		}
+		var what string
+		err := u.w.ask(u.w.ctx, u.r, patience, func(ctx context.Context, c *control.Control) (err error) {
+			what, err = u.wish(ctx, c)
+			return err
+		})
 		switch {
+		case what == "":
 		case err == nil:
 			u.w.tell("%s: %s", u.name, what)
 		case refused(err):
