@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -95,6 +96,9 @@ func (c *Control) instance(ctx context.Context, tx *store.Tx, id weir.ID) (in we
 	c.nodes.mu.Unlock()
 	if ok {
 		in.Node = reported
+		in.Node.Servers = slices.SortedStableFunc(slices.Values(reported.Servers), func(a, b weir.ServerStatus) int {
+			return cmp.Or(cmp.Compare(a.Backend, b.Backend), cmp.Compare(number(a.ID), number(b.ID)))
+		})
 		return in, nil
 	}
 	in.Node, err = nodeStatuses.Get(ctx, tx, id)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -159,7 +160,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 		NodeURL: "https://" + nodeAddr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond})
 	public, private := region.Networks()
 	server := &http.Server{
-		Handler: api.New(api.Options{Control: ctl, Users: users, Log: log, Page: web.Page(ctl, log),
+		Handler: api.New(api.Options{Control: ctl, Users: users, Log: log, Page: web.New(ctl.Status, log),
 			Public: public, Private: private}),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -291,6 +292,8 @@ func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (wel
 		for _, lb := range s.LoadBalancers {
 			switch {
 			case told[lb.ID]:
+			case unreported(lb) && lb.Err == "":
+				waits = true
 			case lb.Phase == weir.LoadBalancerActive:
 				told[lb.ID] = true
 				p.step("load balancer", "%s, %s, HAProxy %s", lb.Name, lb.Address, s.Versions.HAProxy)
@@ -302,7 +305,7 @@ func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (wel
 			switch {
 			case told[m.ID] || m.Deleting || m.LoadBalancer != "":
 			case m.Boot.State == weir.BootFailed || m.Err != "":
-			case m.Phase == weir.MachineOff || s.Up(m.ID):
+			case m.Phase == weir.MachineOff || s.Up(m.ID) && !slices.ContainsFunc(s.LoadBalancers, unreported):
 				told[m.ID] = true
 				p.step("machine", "%s, %s, %s", m.Name, m.Private, m.Phase)
 			default:
@@ -322,6 +325,12 @@ func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (wel
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// unreported reports whether an instance of lb has not reported to this process yet:
+// what is stored of it is from before.
+func unreported(lb weir.LoadBalancerOverview) bool {
+	return len(lb.Instances) == 0 || slices.ContainsFunc(lb.Instances, func(in weir.InstanceOverview) bool { return in.Node.Seen.IsZero() })
 }
 
 // showLogs shows the end of the log of each machine whose user-data failed.
