@@ -283,12 +283,19 @@ func (d *dev) begin(ctx context.Context, ctl *control.Control, app *config.App, 
 // should be or says why it cannot be. It reports whether all is well.
 func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (well bool) {
 	told := map[weir.ID]bool{}
+	var first map[weir.ID]bool // the machines of this start; users may add more meanwhile
 	for {
 		s, err := ctl.Status(ctx)
 		if err != nil {
 			return false // ctx has ended, or the store: run says which
 		}
-		waits := false
+		waits := first == nil
+		if first == nil && !slices.ContainsFunc(s.Pools, func(p weir.PoolOverview) bool { return p.Machines < p.Count }) {
+			first = map[weir.ID]bool{}
+			for _, m := range s.Machines {
+				first[m.ID] = true
+			}
+		}
 		for _, lb := range s.LoadBalancers {
 			switch {
 			case told[lb.ID]:
@@ -303,7 +310,7 @@ func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (wel
 		}
 		for _, m := range s.Machines {
 			switch {
-			case told[m.ID] || m.Deleting || m.LoadBalancer != "":
+			case told[m.ID] || !first[m.ID] || m.Deleting || m.LoadBalancer != "":
 			case m.Boot.State == weir.BootFailed || m.Err != "":
 			case m.Phase == weir.MachineOff || s.Up(m.ID) && !slices.ContainsFunc(s.LoadBalancers, unreported):
 				told[m.ID] = true
