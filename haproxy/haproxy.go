@@ -65,7 +65,8 @@ type Proxy struct {
 	proc    *process // nil while none runs
 	want    *document
 	stopped bool
-	have    []server      // at the last look
+	have    []server      // at the last look, and by what was done since
+	known   bool          // have is of the worker that runs
 	wait    []waiting     // as of the last look
 	looked  time.Time     // at all servers
 	pace    time.Duration // of looking at those that wait
@@ -274,9 +275,13 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 		shape:    shapeOf(&want, p.host),
 		text:     Render(p.version, revision, want, p.host),
 	}
-	running, err := p.running(ctx)
-	if err != nil {
-		return fmt.Errorf("configuration %d: %w", revision, err)
+	// Most changes are of servers alone, and the worker is as we left it.
+	running := d.shape
+	if !p.known || p.want == nil || p.want.shape != d.shape || !p.proc.alive() {
+		var err error
+		if running, err = p.running(ctx); err != nil {
+			return fmt.Errorf("configuration %d: %w", revision, err)
+		}
 	}
 	switch running {
 	case d.shape:
@@ -305,7 +310,11 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 		}
 	}
 	p.pace = waitFirst
-	if err := p.steer(ctx); err != nil {
+	err := p.steer(ctx, false)
+	if err != nil {
+		err = p.steer(ctx, true)
+	}
+	if err != nil {
 		return fmt.Errorf("configuration %d: %w", revision, err)
 	}
 	return nil
@@ -383,6 +392,7 @@ func (p *Proxy) running(ctx context.Context) (shape string, err error) {
 
 // bury lets go of a process that has ended.
 func (p *Proxy) bury() {
+	p.known = false
 	p.proc.close()
 	if time.Since(p.proc.began) < time.Second {
 		p.deaths++

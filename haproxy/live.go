@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ func (p *Proxy) start(ctx context.Context) error {
 		})
 		args = append(args, "-x", p.path(heldSocket))
 	}
+	p.known = false
 	note := func(pid int) error { return writePid(p.path(pidFile), pid) }
 	if p.proc, err = spawn(p.binary, args, out, note); err != nil {
 		return err
@@ -111,7 +113,7 @@ func (p *Proxy) reload(ctx context.Context, d *document) error {
 		}
 		return err
 	}
-	p.want = d
+	p.want, p.known = d, false
 	p.reloads++
 	p.log.Info("haproxy reloaded", "revision", d.revision, "took", time.Since(began))
 	p.hold(ctx)
@@ -255,32 +257,38 @@ func (p *Proxy) hold(ctx context.Context) {
 	p.allHeld = all
 }
 
-// steer looks at all servers of the running worker, and does what can be done now to have
-// them as wanted.
-func (p *Proxy) steer(ctx context.Context) error {
-	p.looked = time.Now()
-	have, err := p.socket().servers(ctx)
-	if err != nil {
-		return err
-	}
-	p.note(have)
-	steps, wait := plan(&p.want.proxy, have, time.Now())
-	// A drain began when it was first seen, whatever happened to the server since.
-	for i := range wait {
-		for j := range p.wait {
-			if o := &p.wait[j]; o.target == wait[i].target && o.leaving == wait[i].leaving && o.since.Before(wait[i].since) {
-				wait[i].since = o.since
-			}
+// steer compares all servers with what is wanted, and does what can be done now. It looks at
+// the running worker, unless it has just done so: it and Run's next look soon put right what
+// was not as remembered.
+func (p *Proxy) steer(ctx context.Context, look bool) error {
+	if look || !p.known {
+		p.known = false
+		p.looked = time.Now()
+		have, err := p.socket().servers(ctx)
+		if err != nil {
+			return err
 		}
+		p.note(have)
+	}
+	steps, wait := plan(&p.want.proxy, p.have, time.Now())
+	// A drain began when it was first seen, whatever happened to the server since.
+	was := make(map[target]time.Time, len(p.wait))
+	for _, w := range p.wait {
+		was[w.target] = w.since
+	}
+	leaving := false
+	for i := range wait {
+		if since, ok := was[wait[i].target]; ok && since.Before(wait[i].since) {
+			wait[i].since = since
+		}
+		leaving = leaving || wait[i].leaving
 	}
 	p.wait = wait
 	if err := p.act(ctx, steps); err != nil {
 		return err
 	}
-	for i := range wait {
-		if wait[i].leaving {
-			return p.settle(ctx)
-		}
+	if leaving {
+		return p.settle(ctx)
 	}
 	return nil
 }
@@ -298,39 +306,54 @@ func (p *Proxy) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	steps, still, gone := planWaiting(p.wait, stats, drainOf(&p.want.proxy), time.Now())
+	steps, still := planWaiting(p.wait, stats, drainOf(&p.want.proxy), time.Now())
 	p.wait = still
-	if gone {
-		signal(p.changed)
-		p.looked = time.Time{} // one that moved can now be added where it is
+	if err := p.act(ctx, steps); err != nil || len(p.wait) == len(still) {
+		return err
 	}
-	if len(steps) == 0 {
-		return nil
-	}
-	signal(p.changed)
-	return p.act(ctx, steps)
+	return p.steer(ctx, false) // what is gone may be wanted elsewhere
 }
 
-// act runs steps. That a server cannot be removed yet is no error: it still waits.
+// act takes steps. That a server cannot be removed yet is no error: it still waits.
 func (p *Proxy) act(ctx context.Context, steps []step) error {
 	var commands []string
-	of := make([]int, 0, len(steps))
+	var last []int // of each step's commands
 	for i := range steps {
-		for _, c := range steps[i].commands() {
-			commands = append(commands, c)
-			of = append(of, i)
-		}
+		commands = append(commands, steps[i].commands()...)
+		last = append(last, len(commands)-1)
 	}
+	p.known = p.known && len(steps) == 0
 	complaints, err := p.socket().do(ctx, commands)
 	if err != nil {
 		return err
 	}
-	for i, c := range complaints {
-		if s := steps[of[i]]; c != "" && s.verb != remove && s.verb != cut {
-			return weir.Errorf(weir.Unavailable, "%s: haproxy refuses: %s", s, c)
+	next := 0
+	done := make([]step, 0, len(steps))
+	gone := make(map[target]bool)
+	for i, s := range steps {
+		complaint := strings.TrimSpace(strings.Join(complaints[next:last[i]+1], " "))
+		next = last[i] + 1
+		removing := s.verb == remove || s.verb == cut
+		switch {
+		case complaint != "" && !removing:
+			err = errors.Join(err, weir.Errorf(weir.Unavailable, "%s: haproxy refuses: %s", s, complaint))
+			continue
+		case complaint != "":
+			continue
+		case removing:
+			gone[s.target] = true
+		}
+		done = append(done, s)
+		if removing || s.verb == admit {
+			signal(p.changed)
 		}
 	}
-	return nil
+	if len(gone) > 0 {
+		p.wait = slices.DeleteFunc(p.wait, func(w waiting) bool { return gone[w.target] })
+	}
+	p.have = after(p.have, done)
+	p.known = err == nil
+	return err
 }
 
 // note remembers what was seen, for the next start, and tells of what changed.
@@ -341,7 +364,7 @@ func (p *Proxy) note(have []server) {
 	if !slices.EqualFunc(p.have, have, alike) {
 		signal(p.changed)
 	}
-	p.have = have
+	p.have, p.known = have, true
 }
 
 const (
@@ -407,7 +430,7 @@ func (p *Proxy) look(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.steer(ctx); err != nil {
+	if err := p.steer(ctx, true); err != nil {
 		return err
 	}
 	return p.settle(ctx)

@@ -3,6 +3,7 @@ package haproxy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weir/weir"
@@ -37,6 +38,7 @@ type step struct {
 	verb verb
 	target
 	line   string // what describes a server to add
+	addr   netip.AddrPort
 	weight int
 }
 
@@ -45,14 +47,9 @@ func (s step) String() string { return string(s.verb) + " " + s.target.String() 
 // commands returns what the socket is told.
 func (s step) commands() []string {
 	set := "set server " + s.target.String() + " "
-	adding := []string{
-		"add server " + s.backend + "/" + s.line,
-		// In this order: it starts in maintenance, where its first check, a millisecond
-		// from now, would be skipped if checks were off, and from where it goes to
-		// draining, so that it has no moment in which it could get a request.
-		"enable health " + s.target.String(),
-		set + "state drain",
-	}
+	// It starts in maintenance, where nothing is sent to it but checks, once they are
+	// enabled: right now, for the first is due in a millisecond.
+	adding := []string{"add server " + s.backend + "/" + s.line, "enable health " + s.target.String()}
 	removing := []string{set + "state maint", "del server " + s.target.String()}
 	switch s.verb {
 	case add:
@@ -62,7 +59,8 @@ func (s step) commands() []string {
 	case weigh:
 		return []string{set + fmt.Sprintf("weight %d", s.weight)}
 	case admit:
-		return []string{set + "health up", set + "state ready"}
+		// It leaves maintenance one failed check from being down, and so the second.
+		return []string{set + "state ready", set + "health up"}
 	case remove:
 		return removing
 	case cut:
@@ -84,22 +82,24 @@ type waiting struct {
 
 // plan returns what brings the worker's servers to what is wanted, and those that wait then.
 //
-// A wanted server that HAProxy drains has not passed its first check yet: draining is what
-// marks it, so that the mark is HAProxy's and outlives us. A server at another address is
-// another server: the one that is there leaves, and then the new one is added.
+// A wanted server waits for its first check while it is drained, or in maintenance with its
+// checks on: it is HAProxy who has these marks, so that they outlive us. A server at another
+// address is another server: the one that is there leaves, and then the new one is added.
 func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []waiting) {
 	type wanted struct {
-		b    *weir.Backend
-		s    *weir.Server
-		id   int
-		here bool
+		b     *weir.Backend
+		s     *weir.Server
+		id    int
+		check string
+		here  bool
 	}
 	index := make(map[target]*wanted, len(have)+8)
 	all := make([]wanted, 0, len(have)+8)
 	for i := range want.Backends {
 		b := &want.Backends[i]
+		check := checkOf(&b.Check)
 		for j, id := range serverIDs(b.Servers) {
-			all = append(all, wanted{b: b, s: &b.Servers[j], id: id})
+			all = append(all, wanted{b: b, s: &b.Servers[j], id: id, check: check})
 		}
 	}
 	for i := range all {
@@ -107,7 +107,7 @@ func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []
 		index[target{backend: sanitize(w.b.Name), name: serverName(w.s.ID)}] = w
 	}
 	line := func(w *wanted) string {
-		return string(new(writer).server(w.b, w.s, w.id).buf)
+		return string(new(writer).server(w.s, w.id, w.check).buf)
 	}
 
 	for i := range have {
@@ -117,7 +117,7 @@ func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []
 			w.here = true
 		}
 		switch {
-		case w == nil || !same(h.addr, w.s.Addr) || h.maint:
+		case w == nil || !same(h.addr, w.s.Addr) || h.maint && !h.checked:
 			if !h.drain && !h.maint {
 				steps = append(steps, step{verb: drain, target: h.target})
 				h.changed = 0
@@ -127,7 +127,7 @@ func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []
 			if h.weight != weightOf(w.s) {
 				steps = append(steps, step{verb: weigh, target: h.target, weight: weightOf(w.s)})
 			}
-			if h.drain && w.s.Weight > 0 {
+			if h.drain || h.maint {
 				wait = append(wait, waiting{target: h.target, line: line(w), since: now.Add(-h.changed)})
 			}
 		}
@@ -139,7 +139,7 @@ func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []
 		}
 		t := target{sanitize(w.b.Name), serverName(w.s.ID), w.id}
 		l := line(w)
-		steps = append(steps, step{verb: add, target: t, line: l})
+		steps = append(steps, step{verb: add, target: t, line: l, addr: w.s.Addr, weight: weightOf(w.s)})
 		wait = append(wait, waiting{target: t, line: l, since: now})
 	}
 	return steps, wait
@@ -149,12 +149,45 @@ func same(a, b netip.AddrPort) bool {
 	return a.Port() == b.Port() && a.Addr().Unmap().WithZone("") == b.Addr().Unmap().WithZone("")
 }
 
+// after returns what there is when steps have been taken from have.
+func after(have []server, steps []step) []server {
+	if len(steps) == 0 {
+		return have
+	}
+	index := make(map[target]int, len(have))
+	for i := range have {
+		index[have[i].key()] = i
+	}
+	gone := false
+	for _, s := range steps {
+		i, ok := index[s.key()]
+		switch {
+		case s.verb == add:
+			index[s.key()] = len(have)
+			have = append(have, server{target: s.target, addr: s.addr, weight: s.weight, maint: true, checked: true})
+		case !ok:
+		case s.verb == drain:
+			have[i].drain, have[i].changed = true, 0
+		case s.verb == weigh:
+			have[i].weight = s.weight
+		case s.verb == admit:
+			have[i].drain, have[i].maint, have[i].running = false, false, true
+		case s.verb == remove, s.verb == cut:
+			have[i].target, gone = target{}, true
+		}
+	}
+	if gone {
+		have = slices.DeleteFunc(have, func(h server) bool { return h.target == target{} })
+	}
+	return have
+}
+
 // firstCheck is within what time HAProxy has begun the first check of a new server.
 const firstCheck = 50 * time.Millisecond
 
 // planWaiting returns what can now be done for servers that wait, and which still do
 // afterwards: those that leave do until they are seen gone.
-func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.Time) (steps []step, still []waiting, gone bool) {
+func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.Time) (steps []step, still []waiting) {
 	index := make(map[target]*stat, len(stats))
 	for i := range stats {
 		index[target{backend: stats[i].backend, name: stats[i].name}] = &stats[i]
@@ -162,7 +195,6 @@ func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.
 	for _, w := range wait {
 		s := index[w.key()]
 		if s == nil {
-			gone = true
 			continue
 		}
 		next := step{target: w.target, line: w.line}
@@ -186,5 +218,5 @@ func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.
 		}
 		still = append(still, w)
 	}
-	return steps, still, gone
+	return steps, still
 }

@@ -145,13 +145,14 @@ func (w *writer) sections(p *weir.Proxy, servers bool) {
 		w.backend(b)
 		if !servers {
 			// The check is repeated on every server's line: it is part of the shape.
-			w.server(b, &weir.Server{}, 0)
+			w.word(checkOf(&b.Check))
 			continue
 		}
+		check := checkOf(&b.Check)
 		ids := serverIDs(b.Servers)
 		for j := range b.Servers {
 			s := &b.Servers[j]
-			w.word("    server ").server(b, s, ids[j])
+			w.word("    server ").server(s, ids[j], check)
 			w.comment("  # ", string(s.ID), " ", s.Name)
 			w.line("")
 		}
@@ -204,20 +205,25 @@ func (w *writer) mode(m weir.Protocol) {
 	}
 }
 
-// server writes a server as both the file and the runtime command "add server" take it,
-// which inherits nothing from the backend.
-func (w *writer) server(b *weir.Backend, s *weir.Server, id int) *writer {
-	c := &b.Check
-	w.name(serverName(s.ID)).word(" ").addr(s.Addr)
-	w.word(" id ").int(int64(id))
-	w.word(" weight ").int(int64(weightOf(s)))
+// checkOf returns the end of each server's line: how it is checked.
+func checkOf(c *weir.HealthCheck) string {
+	w := new(writer)
 	w.word(" check port ").int(int64(c.Port))
 	w.word(" inter ").time(c.Interval)
 	// One that is down is asked more often, so that it is back, or joins, soon.
 	w.word(" downinter ").time(min(c.Interval, time.Second))
 	w.word(" fall ").int(int64(max(c.Unhealthy, 1)))
 	w.word(" rise ").int(int64(max(c.Healthy, 1)))
-	return w
+	return string(w.buf)
+}
+
+// server writes a server as both the file and the runtime command "add server" take it,
+// which inherits nothing from the backend.
+func (w *writer) server(s *weir.Server, id int, check string) *writer {
+	w.name(serverName(s.ID)).word(" ").addr(s.Addr)
+	w.word(" id ").int(int64(id))
+	w.word(" weight ").int(int64(weightOf(s)))
+	return w.word(check)
 }
 
 func weightOf(s *weir.Server) int { return min(max(s.Weight, 0), 256) }
@@ -225,31 +231,28 @@ func weightOf(s *weir.Server) int { return min(max(s.Weight, 0), 256) }
 // serverName is HAProxy's name of a machine.
 func serverName(id weir.ID) string { return sanitize(string(id)) }
 
-// serverID returns HAProxy's number for a machine: its ID, where that is a number that
-// HAProxy can have (31 bits), and a hash of it otherwise.
-func serverID(id weir.ID) int {
-	if n, err := strconv.ParseInt(string(id), 10, 32); err == nil && n > 0 {
-		return int(n)
-	}
-	h := fnv.New32a()
-	h.Write([]byte(id))
-	return max(int(h.Sum32()&0x7fffffff), 1)
-}
-
-// serverIDs returns the number of each server; two that hash alike get different ones.
+// serverIDs returns HAProxy's number for each server: its machine's ID, where that is a
+// number that HAProxy can have (31 bits), and a hash of it otherwise. Two that hash alike
+// get different ones.
 func serverIDs(servers []weir.Server) []int {
 	ids := make([]int, len(servers))
 	hashed := false
 	for i := range servers {
-		ids[i] = serverID(servers[i].ID)
-		hashed = hashed || strconv.Itoa(ids[i]) != string(servers[i].ID)
+		id := string(servers[i].ID)
+		n, err := strconv.ParseInt(id, 10, 32)
+		if err == nil && n > 0 && id[0] != '0' && id[0] != '+' {
+			ids[i] = int(n)
+			continue
+		}
+		h := fnv.New32a()
+		h.Write([]byte(id))
+		ids[i], hashed = max(int(h.Sum32()&0x7fffffff), 1), true
 	}
 	if !hashed {
 		return ids
 	}
 	taken := make(map[int]bool, len(servers))
-	for i := range servers {
-		id := ids[i]
+	for i, id := range ids {
 		for taken[id] {
 			id = id%0x7fffffff + 1
 		}
@@ -327,12 +330,12 @@ func nameChar(c byte) bool {
 // of one.
 func (w *writer) comment(texts ...string) {
 	for _, s := range texts {
-		for i := range min(len(s), 255) {
-			c := s[i]
+		from := len(w.buf)
+		w.buf = append(w.buf, s[:min(len(s), 255)]...)
+		for i, c := range w.buf[from:] {
 			if c < ' ' || c == 0x7f {
-				c = '_'
+				w.buf[from+i] = '_'
 			}
-			w.buf = append(w.buf, c)
 		}
 	}
 }

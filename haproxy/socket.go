@@ -179,6 +179,7 @@ type server struct {
 	weight       int
 	running      bool
 	maint, drain bool          // as forced by us
+	checked      bool          // its check is on: not in a maintenance that it has entered
 	changed      time.Duration // since its state last did
 }
 
@@ -189,6 +190,9 @@ const (
 
 	stateStopped = 0
 	stateRunning = 2
+
+	checkEnabled = 4
+	checkPaused  = 8
 )
 
 // servers returns all servers of the worker.
@@ -232,6 +236,7 @@ func parseServers(out []byte) ([]server, error) {
 			running: atoi(f[5]) != stateStopped,
 			maint:   admin&adminMaint != 0,
 			drain:   admin&adminDrain != 0,
+			checked: atoi(f[13])&(checkEnabled|checkPaused) == checkEnabled,
 			changed: time.Duration(atoi(f[9])) * time.Second,
 		})
 	}
@@ -349,9 +354,9 @@ func csvField(l string) (field, rest string) {
 // state translates HAProxy's word for a server that is wanted.
 func (s *stat) state() weir.ServerState {
 	switch word, _, _ := strings.Cut(s.status, " "); word {
-	case "UP", "no":
+	case "UP", "DRAIN": // by weight 0
 		return weir.ServerUp
-	case "DRAIN", "MAINT", "NOLB":
+	case "MAINT":
 		return weir.ServerChecking
 	}
 	return weir.ServerDown
