@@ -111,7 +111,8 @@ func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, n int) (made []
 	return made, nil
 }
 
-// newMachine adds a row for a machine that does not exist yet, with its action.
+// newMachine adds a row for a machine that does not exist yet, and, unless it is a load
+// balancer's instance, the action of its creation.
 func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine, weir.Action, error) {
 	n, err := store.Next(ctx, tx, "machines", firstMachine)
 	if err != nil {
@@ -120,11 +121,14 @@ func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine
 	m.ID = weir.ID(strconv.FormatInt(n, 10))
 	m.Created = time.Now().UTC()
 	m.Status.Phase = weir.MachineNew
-	a, err := newAction(ctx, tx, weir.Action{Type: "create", Resource: weir.OnMachine, On: m.ID, Region: m.Region})
-	if err != nil {
-		return m, a, err
+	var a weir.Action
+	if m.LoadBalancer == "" { // nobody asked for an instance
+		a, err = newAction(ctx, tx, weir.Action{Type: "create", Resource: weir.OnMachine, On: m.ID, Region: m.Region})
+		if err != nil {
+			return m, a, err
+		}
+		m.Actions = []weir.ID{a.ID}
 	}
-	m.Actions = []weir.ID{a.ID}
 	for _, name := range m.Tags {
 		if err := addTag(ctx, tx, name); err != nil {
 			return m, a, err

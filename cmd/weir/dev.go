@@ -163,6 +163,8 @@ func (d *dev) run(ctx context.Context) (err error) {
 		Handler: api.New(api.Options{Control: ctl, Users: users, Log: log, Page: web.New(ctl.Status, log),
 			Public: public, Private: private}),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 
