@@ -54,7 +54,7 @@ var only = map[string]string{
 	"github.com/google/nftables":     "cloud/local",
 	"github.com/vishvananda/netlink": "cloud/local",
 	"github.com/spf13/cobra":         "cmd/weir",
-	"github.com/digitalocean/godo":   "cmd/weir",
+	"github.com/digitalocean/godo":   "cmd/weir bench/change",
 	"github.com/goccy/go-yaml":       "config cloud/local",
 }
 
