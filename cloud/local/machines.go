@@ -295,26 +295,26 @@ func (c *Cloud) stop(ctx context.Context, m *machine, sig syscall.Signal, grace 
 	if r == nil {
 		return nil
 	}
-	if err := r.init.signal(sig); err != nil && !errors.Is(err, os.ErrClosed) {
-		return err
-	}
-	select {
-	case <-r.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(grace):
-	}
-	if err := r.init.signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrClosed) {
-		return err
-	}
-	select {
-	case <-r.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	enough := time.After(grace)
+	for {
+		if err := r.init.signal(sig); err != nil && !errors.Is(err, os.ErrClosed) {
+			return err
+		}
+		select {
+		case <-r.ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-enough:
+			sig = syscall.SIGKILL
+		case <-time.After(resend):
+			// The kernel keeps from an init what it does not listen to yet.
+		}
 	}
 }
+
+// resend is when an init that has not ended is told again.
+const resend = 200 * time.Millisecond
 
 // PowerOff keeps the promise of [cloud.Machines].
 func (c *Cloud) PowerOff(ctx context.Context, id weir.ID) error {

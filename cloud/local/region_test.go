@@ -1,0 +1,569 @@
+package local
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weir/cloud"
+	"weir/weir"
+)
+
+func TestFirewallLetsInOnlyItsOpenings(t *testing.T) {
+	c := open(t, Config{})
+	server := create(t, c, spec(1, serve(80)))
+	friend := create(t, c, spec(2, ""))
+	stranger := create(t, c, spec(3, ""))
+	reach := func(from, addr netip.Addr, id weir.ID) bool {
+		_, err := try(c, id, "curl", "-sS", "--max-time", "5", "--interface", from.String(), fmt.Sprintf("http://%s/", addr))
+		return err == nil
+	}
+	check := func(when string, addr netip.Addr, wantFriend, wantStranger, wantGateway bool) {
+		t.Helper()
+		if got := reach(friend.Private, addr, friend.ID); got != wantFriend {
+			t.Errorf("%s: the friend reaches %s: %v, want %v", when, addr, got, wantFriend)
+		}
+		if got := reach(stranger.Private, addr, stranger.ID); got != wantStranger {
+			t.Errorf("%s: a stranger reaches %s: %v, want %v", when, addr, got, wantStranger)
+		}
+		if _, err := ask(c, addr, 80); (err == nil) != wantGateway {
+			t.Errorf("%s: the gateway reaches %s: %v, want %v", when, addr, err, wantGateway)
+		}
+	}
+	set := func(f *weir.Firewall) {
+		t.Helper()
+		if err := c.SetFirewall(t.Context(), server.ID, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	only := func(p netip.Prefix, port int) *weir.Firewall {
+		return &weir.Firewall{Openings: []weir.Opening{{Port: port, From: []netip.Prefix{p, netip.MustParsePrefix("::/0")}}}}
+	}
+	host := netip.PrefixFrom(friend.Private, 32)
+	check("without a firewall", server.Private, true, true, true)
+	set(only(host, 80))
+	for _, addr := range []netip.Addr{server.Private, server.Public, server.Anchor} {
+		check("open to the friend", addr, true, false, false)
+	}
+	set(only(host, 81))
+	check("open to the friend on another port", server.Private, false, false, false)
+	set(&weir.Firewall{})
+	check("closed", server.Private, false, false, false)
+	if !reach(server.Private, metadataAddr, server.ID) {
+		t.Error("a machine that is closed does not reach the metadata service")
+	}
+	if err := errors.Join(c.PowerOff(t.Context(), server.ID), c.PowerOn(t.Context(), server.ID)); err != nil {
+		t.Fatal(err)
+	}
+	in(t, c, server.ID, "sh", "-c", "nginx >/dev/null 2>&1")
+	check("closed, after power off and on", server.Private, false, false, false)
+	set(only(netip.MustParsePrefix("0.0.0.0/0"), 80))
+	check("open to all", server.Private, true, true, true)
+	set(nil)
+	check("without a firewall again", server.Private, true, true, true)
+}
+
+func TestReservedIPMovesAndEstablishedFlowsStay(t *testing.T) {
+	c := open(t, Config{})
+	echo := "printf 'import socket,os\\ns=socket.create_server((\"\",7))\\nwhile True:\\n c,_=s.accept()\\n if os.fork()==0:\\n  while True:\\n   b=c.recv(99)\\n   if not b: os._exit(0)\\n   c.send(os.uname()[1].encode()+b\"\\\\n\")\\n' >/srv/echo.py\nsetsid python3 /srv/echo.py &\n"
+	if _, err := exec.LookPath("/usr/bin/python3"); err != nil {
+		t.Skip("the echo server of this test needs python3")
+	}
+	first, second := create(t, c, spec(1, echo)), create(t, c, spec(2, echo))
+	client := create(t, c, spec(3, ""))
+	addr, err := c.Reserve(t.Context(), "lb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	assign := func(id weir.ID) {
+		t.Helper()
+		if err := c.Assign(t.Context(), addr, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say := func(conn net.Conn) (string, error) {
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Write([]byte("who?")); err != nil {
+			return "", err
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		return strings.TrimSpace(answer), err
+	}
+	dial := func() net.Conn {
+		t.Helper()
+		var conn net.Conn
+		eventually(t, "the reserved IP answers", func() (err error) {
+			conn, err = c.Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 7).String())
+			return err
+		})
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	who := func(conn net.Conn, want string) {
+		t.Helper()
+		if got, err := say(conn); got != want || err != nil {
+			t.Errorf("the reserved IP is answered by %q, %v, want %s", got, err, want)
+		}
+	}
+	if _, err := c.Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 7).String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a reserved IP that points nowhere: error %v, want that it is refused", err)
+	}
+	assign(first.ID)
+	old := dial()
+	who(old, "web-1")
+	assign(second.ID)
+	who(dial(), "web-2")
+	who(old, "web-1")
+	assign("")
+	if _, err := c.Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 7).String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a reserved IP that was taken away: error %v, want that it is refused", err)
+	}
+	who(old, "web-1")
+	assign(first.ID)
+	who(dial(), "web-1")
+
+	// What a machine sends from its anchor address comes from the reserved IP.
+	in(t, c, client.ID, "sh", "-c", "setsid python3 -c 'import socket\nc,a=socket.create_server((\"\",9)).accept()\nc.send(a[0].encode())' >/dev/null 2>&1 &")
+	eventually(t, "the reserved IP is seen as the source", func() error {
+		got, err := try(c, first.ID, "python3", "-c", fmt.Sprintf("import socket\nprint(socket.create_connection((%q,9),5,(%q,0)).recv(99).decode())", client.Public, first.Anchor))
+		if err != nil || got != addr.String() {
+			return fmt.Errorf("source %q, %v, want %s", got, err, addr)
+		}
+		return nil
+	})
+
+	// A machine that is off is not waited for, and its flows are over at once.
+	if err := c.PowerOff(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 7).String()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a reserved IP whose machine is off: error %v, want that it is refused", err)
+	}
+}
+
+func TestNothingLeadsOutAndThatIsSaidAtOnce(t *testing.T) {
+	c := open(t, Config{})
+	m := create(t, c, spec(1, ""))
+	for _, to := range []string{"192.0.2.1", "8.8.8.8", "203.0.113.200", "10.110.3.3"} {
+		// One second is what a dropped packet would wait for before it is sent again.
+		out, err := try(c, m.ID, "timeout", "30", "bash", "-c", "exec 3<>/dev/tcp/"+to+"/80")
+		if err == nil || !strings.Contains(out, "unreachable") && !strings.Contains(out, "No route to host") {
+			t.Errorf("connecting to %s says %q, %v, want that it is unreachable", to, out, err)
+		}
+		if _, err := c.Dial(t.Context(), "tcp", to+":80"); !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Errorf("dialling %s from the gateway: error %v, want that it is unreachable", to, err)
+		}
+	}
+	if out := in(t, c, m.ID, "sh", "-c", "getent hosts elsewhere.example || echo unknown"); out != "unknown" {
+		t.Errorf("a name of the world is known as %q", out)
+	}
+}
+
+func TestMachineSeesNothingOfTheHostsOwn(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hush"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	apart, err := os.MkdirTemp("/opt", "weir-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(apart) })
+	c := open(t, Config{Dir: filepath.Join(apart, "region"), Hide: []string{apart}})
+	s := spec(1, "")
+	s.SSHKeys = []string{"ssh-ed25519 AAAA me@here"}
+	m := create(t, c, s)
+	for _, path := range []string{secret, string(c.paths), apart + "/region"} {
+		if out, err := try(c, m.ID, "ls", path); err == nil {
+			t.Errorf("the machine sees %s: %s", path, out)
+		}
+	}
+	if out := in(t, c, m.ID, "find", "/home", "/tmp", "/var/tmp", "/srv", "/mnt", apart, "-mindepth", "1"); out != "" {
+		t.Errorf("the machine sees files of the host: %s", out)
+	}
+	if out := in(t, c, m.ID, "cat", "/etc/hostname", "/root/.ssh/authorized_keys"); out != "web-1\nssh-ed25519 AAAA me@here" {
+		t.Errorf("host name and keys are %q", out)
+	}
+	if out := in(t, c, m.ID, "sh", "-c", "cut -d: -f2 /etc/shadow | grep -c '[$]' || true"); out != "0" {
+		t.Errorf("the machine has %s passwords of the host", out)
+	}
+	if out, err := try(c, m.ID, "sh", "-c", "echo 1 >/proc/sys/kernel/panic"); err == nil {
+		t.Errorf("the machine may change the host's kernel: %s", out)
+	}
+	if out, err := try(c, m.ID, "mount", "-t", "tmpfs", "none", "/mnt"); err == nil {
+		t.Errorf("the machine may mount: %s", out)
+	}
+}
+
+func TestSizeIsKeptByCgroups(t *testing.T) {
+	c := open(t, Config{})
+	s := spec(1, "")
+	s.Size = "s-2vcpu-2gb"
+	m := create(t, c, s)
+	size, _ := weir.SizeOf(s.Size)
+	read := func(files ...string) string {
+		t.Helper()
+		for _, f := range files {
+			dirs, err := cgroupDirs(filepath.Join(c.paths.cgroup(), string(m.ID)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range dirs {
+				if b, err := os.ReadFile(filepath.Join(dir, f)); err == nil {
+					return strings.TrimSpace(string(b))
+				}
+			}
+		}
+		t.Fatalf("the machine's cgroup has none of %q", files)
+		return ""
+	}
+	if got := read("memory.max", "memory.limit_in_bytes"); got != strconv.FormatInt(size.Memory, 10) {
+		t.Errorf("memory limit is %s, want %d", got, size.Memory)
+	}
+	if got := read("pids.max"); got != strconv.Itoa(maxProcesses) {
+		t.Errorf("process limit is %s, want %d", got, maxProcesses)
+	}
+	if got := read("cpu.max", "cpu.cfs_quota_us"); got != "200000" && got != "200000 100000" {
+		t.Errorf("CPU limit is %s, want 200000 of each 100000 µs", got)
+	}
+}
+
+func TestRegionRunsOut(t *testing.T) {
+	few := netip.MustParsePrefix("203.0.113.0/29") // five machines
+	for _, test := range []struct {
+		name string
+		c    Config
+		size string
+		says string
+	}{
+		{"addresses", Config{Public: netip.MustParsePrefix("203.0.113.0/30")}, "", `203\.0\.113\.0/30 has 1 addresses for machines, and 1 are taken`},
+		{"memory for a sum", Config{Public: few, Memory: 1 << 30}, "s-1vcpu-1gb", `may have 1024 MiB of memory on this host, and have 512 MiB: there is room for 0 more of size s-1vcpu-1gb, want 1`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := open(t, test.c)
+			create(t, c, spec(1, ""))
+			s := spec(2, "")
+			if test.size != "" {
+				s.Size = test.size
+			}
+			_, err := c.CreateMachine(t.Context(), s)
+			if !errors.Is(err, weir.Exhausted) || !regexp.MustCompile(test.says).MatchString(err.Error()) {
+				t.Errorf("a machine too many: error %v, want one that is exhausted and says %s", err, test.says)
+			}
+			if err := c.Room(t.Context(), s.Template, 1); !errors.Is(err, weir.Exhausted) {
+				t.Errorf("asked for room: error %v, want that it is exhausted", err)
+			}
+			if err := c.DeleteMachine(t.Context(), "100001"); err != nil {
+				t.Fatal(err)
+			}
+			create(t, c, s)
+		})
+	}
+	c := open(t, Config{Disk: 1 << 60})
+	if _, err := c.CreateMachine(t.Context(), spec(1, "")); !errors.Is(err, weir.Exhausted) {
+		t.Errorf("a machine on a full disk: error %v, want that it is exhausted", err)
+	}
+	one, _ := weir.SizeOf("s-1vcpu-1gb")
+	for _, m := range []memory{{total: 512 << 20, available: 512 << 20}, {total: 8 << 30, available: 100 << 20}} {
+		if err := m.room(one, 1, 0, 1<<40); !errors.Is(err, weir.Exhausted) {
+			t.Errorf("one machine of 1 GiB on a host with %+v: error %v, want that it is exhausted", m, err)
+		}
+	}
+}
+
+func TestRegionIsOpenOnce(t *testing.T) {
+	c := open(t, Config{})
+	_, err := Open(t.Context(), Config{Dir: string(c.paths), Region: "lab"})
+	if want := fmt.Sprint("process ", os.Getpid()); !errors.Is(err, weir.Conflict) || !strings.Contains(err.Error(), want) {
+		t.Errorf("opening a region twice: error %v, want a conflict with %s", err, want)
+	}
+	if err := Destroy(string(c.paths)); !errors.Is(err, weir.Conflict) {
+		t.Errorf("destroying a region that is open: error %v, want a conflict", err)
+	}
+	create(t, c, spec(1, ""))
+}
+
+func TestPowerOffKeepsTheDiskAndAnInitThatDiesIsOff(t *testing.T) {
+	c := open(t, Config{})
+	m := create(t, c, spec(1, "echo kept >/root/file"))
+	if err := c.PowerOff(t.Context(), m.ID); err != nil {
+		t.Fatal(err)
+	}
+	if look(t, c, m.ID).On {
+		t.Error("the machine is on after it was powered off")
+	}
+	if err := c.PowerOn(t.Context(), m.ID); err != nil {
+		t.Fatal(err)
+	}
+	again := booted(t, c, m.ID)
+	if !reflect.DeepEqual(again, m) {
+		t.Errorf("after power off and on the machine is %+v, want %+v", again, m)
+	}
+	if got := in(t, c, m.ID, "cat", "/root/file"); got != "kept" {
+		t.Errorf("the disk has %q, want what was written", got)
+	}
+	in(t, c, m.ID, "poweroff")
+	eventually(t, "a machine that powers itself off is off", func() error {
+		if look(t, c, m.ID).On {
+			return errors.New("it is on")
+		}
+		return nil
+	})
+	if err := c.PowerOn(t.Context(), m.ID); err != nil {
+		t.Fatal(err)
+	}
+	booted(t, c, m.ID)
+}
+
+func TestManyMachinesAtOnce(t *testing.T) {
+	c := open(t, Config{})
+	var all sync.WaitGroup
+	for n := range 20 {
+		all.Go(func() {
+			if _, err := c.CreateMachine(t.Context(), spec(n, "")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	seen := map[netip.Addr]bool{}
+	for n := range 20 {
+		m := booted(t, c, spec(n, "").ID)
+		seen[m.Private] = true
+	}
+	if len(seen) != 20 {
+		t.Errorf("20 machines have %d private addresses", len(seen))
+	}
+	for n := range 20 {
+		all.Go(func() {
+			if err := c.DeleteMachine(t.Context(), spec(n, "").ID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if left, _ := filepath.Glob(filepath.Join(string(c.paths), "*", "1*")); len(left) > 0 {
+		t.Errorf("deleted machines left %v", left)
+	}
+}
+
+// kernel lists what there is in the kernel, by what would show a leftover.
+func kernel(t *testing.T) map[string][]string {
+	t.Helper()
+	read := func(pattern string) []string {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []string
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, "weir") {
+			ours = append(ours, line)
+		}
+	}
+	return map[string][]string{"cgroups": append(read("/sys/fs/cgroup/weir-*"), read("/sys/fs/cgroup/*/weir-*")...),
+		"namespaces": read("/run/netns/*"), "mounts": ours}
+}
+
+// tagged returns what of a region's is in the kernel, and its processes.
+func tagged(t *testing.T, p paths) (left []string) {
+	t.Helper()
+	for kind, all := range kernel(t) {
+		for _, one := range all {
+			if strings.Contains(one, p.tag()) || strings.Contains(one, string(p)) {
+				left = append(left, kind+": "+one)
+			}
+		}
+	}
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range all {
+		groups, _ := os.ReadFile(filepath.Join(proc, "cgroup"))
+		line, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
+		if strings.Contains(string(groups), p.tag()) || strings.Contains(string(line), string(p)+"/runc") {
+			left = append(left, fmt.Sprintf("process %s: %q", proc, line))
+		}
+	}
+	return left
+}
+
+func TestCloseLeavesNothingAndOpenBringsTheRegionBack(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, Config{Dir: dir})
+	m := create(t, c, spec(1, "echo kept >/root/file"))
+	off := create(t, c, spec(2, ""))
+	if err := c.PowerOff(t.Context(), off.ID); err != nil {
+		t.Fatal(err)
+	}
+	if len(tagged(t, c.paths)) == 0 {
+		t.Fatal("nothing of an open region is found in the kernel: this test looks in the wrong place")
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := tagged(t, c.paths); len(left) > 0 {
+		t.Errorf("Close left %s", strings.Join(left, "\n"))
+	}
+	if _, err := c.CreateMachine(t.Context(), spec(3, "")); !errors.Is(err, weir.Unavailable) {
+		t.Errorf("a machine in a region that is closed: error %v, want that it is unavailable", err)
+	}
+	c = open(t, Config{Dir: dir})
+	if got := booted(t, c, m.ID); !reflect.DeepEqual(got, m) {
+		t.Errorf("the machine is %+v, want %+v as it was", got, m)
+	}
+	if look(t, c, off.ID).On {
+		t.Error("a machine that was off is on after Open")
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Destroy(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("Destroy left %v, %v", left, err)
+	}
+}
+
+// The process of this test, run again with this variable, is the one that is killed.
+const victim = "WEIR_TEST_REGION"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(victim); dir != "" {
+		live(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// live keeps a region busy until it is killed.
+func live(dir string) {
+	ctx := context.Background()
+	c, err := Open(ctx, Config{Dir: dir, Region: "lab"})
+	die := func(err error) {
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
+	die(err)
+	for n := 1; n <= 2; n++ {
+		_, err := c.CreateMachine(ctx, spec(n, serve(80)))
+		die(err)
+	}
+	addr, err := c.Reserve(ctx, "lb")
+	die(err)
+	die(c.Assign(ctx, addr, "100001"))
+	die(c.SetFirewall(ctx, "100002", &weir.Firewall{}))
+	for {
+		all, err := c.Machines(ctx)
+		die(err)
+		if !slices.ContainsFunc(all, func(m cloud.Machine) bool { return m.Boot.State != weir.BootDone }) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Println("ready")
+	for n := 10; ; n++ { // so that the kill meets something half done
+		_, err := c.CreateMachine(ctx, spec(n, ""))
+		die(err)
+		if n > 12 {
+			die(c.DeleteMachine(ctx, spec(n-2, "").ID))
+		}
+	}
+}
+
+func TestKilledRegionServesOnAndComesBackTheSame(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	for round := range 3 {
+		p, err := newPaths(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), victim+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+			cmd.Process.Kill()
+			t.Fatalf("the region says %q, %v", line, err)
+		}
+		time.Sleep(time.Duration(round) * 170 * time.Millisecond) // anywhere in the middle of something
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+
+		// Nobody is in charge, and requests still pass.
+		ns, err := os.Open(filepath.Join(namespaces, p.gateway()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		orphan := &Cloud{gateway: &gateway{ns: ns}}
+		if got, err := ask(orphan, netip.MustParseAddr("198.51.100.1"), 80); got != "web-1" || err != nil {
+			t.Errorf("after the kill the reserved IP answers %q, %v, want web-1", got, err)
+		}
+		ns.Close()
+		before := tagged(t, p)
+
+		c := open(t, Config{Dir: dir})
+		for _, n := range []int{1, 2} {
+			m := booted(t, c, spec(n, "").ID)
+			if want := netip.AddrFrom4([4]byte{203, 0, 113, byte(n + 1)}); m.Public != want {
+				t.Errorf("machine %d has the public address %s, want %s", n, m.Public, want)
+			}
+			in(t, c, m.ID, "sh", "-c", "nginx >/dev/null 2>&1") // started by hand the first time
+		}
+		if got, err := ask(c, netip.MustParseAddr("198.51.100.1"), 80); got != "web-1" || err != nil {
+			t.Errorf("the reserved IP answers %q, %v, want web-1", got, err)
+		}
+		if _, err := ask(c, netip.MustParseAddr("203.0.113.3"), 80); err == nil {
+			t.Error("the firewall of the second machine is gone")
+		}
+		all, err := c.Machines(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range all {
+			if !m.On {
+				t.Errorf("machine %s is off", m.ID)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if left := tagged(t, p); len(left) > 0 {
+			t.Errorf("left of\n%s\nis\n%s", strings.Join(before, "\n"), strings.Join(left, "\n"))
+		}
+		if err := Destroy(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
