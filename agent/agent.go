@@ -68,9 +68,9 @@ type agent struct {
 	disk  *disk
 
 	identity atomic.Pointer[identity]
-	enrolled chan struct{}        // closed when there is an identity
-	want     chan weir.NodeConfig // the newest that is not yet worked on
-	news     chan struct{}        // something to report
+	enrolled chan struct{} // closed when there is an identity
+	want     chan document // the newest that is not yet worked on
+	news     chan struct{} // something to report
 
 	mu   sync.Mutex
 	live int64 // revision that HAProxy has; 0 for none
@@ -103,7 +103,7 @@ func run(ctx context.Context, c Config, proxy Proxy) error {
 		return err
 	}
 	defer disk.close()
-	stored, err := disk.configs()
+	stored, err := disk.documents()
 	if err != nil {
 		c.Log.Warn("stored configuration unreadable", "err", err)
 	}
@@ -112,7 +112,7 @@ func run(ctx context.Context, c Config, proxy Proxy) error {
 	}
 
 	a := &agent{Config: c, proxy: proxy, roots: roots, disk: disk,
-		enrolled: make(chan struct{}), want: make(chan weir.NodeConfig, 1), news: make(chan struct{}, 1)}
+		enrolled: make(chan struct{}), want: make(chan document, 1), news: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, stop := context.WithCancelCause(ctx)

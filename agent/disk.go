@@ -104,46 +104,47 @@ func (d *disk) certificate(key crypto.Signer) (tls.Certificate, error) {
 	return pki.Identity(key, data)
 }
 
-// configs returns the NodeConfigs that may be live, newest first, and why others could
-// not be read.
-func (d *disk) configs() (configs []weir.NodeConfig, err error) {
-	next, nextErr := d.config("config.next")
-	if nextErr == nil {
-		configs = append(configs, next)
-	}
-	live, err := d.config("config.json")
+// document is a NodeConfig with the text that it came as.
+type document struct {
+	weir.NodeConfig
+	text []byte
+}
+
+// documents returns the NodeConfigs that may be live, newest first, and why others
+// could not be read.
+func (d *disk) documents() (docs []document, err error) {
+	next, err := d.document("config.next")
 	if err == nil {
-		return append(configs, live), nil
+		docs = append(docs, next) // half of one is no more than what its name says
 	}
+	live, err := d.document("config.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return configs, nil
+		return docs, nil
 	}
-	return configs, err // half a config.next is no more than what it is for
-}
-
-func (d *disk) config(name string) (cfg weir.NodeConfig, err error) {
-	data, err := os.ReadFile(d.path(name))
 	if err != nil {
-		return cfg, err
+		return docs, err
 	}
-	if err := json.Unmarshal(data, &cfg); err != nil {
-		return cfg, fmt.Errorf("%s: %w", d.path(name), err)
-	}
-	return cfg, nil
+	return append(docs, live), nil
 }
 
-// stage stores a NodeConfig that HAProxy is about to be given, so that an agent killed
+func (d *disk) document(name string) (doc document, err error) {
+	if doc.text, err = os.ReadFile(d.path(name)); err != nil {
+		return doc, err
+	}
+	if err := json.Unmarshal(doc.text, &doc.NodeConfig); err != nil {
+		return doc, fmt.Errorf("%s: %w", d.path(name), err)
+	}
+	return doc, nil
+}
+
+// stage stores a document that HAProxy is about to be given, so that an agent killed
 // meanwhile goes on with it. It is not synced, which can take longer than all the rest
-// of a change: a machine that loses power here boots with the NodeConfig before it.
-func (d *disk) stage(cfg weir.NodeConfig) error {
-	data, err := json.Marshal(cfg)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(d.path("config.next"), data, 0o600)
+// of a change: a machine that loses power here boots with the document before it.
+func (d *disk) stage(doc document) error {
+	return os.WriteFile(d.path("config.next"), doc.text, 0o600)
 }
 
-// keep makes the staged NodeConfig the one to start with, whatever happens.
+// keep makes the staged document the one to start with, whatever happens.
 func (d *disk) keep() error {
 	f, err := os.Open(d.path("config.next"))
 	if err != nil {
@@ -159,7 +160,7 @@ func (d *disk) keep() error {
 	return d.sync()
 }
 
-// drop forgets the staged NodeConfig.
+// drop forgets the staged document.
 func (d *disk) drop() error {
 	if err := os.Remove(d.path("config.next")); !errors.Is(err, fs.ErrNotExist) {
 		return err

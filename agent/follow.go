@@ -11,7 +11,7 @@ import (
 // follow brings HAProxy to a NodeConfig of the disk, and then to each newest from the
 // control plane, until ctx ends. What cannot be now is tried again; what never can be,
 // is not.
-func (a *agent) follow(ctx context.Context, stored []weir.NodeConfig) {
+func (a *agent) follow(ctx context.Context, stored []document) {
 	candidates := stored
 	again := newBackoff()
 	for {
@@ -25,10 +25,10 @@ func (a *agent) follow(ctx context.Context, stored []weir.NodeConfig) {
 		select {
 		case <-ctx.Done():
 			return
-		case cfg := <-a.want:
-			candidates = []weir.NodeConfig{cfg}
+		case doc := <-a.want:
+			candidates = []document{doc}
 			if a.live == 0 {
-				candidates = append(candidates, stored...) // better than nothing, should cfg be refused
+				candidates = append(candidates, stored...) // better than nothing, should doc be refused
 			}
 			again.Reset()
 		case <-retry:
@@ -38,34 +38,34 @@ func (a *agent) follow(ctx context.Context, stored []weir.NodeConfig) {
 
 // try makes the first of candidates that HAProxy accepts live. It returns why that is
 // not the first of all, or not safely on the disk.
-func (a *agent) try(ctx context.Context, candidates []weir.NodeConfig) error {
+func (a *agent) try(ctx context.Context, candidates []document) error {
 	var refused error // the first
-	for i, cfg := range candidates {
+	for i, doc := range candidates {
 		began := time.Now()
-		stageErr := a.disk.stage(cfg)
-		err := a.proxy.Set(ctx, cfg.Revision, cfg.Proxy)
+		stageErr := a.disk.stage(doc)
+		err := a.proxy.Set(ctx, doc.Revision, doc.Proxy)
 		if ctx.Err() != nil {
 			return ctx.Err() // staged: the next agent goes on with it
 		}
 		if err == nil {
-			a.Log.Info("configuration live", "revision", cfg.Revision, "took", time.Since(began))
-			a.note(cfg.Revision, refused)
+			a.Log.Info("configuration live", "revision", doc.Revision, "took", time.Since(began))
+			a.note(doc.Revision, refused)
 			if stageErr == nil {
 				stageErr = a.disk.keep()
 			}
 			if stageErr != nil {
-				a.Log.Warn("configuration live but not stored", "revision", cfg.Revision, "err", stageErr)
+				a.Log.Warn("configuration live but not stored", "revision", doc.Revision, "err", stageErr)
 				return stageErr
 			}
 			return refused
 		}
-		a.Log.Warn("configuration refused", "revision", cfg.Revision, "err", err)
+		a.Log.Warn("configuration refused", "revision", doc.Revision, "err", err)
 		if i == 0 {
 			refused = err
 			a.note(a.live, refused)
 		}
 		if err := a.disk.drop(); err != nil {
-			a.Log.Warn("refused configuration still on disk", "revision", cfg.Revision, "err", err)
+			a.Log.Warn("refused configuration still on disk", "revision", doc.Revision, "err", err)
 		}
 	}
 	return refused

@@ -29,8 +29,8 @@ func (a *agent) poll(ctx context.Context) {
 	var after int64
 	for {
 		who := a.identity.Load()
-		cfg, changed, err := who.client.NodeConfig(ctx, after)
-		if err == nil && changed && cfg.Node != who.node {
+		cfg, text, err := who.client.NodeConfig(ctx, after)
+		if err == nil && text != nil && cfg.Node != who.node {
 			err = fmt.Errorf("the control plane sent node %s the configuration of node %q", who.node, cfg.Node)
 		}
 		if ctx.Err() != nil {
@@ -41,13 +41,13 @@ func (a *agent) poll(ctx context.Context) {
 			continue
 		}
 		again.done()
-		if changed {
+		if text != nil {
 			after = cfg.Revision
 			select {
 			case <-a.want: // nobody needs it any more
 			default:
 			}
-			a.want <- cfg
+			a.want <- document{cfg, text}
 		}
 	}
 }

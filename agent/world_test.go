@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,7 +35,7 @@ type world struct {
 	config  Config // of the agent
 	proxy   *fakeHAProxy
 	log     *logBuffer
-	net     *network
+	net     *nodeapi.FakeNetwork
 }
 
 // newWorld makes a world in which nothing runs yet.
@@ -49,14 +48,14 @@ func newWorld(t *testing.T) *world {
 	}
 	fake := new(nodeapi.Fake)
 	fake.Admit(node, "secret")
-	w := &world{Fake: fake, t: t, control: &control{Fake: fake}, ca: ca, proxy: newFakeHAProxy(), log: new(logBuffer), net: new(network)}
+	w := &world{Fake: fake, t: t, control: &control{Fake: fake}, ca: ca, proxy: newFakeHAProxy(), log: new(logBuffer), net: new(nodeapi.FakeNetwork)}
 	w.config = Config{
 		URL:       "https://127.0.0.1",
 		TokenFile: filepath.Join(dir, "token"),
 		CAFile:    filepath.Join(dir, "authority.pem"),
 		Dir:       filepath.Join(dir, "node"),
 		Log:       slog.New(slog.NewTextHandler(w.log, nil)),
-		dial:      w.net.dial,
+		dial:      w.net.Dial,
 	}
 	if err := os.WriteFile(w.config.TokenFile, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -69,7 +68,7 @@ func newWorld(t *testing.T) *world {
 
 // startControl lets the control plane answer until stop is called, or the test ends.
 func (w *world) startControl() (stop func()) {
-	ln := w.net.listen()
+	ln := w.net.Listen()
 	return w.start(func(ctx context.Context) error {
 		return nodeapi.Serve(ctx, ln, w.control, w.ca, []string{"127.0.0.1"}, w.config.Log)
 	})
@@ -261,60 +260,6 @@ func badConfig(revision int64) weir.NodeConfig {
 	cfg.Proxy.Frontends = append(cfg.Proxy.Frontends, twin)
 	return cfg
 }
-
-// network has one address, in memory, so that a synctest bubble can hold it.
-type network struct {
-	mu       sync.Mutex
-	listener *listener
-}
-
-func (n *network) listen() net.Listener {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.listener = &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	return n.listener
-}
-
-func (n *network) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	n.mu.Lock()
-	l := n.listener
-	n.mu.Unlock()
-	refused := errors.New("connection refused")
-	if l == nil {
-		return nil, refused
-	}
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-l.closed:
-		return nil, refused
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-type listener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
 
 // logBuffer is a log that a test can read.
 type logBuffer struct {

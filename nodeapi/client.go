@@ -91,51 +91,57 @@ func (c *Client) Renew(ctx context.Context, key crypto.Signer) ([]byte, error) {
 }
 
 func (c *Client) certificate(ctx context.Context, path string, body any) ([]byte, error) {
+	answer, err := c.do(ctx, answerTime, http.MethodPost, path, body)
+	if err != nil {
+		return nil, err
+	}
 	var got signed
-	if _, err := c.do(ctx, answerTime, http.MethodPost, path, body, &got); err != nil {
+	if err := c.decode(answer, &got); err != nil {
 		return nil, err
 	}
 	return []byte(got.Certificate), nil
 }
 
-// NodeConfig waits up to a minute for a NodeConfig of another revision than after, and
-// reports whether there was one.
-func (c *Client) NodeConfig(ctx context.Context, after int64) (cfg weir.NodeConfig, changed bool, err error) {
+// NodeConfig waits up to a minute for a NodeConfig of another revision than after. It
+// returns the text of it too, to be stored as it came: what a newer control plane says in
+// it, a newer agent will understand. Without text there was none.
+func (c *Client) NodeConfig(ctx context.Context, after int64) (cfg weir.NodeConfig, text []byte, err error) {
 	path := configPath + "?after=" + strconv.FormatInt(after, 10)
-	changed, err = c.do(ctx, pollWait+answerTime, http.MethodGet, path, nil, &cfg)
-	return cfg, changed, err
+	if text, err = c.do(ctx, pollWait+answerTime, http.MethodGet, path, nil); err != nil || text == nil {
+		return cfg, nil, err
+	}
+	return cfg, text, c.decode(text, &cfg)
 }
 
 // Report tells the control plane what the node does.
 func (c *Client) Report(ctx context.Context, status weir.NodeStatus) error {
-	_, err := c.do(ctx, answerTime, http.MethodPost, statusPath, status, nil)
+	_, err := c.do(ctx, answerTime, http.MethodPost, statusPath, status)
 	return err
 }
 
-// do makes one request, and reports whether the answer had a body, which it decodes.
-func (c *Client) do(ctx context.Context, patience time.Duration, method, path string, body, into any) (bool, error) {
-	answered, err := c.exchange(ctx, patience, method, path, body, into)
-	if err != nil {
-		return false, fmt.Errorf("control plane %s: %w", c.base.Host, err)
-	}
-	return answered, nil
-}
-
-func (c *Client) exchange(ctx context.Context, patience time.Duration, method, path string, body, into any) (bool, error) {
+// do makes one request, and returns the body of its answer, nil if it has none.
+func (c *Client) do(ctx context.Context, patience time.Duration, method, path string, body any) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	answer, err := c.exchange(ctx, method, path, body)
+	if err != nil {
+		return nil, fmt.Errorf("control plane %s: %w", c.base.Host, err)
+	}
+	return answer, nil
+}
+
+func (c *Client) exchange(ctx context.Context, method, path string, body any) ([]byte, error) {
 	var content io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		content = bytes.NewReader(data)
 	}
-	target := c.base.Scheme + "://" + c.base.Host + path
-	req, err := http.NewRequestWithContext(ctx, method, target, content)
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+c.base.Host+path, content)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
@@ -143,27 +149,39 @@ func (c *Client) exchange(ctx context.Context, patience time.Duration, method, p
 		if wrapped := new(url.Error); errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL, which do has said
 		}
-		return false, weir.Errorf(weir.Unavailable, "%w", err)
+		return nil, weir.Errorf(weir.Unavailable, "%w", err)
 	}
 	defer resp.Body.Close()
-	limited := &io.LimitedReader{R: resp.Body, N: maxDocument}
-	switch resp.StatusCode {
-	case http.StatusNoContent:
-		return false, nil
-	case http.StatusOK:
-		if err := json.NewDecoder(limited).Decode(into); err != nil {
-			return false, weir.Errorf(weir.Unavailable, "its answer: %w", err)
-		}
-		_, _ = io.Copy(io.Discard, limited) // to its end, so that the connection is used again
-		return true, nil
+	var answer bytes.Buffer
+	if resp.ContentLength > 0 {
+		answer.Grow(int(min(resp.ContentLength, maxDocument)) + bytes.MinRead)
 	}
-	return false, refusal(resp.Status, limited)
+	// To its end, so that the connection is used again.
+	n, err := answer.ReadFrom(io.LimitReader(resp.Body, maxDocument+1))
+	switch {
+	case err != nil:
+		return nil, weir.Errorf(weir.Unavailable, "its answer: %w", err)
+	case n > maxDocument:
+		return nil, weir.Errorf(weir.Unavailable, "its answer has more than %d bytes", maxDocument)
+	case resp.StatusCode == http.StatusNoContent:
+		return nil, nil
+	case resp.StatusCode == http.StatusOK:
+		return answer.Bytes(), nil
+	}
+	return nil, refusal(resp.Status, answer.Bytes())
+}
+
+func (c *Client) decode(answer []byte, into any) error {
+	if err := json.Unmarshal(answer, into); err != nil {
+		return weir.Errorf(weir.Unavailable, "control plane %s: its answer: %w", c.base.Host, err)
+	}
+	return nil
 }
 
 // refusal makes an answer into the error that it was made of.
-func refusal(status string, body io.Reader) error {
+func refusal(status string, answer []byte) error {
 	var p problem
-	if err := json.NewDecoder(body).Decode(&p); err != nil || p.Message == "" {
+	if err := json.Unmarshal(answer, &p); err != nil || p.Message == "" {
 		return weir.Errorf(weir.Unavailable, "%s", status) // not from our server
 	}
 	if p.Kind == "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -28,12 +29,19 @@ func TestNodeEnrolsAndGetsItsConfig(t *testing.T) {
 	want := newConfig("17", 3)
 	s.Put(want)
 
-	got, changed, err := s.enrolled(t, "secret").NodeConfig(t.Context(), 0)
-	if err != nil || !changed {
-		t.Fatalf("changed %v, error %v, want a configuration", changed, err)
+	got, text, err := s.enrolled(t, "secret").NodeConfig(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(equalAddr)); diff != "" {
 		t.Errorf("another configuration came over the wire (-want +got):\n%s", diff)
+	}
+	var stored weir.NodeConfig
+	if err := json.Unmarshal(text, &stored); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, stored, cmp.Comparer(equalAddr)); diff != "" {
+		t.Errorf("its text says something else (-want +got):\n%s", diff)
 	}
 }
 
@@ -156,8 +164,8 @@ func TestLongPollWaitsForAnotherRevision(t *testing.T) {
 		c := s.enrolled(t, "secret")
 
 		began := time.Now()
-		if _, changed, err := c.NodeConfig(t.Context(), 5); changed || err != nil {
-			t.Errorf("changed %v, error %v, want neither", changed, err)
+		if _, text, err := c.NodeConfig(t.Context(), 5); text != nil || err != nil {
+			t.Errorf("configuration %q, error %v, want neither", text, err)
 		}
 		if took := time.Since(began); took != pollWait {
 			t.Errorf("an idle answer after %v, want it after %v", took, pollWait)
@@ -167,9 +175,9 @@ func TestLongPollWaitsForAnotherRevision(t *testing.T) {
 		for _, next := range []int64{6, 2} {
 			began = time.Now()
 			time.AfterFunc(7*time.Second, func() { s.Put(newConfig("17", next)) })
-			cfg, changed, err := c.NodeConfig(t.Context(), []int64{6: 5, 2: 6}[next])
-			if err != nil || !changed || cfg.Revision != next {
-				t.Errorf("revision %d, changed %v, error %v, want revision %d", cfg.Revision, changed, err, next)
+			cfg, _, err := c.NodeConfig(t.Context(), []int64{6: 5, 2: 6}[next])
+			if err != nil || cfg.Revision != next {
+				t.Errorf("revision %d, error %v, want revision %d", cfg.Revision, err, next)
 			}
 			if took := time.Since(began); took != 7*time.Second {
 				t.Errorf("it came after %v, want it when it was made", took)
@@ -391,9 +399,9 @@ func newServerOf(t *testing.T, c Control, log *slog.Logger) *server {
 // newBubbleServer is newServer on a network that a synctest bubble can hold.
 func newBubbleServer(t *testing.T) *server {
 	t.Helper()
-	fake, ln := new(Fake), newPipe()
-	s := newServerOn(t, ln, "127.0.0.1", fake, slog.New(slog.DiscardHandler))
-	s.Fake, s.dial = fake, ln.dial
+	fake, network := new(Fake), new(FakeNetwork)
+	s := newServerOn(t, network.Listen(), "127.0.0.1", fake, slog.New(slog.DiscardHandler))
+	s.Fake, s.dial = fake, network.Dial
 	return s
 }
 
@@ -438,43 +446,6 @@ func (s *server) enrolledWith(t *testing.T, token string, key crypto.Signer) *Cl
 		t.Fatal(err)
 	}
 	return s.client(t, &identity)
-}
-
-// pipe is a network of one listener, in memory, so that a synctest bubble can hold it.
-type pipe struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newPipe() *pipe { return &pipe{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-func (p *pipe) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipe) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return nil
-}
-
-func (p *pipe) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-func (p *pipe) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
-	select {
-	case p.conns <- theirs:
-		return ours, nil
-	case <-p.closed:
-		return nil, errors.New("connection refused")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 func newCA(t *testing.T) *pki.CA {
