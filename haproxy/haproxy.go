@@ -59,22 +59,23 @@ type Proxy struct {
 
 	lock chan struct{} // held by whoever uses what follows; taken with acquire
 	// opened is whether a HAProxy that was left running has been looked for.
-	opened  bool
-	version Version
-	host    Host
-	proc    *process // nil while none runs
-	want    *document
-	stopped bool
-	have    []server      // at the last look, and by what was done since
-	known   bool          // have is of the worker that runs
-	wait    []waiting     // as of the last look
-	looked  time.Time     // at all servers
-	pace    time.Duration // of looking at those that wait
-	held    held
-	allHeld bool
-	reloads int
-	deaths  int // in a row, soon after a start
-	next    time.Time
+	opened   bool
+	version  Version
+	host     Host
+	proc     *process // nil while none runs
+	want     *document
+	stopped  bool
+	have     []server      // at the last look, and by what was done since
+	known    bool          // have is of the worker that runs
+	wait     []waiting     // as of the last look
+	looked   time.Time     // at all servers
+	set      time.Time     // when Set last was
+	settling time.Duration // what the last look at those that wait took
+	held     held
+	allHeld  bool
+	reloads  int
+	deaths   int // in a row, soon after a start
+	next     time.Time
 }
 
 // document is a configuration and what it was made from.
@@ -309,7 +310,7 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 			return fmt.Errorf("configuration %d: %w", revision, err)
 		}
 	}
-	p.pace = waitFirst
+	p.set = time.Now()
 	err := p.steer(ctx, false)
 	if err != nil {
 		err = p.steer(ctx, true)

@@ -298,15 +298,13 @@ func (p *Proxy) settle(ctx context.Context) error {
 	if len(p.wait) == 0 {
 		return nil
 	}
-	of := make([]target, len(p.wait))
-	for i := range p.wait {
-		of[i] = p.wait[i].target
-	}
-	stats, err := p.socket().stats(ctx, of)
+	began := time.Now()
+	defer func() { p.settling = time.Since(began) }()
+	seen, err := p.socket().glances(ctx, p.wait)
 	if err != nil {
 		return err
 	}
-	steps, still := planWaiting(p.wait, stats, drainOf(&p.want.proxy), time.Now())
+	steps, still := planWaiting(p.wait, seen, drainOf(&p.want.proxy), time.Now())
 	p.wait = still
 	if err := p.act(ctx, steps); err != nil || len(p.wait) == len(still) {
 		return err
@@ -411,8 +409,9 @@ func (p *Proxy) tend(ctx context.Context) (again time.Duration, proc *process) {
 	}
 	again = time.Until(p.looked.Add(lookEvery))
 	if len(p.wait) > 0 {
-		again = min(again, p.pace)
-		p.pace = min(2*p.pace, waitLast)
+		// Often at first, then ever less, and never so that it costs much.
+		pace := max(time.Since(p.set)/8, 2*p.settling)
+		again = min(again, max(pace, waitFirst), waitLast)
 	}
 	return max(again, 0), p.proc
 }

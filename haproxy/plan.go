@@ -187,10 +187,10 @@ const firstCheck = 50 * time.Millisecond
 
 // planWaiting returns what can now be done for servers that wait, and which still do
 // afterwards: those that leave do until they are seen gone.
-func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.Time) (steps []step, still []waiting) {
-	index := make(map[target]*stat, len(stats))
-	for i := range stats {
-		index[target{backend: stats[i].backend, name: stats[i].name}] = &stats[i]
+func planWaiting(wait []waiting, seen []glance, drainFor time.Duration, now time.Time) (steps []step, still []waiting) {
+	index := make(map[target]*glance, len(seen))
+	for i := range seen {
+		index[seen[i].key()] = &seen[i]
 	}
 	for _, w := range wait {
 		s := index[w.key()]
@@ -203,11 +203,11 @@ func planWaiting(wait []waiting, stats []stat, drainFor time.Duration, now time.
 			next.verb = remove
 		case w.leaving && now.Sub(w.since) > drainFor:
 			next.verb = cut
-		case !w.leaving && s.passed():
+		case !w.leaving && s.passed:
 			next.verb = admit
 			steps = append(steps, next)
 			continue
-		case !w.leaving && s.check == "INI" && now.Sub(w.since) > firstCheck:
+		case !w.leaving && s.unasked && now.Sub(w.since) > firstCheck:
 			// HAProxy was too busy to enable its check in time, and will look again
 			// only after a whole interval.
 			next.verb = renew

@@ -193,7 +193,7 @@ func (w *writer) backend(b *weir.Backend) {
 	if b.Check.Protocol == weir.HTTP {
 		w.line("    option httpchk")
 		// Frameworks that refuse unknown hosts let this one in.
-		w.word("    http-check send meth GET uri ").quote(b.Check.Path).line(" ver HTTP/1.1 hdr Host localhost hdr User-Agent Weir")
+		w.word("    http-check send meth GET uri ").quote(cmp.Or(b.Check.Path, "/")).line(" ver HTTP/1.1 hdr Host localhost hdr User-Agent Weir")
 	}
 }
 
@@ -340,9 +340,15 @@ func (w *writer) comment(texts ...string) {
 	}
 }
 
+// safe are characters that mean themselves.
+const safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:=&?,"
+
 // quote writes s as one word, whatever is in it. Control characters, which no path on the
 // wire has, become underscores: HAProxy has no way to write a line feed within a line.
 func (w *writer) quote(s string) *writer {
+	if s != "" && strings.Trim(s, safe) == "" {
+		return w.word(s)
+	}
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '_'

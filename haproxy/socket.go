@@ -180,6 +180,8 @@ type server struct {
 	running      bool
 	maint, drain bool          // as forced by us
 	checked      bool          // its check is on: not in a maintenance that it has entered
+	passed       bool          // its last check
+	unasked      bool          // no check of it has ended yet, nor is one under way
 	changed      time.Duration // since its state last did
 }
 
@@ -191,8 +193,12 @@ const (
 	stateStopped = 0
 	stateRunning = 2
 
-	checkEnabled = 4
-	checkPaused  = 8
+	checkInProgress = 1
+	checkEnabled    = 4
+	checkPaused     = 8
+
+	resultUnknown = 0
+	resultPassed  = 3
 )
 
 // servers returns all servers of the worker.
@@ -228,7 +234,7 @@ func parseServers(out []byte) ([]server, error) {
 			return nil, fmt.Errorf("%.60q of haproxy is no server's state", l)
 		}
 		ip, _ := netip.ParseAddr(f[4])
-		admin := atoi(f[6])
+		admin, check, result := atoi(f[6]), atoi(f[13]), atoi(f[11])
 		servers = append(servers, server{
 			target:  target{f[1], f[3], atoi(f[2])},
 			addr:    netip.AddrPortFrom(ip, uint16(atoi(f[18]))),
@@ -236,7 +242,9 @@ func parseServers(out []byte) ([]server, error) {
 			running: atoi(f[5]) != stateStopped,
 			maint:   admin&adminMaint != 0,
 			drain:   admin&adminDrain != 0,
-			checked: atoi(f[13])&(checkEnabled|checkPaused) == checkEnabled,
+			checked: check&(checkEnabled|checkPaused) == checkEnabled,
+			passed:  result == resultPassed,
+			unasked: result == resultUnknown && check&checkInProgress == 0,
 			changed: time.Duration(atoi(f[9])) * time.Second,
 		})
 	}
@@ -262,6 +270,45 @@ type stat struct {
 func (s *stat) passed() bool {
 	c := strings.TrimPrefix(s.check, "* ") // another is under way
 	return c == "L4OK" || c == "L6OK" || c == "L7OK"
+}
+
+// glance is what it takes to know whether a server has to wait any longer.
+type glance struct {
+	target
+	sessions int
+	passed   bool // its last check
+	unasked  bool // no check of it has ended yet, nor is one under way
+}
+
+// glances looks at those servers, in the cheapest way: what HAProxy counts is much to read
+// for many servers, but only there are their sessions.
+func (s socket) glances(ctx context.Context, wait []waiting) ([]glance, error) {
+	leaving := false
+	of := make([]target, len(wait))
+	for i := range wait {
+		of[i] = wait[i].target
+		leaving = leaving || wait[i].leaving
+	}
+	if len(of) > statsEach && !leaving {
+		servers, err := s.servers(ctx)
+		glances := make([]glance, len(servers))
+		for i, h := range servers {
+			glances[i] = glance{target: h.target, passed: h.passed, unasked: h.unasked}
+		}
+		return glances, err
+	}
+	stats, err := s.stats(ctx, of)
+	glances := make([]glance, len(stats))
+	for i := range stats {
+		c := &stats[i]
+		glances[i] = glance{
+			target:   target{backend: c.backend, name: c.name},
+			sessions: c.sessions,
+			passed:   c.passed(),
+			unasked:  c.check == "INI",
+		}
+	}
+	return glances, err
 }
 
 // statsEach is up to how many servers are asked for one by one: a line of commands has
