@@ -34,6 +34,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,6 +141,7 @@ func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 		}
 		l.hide = append(l.hide, real)
 	}
+	slices.Sort(l.hide) // a directory before those in it
 	if err := l.paths.clean(ctx); err != nil {
 		return nil, err
 	}
