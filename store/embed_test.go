@@ -260,6 +260,37 @@ func fill(dir, file string, left int64) error {
 	}
 }
 
+func TestStartGivesBackTheSpaceOfWhatWasDeleted(t *testing.T) {
+	const rows = 100
+	dir := t.TempDir()
+	for _, change := range []func(tx *store.Tx, key weir.ID){
+		func(tx *store.Tx, key weir.ID) { filled().Put(tx, key, strings.Repeat("x", filling)) },
+		filled().Delete,
+		func(*store.Tx, weir.ID) {},
+	} {
+		s, err := store.Embed(t.Context(), dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range rows {
+			err := s.Update(t.Context(), func(tx *store.Tx) error { change(tx, weir.ID(fmt.Sprint(n))); return nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := os.Stat(filepath.Join(dir, "member/snap/db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if db.Size() > rows*filling/2 {
+		t.Errorf("the database has %d bytes and no rows, want fewer", db.Size())
+	}
+}
+
 func TestReadOnlyDirectoryIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	c := child(t.Context(), "read-only", dir)

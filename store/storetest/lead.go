@@ -169,16 +169,16 @@ func testLeadContext(t *testing.T, s *store.Store) {
 
 func testLeadNames(t *testing.T, s *store.Store) {
 	ctx, things := limited(t), store.NewTable[thing]("things")
-	err := s.Lead(ctx, "weir", func(ctx context.Context, outer *store.Store) error {
-		return outer.Lead(ctx, "weir2", func(ctx context.Context, both *store.Store) error {
+	err := s.Lead(ctx, "weir", func(_ context.Context, outer *store.Store) error {
+		return outer.Lead(ctx, "weir2", func(working context.Context, both *store.Store) error {
 			put(t, ctx, both, things, "a", thing{Name: "with both"})
 			if err := s.Depose(ctx, "weir2"); err != nil {
 				t.Errorf("depose: %v", err)
 			}
-			put(t, limited(t), outer, things, "b", thing{Name: "with one"})
-			err := both.Update(limited(t), func(tx *store.Tx) error { things.Put(tx, "c", thing{}); return nil })
+			put(t, ctx, outer, things, "b", thing{Name: "with one"})
+			err := both.Update(ctx, func(tx *store.Tx) error { things.Put(tx, "c", thing{}); return nil })
 			wantKind(t, err, weir.Denied)
-			<-ctx.Done()
+			<-working.Done()
 			return nil
 		})
 	})
