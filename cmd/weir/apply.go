@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,7 +84,9 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 	if a.dry || a.patience.not {
 		return nil
 	}
-	return a.wait(ctx, c, app, stderr)
+	to := settling{app: app, board: newBoard(stderr), had: map[weir.ID]string{}}
+	to.remember(&s)
+	return a.patience.wait(ctx, c, to.board, "it goes on by itself; weir status shows how far", to.see)
 }
 
 func (a *apply) load(stdin io.Reader) (*config.App, error) {
@@ -96,68 +100,100 @@ func (a *apply) load(stdin io.Reader) (*config.App, error) {
 	return config.Parse("standard input", data, ".")
 }
 
-// wait waits until what runs is what app says, or a machine has failed.
-func (a *apply) wait(ctx context.Context, c *client, app *config.App, stderr io.Writer) error {
-	b := newBoard(stderr)
-	told := map[weir.ID]bool{}
-	leaving := map[weir.ID]string{} // names
-	var failed []string
-	return a.patience.wait(ctx, c, b, "it goes on by itself; weir status shows how far", func(s weir.RegionStatus) (bool, error) {
-		waits := false
-		for _, lb := range s.LoadBalancers {
-			if lb.Name == app.LoadBalancer.Name && !lb.Deleting {
-				waits = lb.Phase != weir.LoadBalancerActive || len(lb.Plan) > 0
-				b.set(string(lb.ID), "load balancer "+lb.Name, phaseOf(lb))
-			}
-		}
-		for _, p := range s.Pools {
-			if p.Name != app.Pool.Name {
-				continue
-			}
-			waits = waits || p.Machines != p.Count
-			if p.Err != "" {
-				b.set(string(p.ID), "pool "+p.Name, p.Err)
-			}
-			for _, m := range s.Machines {
-				if m.Pool != p.ID {
-					continue
-				}
-				if m.Deleting {
-					leaving[m.ID] = m.Name
-					continue
-				}
-				far := howFar(&s, m.ID, app.Pool.Template.Tags)
-				b.set(string(m.ID), m.Name, far.said)
-				if far.failed && !told[m.ID] {
-					told[m.ID] = true
-					failed = append(failed, m.Name)
-					if log := endOfLog(&s, m.ID); log != "" {
-						b.say(log)
-					}
-				}
-				waits = waits || !far.done && !told[m.ID]
-			}
-		}
-		for id, name := range leaving {
-			said, gone := howGone(&s, id)
-			b.set(string(id), name, said)
-			waits = waits || !gone
-		}
-		if !waits && len(failed) > 0 {
-			return true, fmt.Errorf("%s failed: %s", count(len(failed), "machine"), strings.Join(failed, ", "))
-		}
-		return !waits, nil
-	})
+// settling is what runs on its way to what app says.
+type settling struct {
+	app    *config.App
+	board  *board
+	had    map[weir.ID]string // names of the pool's machines, those that have gone too
+	failed []string           // names of machines that will not get further
+	told   []weir.ID          // the same
 }
 
-// phaseOf says how far a load balancer is.
-func phaseOf(lb weir.LoadBalancerOverview) string {
-	said := string(lb.Phase)
-	if lb.Err != "" {
-		return said + ": " + lb.Err
+// see reports whether all is as the app says, so far as it can become so. A machine
+// that has failed is an error once there is nothing else to wait for.
+func (to *settling) see(s weir.RegionStatus) (done bool, err error) {
+	done = true
+	to.remember(&s)
+	for _, lb := range s.LoadBalancers {
+		if lb.Name == to.app.LoadBalancer.Name && !lb.Deleting {
+			done = to.balancer(&s, lb)
+		}
 	}
-	if len(lb.Plan) > 0 {
-		return said + ", next: " + lb.Plan[0]
+	for _, p := range s.Pools {
+		if p.Name == to.app.Pool.Name {
+			done = to.pool(&s, p) && done
+		}
 	}
-	return said
+	if done && len(to.failed) > 0 {
+		return true, fmt.Errorf("%s failed: %s", count(len(to.failed), "machine"), strings.Join(to.failed, ", "))
+	}
+	return done, nil
+}
+
+func (to *settling) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview) (done bool) {
+	said := string(cmp.Or(lb.Phase, weir.LoadBalancerNew))
+	switch {
+	case lb.Err != "":
+		said += ": " + lb.Err
+	case len(lb.Plan) > 0:
+		said += ", next: " + lb.Plan[0]
+	}
+	to.board.set(string(lb.ID), "load balancer "+lb.Name, said)
+	for _, m := range s.Machines {
+		if m.LoadBalancer == lb.ID && !m.Deleting && m.Boot.State == weir.BootFailed {
+			to.board.set(string(m.ID), m.Name, "failed: "+m.Boot.Why)
+			to.fail(s, m)
+			return true
+		}
+	}
+	return lb.Phase == weir.LoadBalancerActive && len(lb.Plan) == 0
+}
+
+func (to *settling) pool(s *weir.RegionStatus, p weir.PoolOverview) (done bool) {
+	done = p.Machines == p.Count
+	if p.Err != "" {
+		to.board.set(string(p.ID), "pool "+p.Name, p.Err)
+	}
+	for _, m := range s.Machines {
+		if m.Pool != p.ID || m.Deleting {
+			continue
+		}
+		far := howFar(s, m.ID, to.app.Pool.Template.Tags)
+		to.board.set(string(m.ID), m.Name, far.said)
+		if far.failed {
+			to.fail(s, m)
+		}
+		done = done && (far.done || far.failed)
+	}
+	for id, name := range to.had {
+		if i := slices.IndexFunc(s.Machines, func(m weir.MachineOverview) bool { return m.ID == id }); i < 0 || s.Machines[i].Deleting {
+			said, gone := howGone(s, id)
+			to.board.set(string(id), name, said)
+			done = done && gone
+		}
+	}
+	return done
+}
+
+// remember notes the machines that the pool has, so that those that go are missed.
+func (to *settling) remember(s *weir.RegionStatus) {
+	for _, p := range s.Pools {
+		for _, m := range s.Machines {
+			if p.Name == to.app.Pool.Name && m.Pool == p.ID {
+				to.had[m.ID] = m.Name
+			}
+		}
+	}
+}
+
+// fail tells of a machine that has failed, once.
+func (to *settling) fail(s *weir.RegionStatus, m weir.MachineOverview) {
+	if slices.Contains(to.told, m.ID) {
+		return
+	}
+	to.told = append(to.told, m.ID)
+	to.failed = append(to.failed, m.Name)
+	if log := endOfLog(s, m.ID); log != "" {
+		to.board.say(log)
+	}
 }

@@ -158,11 +158,15 @@ func (c *client) explain(err error) error {
 	case errors.As(err, &lost):
 		return weir.Errorf(errAway, "the API at %s does not answer: %w", c.api, root(lost.Err))
 	case errors.As(err, &syntax), errors.As(err, &kind), errors.Is(err, io.EOF):
-		return fmt.Errorf("what answers at %s is not Weir's API", c.api)
+		return c.stranger()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return weir.Errorf(errAway, "the API at %s broke off its answer", c.api)
 	}
 	return err
+}
+
+func (c *client) stranger() error {
+	return fmt.Errorf("what answers at %s is not Weir's API", c.api)
 }
 
 func (c *client) refusal(e *godo.ErrorResponse) error {
@@ -200,8 +204,42 @@ func root(err error) error {
 
 // status returns the region at a glance.
 func (c *client) status(ctx context.Context) (s weir.RegionStatus, err error) {
-	_, err = c.do(ctx, http.MethodGet, "/v2/weir/status", nil, &s)
-	return s, err
+	var answer struct {
+		Status *weir.RegionStatus `json:"status"`
+	}
+	if _, err := c.do(ctx, http.MethodGet, "/v2/weir/status", nil, &answer); err != nil {
+		return s, err
+	}
+	if answer.Status == nil {
+		return s, c.stranger()
+	}
+	return *answer.Status, nil
+}
+
+// machines returns all machines, by ID, load balancers' instances included.
+func (c *client) machines(ctx context.Context) (all []api.InventoryMachine, err error) {
+	const size = 200
+	for page, total := 1, -1; ; page++ {
+		var answer struct {
+			Machines []api.InventoryMachine `json:"machines"`
+			Meta     *godo.Meta             `json:"meta"`
+		}
+		if _, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v2/weir/machines?page=%d&per_page=%d", page, size), nil, &answer); err != nil {
+			return nil, err
+		}
+		if answer.Meta == nil {
+			return nil, c.stranger()
+		}
+		if total >= 0 && total != answer.Meta.Total {
+			all, page, total = nil, 0, -1 // it has changed since the first page: begin anew
+			continue
+		}
+		total = answer.Meta.Total
+		all = append(all, answer.Machines...)
+		if page*size >= total {
+			return all, nil
+		}
+	}
 }
 
 // config returns the HAProxy configuration of a load balancer, and whether it is live.

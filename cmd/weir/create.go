@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -83,10 +84,10 @@ func (c *create) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	b.paint()
 	if c.patience.not {
-		return c.show(stdout, nil, answer.Droplets)
+		return c.show(ctx, client, stdout, answer.Droplets)
 	}
 	started := time.Now()
-	failed, last, err := c.wait(ctx, client, b, answer.Droplets)
+	failed, err := c.wait(ctx, client, b, answer.Droplets)
 	if err != nil {
 		return err
 	}
@@ -94,17 +95,17 @@ func (c *create) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%d of %s failed: %s", len(failed), count(len(answer.Droplets), "machine"), strings.Join(failed, ", "))
 	}
 	b.say(fmt.Sprintf("%s up after %.1fs", count(len(answer.Droplets), "machine"), time.Since(started).Seconds()))
-	return c.show(stdout, &last, answer.Droplets)
+	return c.show(ctx, client, stdout, answer.Droplets)
 }
 
 // wait waits until each of the machines is up or has failed, and returns the names of
-// those that have, and the status in which it was so.
-func (c *create) wait(ctx context.Context, client *client, b *board, made []godo.Droplet) (failed []string, last weir.RegionStatus, err error) {
+// those that have.
+func (c *create) wait(ctx context.Context, client *client, b *board, made []godo.Droplet) (failed []string, err error) {
 	goesOn := fmt.Sprintf("%s on being made; weir print shows how far", goOrGoes(len(made), "machine"))
 	told := map[string]bool{}
+	var moved time.Time // when a machine was last seen that was not stuck
 	err = c.patience.wait(ctx, client, b, goesOn, func(s weir.RegionStatus) (bool, error) {
-		last = s
-		waits := false
+		waits, moves, why := false, false, ""
 		for _, d := range made {
 			id := idOf(d)
 			far := howFar(&s, weir.ID(id), d.Tags)
@@ -116,29 +117,37 @@ func (c *create) wait(ctx context.Context, client *client, b *board, made []godo
 					b.say(log)
 				}
 			}
-			waits = waits || !far.done && !told[id]
+			if far.done || told[id] {
+				continue
+			}
+			waits = true
+			if why = cmp.Or(why, far.stuck); far.stuck == "" {
+				moves = true
+			}
+		}
+		if moves || moved.IsZero() {
+			moved = time.Now()
+		}
+		if waits && time.Since(moved) > stuckFor {
+			return true, fmt.Errorf("%s; this is tried again for as long as the machines are wanted: weir delete takes them back", why)
 		}
 		return !waits, nil
 	})
-	return failed, last, err
+	return failed, err
 }
 
 // show prints the machines that were made, for programs.
-func (c *create) show(stdout io.Writer, last *weir.RegionStatus, made []godo.Droplet) error {
+func (c *create) show(ctx context.Context, client *client, stdout io.Writer, made []godo.Droplet) error {
 	if !c.format.json {
 		return nil
 	}
-	all := []weir.MachineOverview{}
-	for _, d := range made {
-		m := weir.MachineOverview{ID: weir.ID(idOf(d)), Name: d.Name, Size: d.SizeSlug, Phase: weir.MachineNew}
-		if last != nil {
-			if i := slices.IndexFunc(last.Machines, func(o weir.MachineOverview) bool { return o.ID == m.ID }); i >= 0 {
-				m = last.Machines[i]
-			}
-		}
-		all = append(all, m)
+	all, err := client.machines(ctx)
+	if err != nil {
+		return err
 	}
-	return writeJSON(stdout, all)
+	return writeJSON(stdout, slices.DeleteFunc(all, func(m api.InventoryMachine) bool {
+		return !slices.ContainsFunc(made, func(d godo.Droplet) bool { return int64(d.ID) == m.ID })
+	}))
 }
 
 // choosePool returns the pool that is meant by name, or the only one.
@@ -162,6 +171,7 @@ func choosePool(s *weir.RegionStatus, name string) (string, error) {
 
 // listed returns "is web" or "are blue and web".
 func listed(names []string) string {
+	names = slices.Sorted(slices.Values(names))
 	if len(names) == 1 {
 		return "is " + names[0]
 	}

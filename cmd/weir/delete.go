@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weir/api"
 	"weir/weir"
 )
 
@@ -52,17 +53,17 @@ func (r *remove) run(ctx context.Context, args []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	s, err := client.status(ctx)
+	all, err := client.machines(ctx)
 	if err != nil {
 		return err
 	}
-	chosen, err := inventoryOf(&s).choose(args)
+	chosen, err := choose(all, args)
 	if err != nil {
 		return err
 	}
 	b := newBoard(stderr)
 	for i, m := range chosen {
-		_, err := client.do(ctx, http.MethodDelete, "/v2/droplets/"+string(m.ID), nil, nil)
+		_, err := client.do(ctx, http.MethodDelete, "/v2/droplets/"+idText(m), nil, nil)
 		switch {
 		case ctx.Err() != nil:
 			return interruptedf("%d of %s may be going; weir print shows what is there", i+1, count(len(chosen), "machine"))
@@ -72,7 +73,7 @@ func (r *remove) run(ctx context.Context, args []string, stderr io.Writer) error
 		case err != nil:
 			return fmt.Errorf("%s: %w", m.Name, err)
 		}
-		b.set(string(m.ID), m.Name, "deleting")
+		b.set(idText(m), m.Name, "deleting")
 	}
 	b.paint()
 	if r.patience.not {
@@ -82,8 +83,8 @@ func (r *remove) run(ctx context.Context, args []string, stderr io.Writer) error
 	return r.patience.wait(ctx, client, b, goesOn, func(s weir.RegionStatus) (bool, error) {
 		left := 0
 		for _, m := range chosen {
-			said, gone := howGone(&s, m.ID)
-			b.set(string(m.ID), m.Name, said)
+			said, gone := howGone(&s, weir.ID(idText(m)))
+			b.set(idText(m), m.Name, said)
 			if !gone {
 				left++
 			}
@@ -122,56 +123,59 @@ func howGone(s *weir.RegionStatus, id weir.ID) (said string, gone bool) {
 }
 
 // choose returns the machines that args mean, each once.
-func (inv inventory) choose(args []string) (chosen []weir.MachineOverview, err error) {
+func choose(all []api.InventoryMachine, args []string) (chosen []api.InventoryMachine, err error) {
 	for _, arg := range args {
-		m, err := inv.find(arg)
+		m, err := chooseOne(all, arg)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(chosen, func(c weir.MachineOverview) bool { return c.ID == m.ID }) {
+		if !slices.ContainsFunc(chosen, func(c api.InventoryMachine) bool { return c.ID == m.ID }) {
 			chosen = append(chosen, m)
 		}
 	}
 	return chosen, nil
 }
 
-// find returns the machine of a line, an ID or a name, in this order: a number may be
-// any of them, and lines are what people see.
-func (inv inventory) find(arg string) (m weir.MachineOverview, err error) {
+// chooseOne returns the machine of a line, an ID or a name, in this order: a number may
+// be any of them, and lines are what people see.
+func chooseOne(all []api.InventoryMachine, arg string) (m api.InventoryMachine, err error) {
 	n, err := strconv.ParseUint(arg, 10, 63)
 	number := err == nil
-	if number && n >= 1 && n <= uint64(len(inv.lines)) {
-		return inv.lines[n-1], nil
+	lines := 0
+	for _, m := range all {
+		lines = max(lines, m.Line)
+		if number && m.Line > 0 && uint64(m.Line) == n {
+			return m, nil
+		}
 	}
-	var found []weir.MachineOverview
-	for _, m := range inv.lines {
-		if string(m.ID) == arg {
+	var named []api.InventoryMachine
+	for _, m := range all {
+		byID := idText(m) == arg
+		if isInstance(m) && (byID || m.Name == arg) {
+			return m, fmt.Errorf("%s is an instance of a load balancer, which makes and deletes its own", m.Name)
+		}
+		if byID {
 			return m, nil
 		}
 		if m.Name == arg {
-			found = append(found, m)
-		}
-	}
-	for _, m := range inv.instances {
-		if string(m.ID) == arg || m.Name == arg && len(found) == 0 {
-			return m, fmt.Errorf("%s is an instance of load balancer %s, which makes and deletes its own", m.Name, inv.balancers[m.LoadBalancer])
+			named = append(named, m)
 		}
 	}
 	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
+	case len(named) == 1:
+		return named[0], nil
+	case len(named) > 1:
 		var ids []string
-		for _, m := range found {
-			ids = append(ids, string(m.ID))
+		for _, m := range named {
+			ids = append(ids, idText(m))
 		}
-		return m, fmt.Errorf("%d machines are named %s: say which by its ID, %s", len(found), arg, strings.Join(ids, " or "))
-	case len(inv.lines) == 0:
+		return m, fmt.Errorf("%d machines are named %s: say which by its ID, %s", len(named), arg, strings.Join(ids, " or "))
+	case lines == 0:
 		return m, fmt.Errorf("no machine %s: there are none", arg)
-	case number && len(inv.lines) == 1:
+	case number && lines == 1:
 		return m, fmt.Errorf("no machine %s: there is 1 machine, in line 1", arg)
 	case number:
-		return m, fmt.Errorf("no machine %s: there are %d machines, in lines 1 to %d", arg, len(inv.lines), len(inv.lines))
+		return m, fmt.Errorf("no machine %s: there are %d machines; lines are 1 to %d", arg, lines, lines)
 	}
 	return m, fmt.Errorf("no machine is named %s; weir print shows those that are there", arg)
 }
@@ -182,19 +186,20 @@ func (r *remove) complete(ctx context.Context, args []string) (words []string) {
 	if err != nil {
 		return nil
 	}
-	s, err := client.status(ctx)
+	all, err := client.machines(ctx)
 	if err != nil {
 		return nil
 	}
-	inv := inventoryOf(&s)
-	for _, m := range inv.lines {
+	for _, m := range slices.DeleteFunc(slices.Clone(all), isInstance) {
 		word := m.Name
-		if _, err := inv.find(word); err != nil {
-			word = string(m.ID)
+		if _, err := chooseOne(all, word); err != nil {
+			word = idText(m)
 		}
-		if !m.Deleting && !slices.Contains(args, word) {
+		if !slices.Contains(args, word) {
 			words = append(words, word)
 		}
 	}
 	return words
 }
+
+func idText(m api.InventoryMachine) string { return strconv.FormatInt(m.ID, 10) }

@@ -34,14 +34,15 @@ func recordDir() string {
 
 // publish lets the verbs of this machine find this process by r, until remove is called
 // or the process is gone.
-func publish(r record) (remove func(), err error) {
+func publish(r record) (remove func(), err error) { return publishIn(recordDir(), r) }
+
+func publishIn(dir string, r record) (remove func(), err error) {
 	r.PID = os.Getpid()
 	r.Start = startOf(r.PID)
 	b, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	dir := recordDir()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("publish where the API is: %w", err)
 	}

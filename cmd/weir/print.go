@@ -4,54 +4,26 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"weir/api"
 	"weir/weir"
 )
 
-// inventory is a region's machines as users count them.
-type inventory struct {
-	lines     []weir.MachineOverview // line 1 first: the order is that of their making
-	instances []weir.MachineOverview // of load balancers, which come and go with those
-	balancers map[weir.ID]string     // names
-}
-
-func inventoryOf(s *weir.RegionStatus) inventory {
-	inv := inventory{balancers: map[weir.ID]string{}}
-	for _, m := range s.Machines {
-		if m.LoadBalancer == "" {
-			inv.lines = append(inv.lines, m)
-		} else {
-			inv.instances = append(inv.instances, m)
-		}
-	}
-	for _, lb := range s.LoadBalancers {
-		inv.balancers[lb.ID] = lb.Name
-	}
-	return inv
-}
-
 // stateOf returns a machine's state in a word.
-func stateOf(m weir.MachineOverview) string {
+func stateOf(m api.InventoryMachine) string {
 	switch {
-	case m.Deleting:
-		return "deleting"
+	case m.Status != string(weir.MachineActive):
+		return m.Status
 	case m.Boot.State == weir.BootFailed:
 		return "failed"
-	case m.Phase == weir.MachineActive && m.Boot.State == weir.BootRunning:
+	case m.Boot.State == weir.BootRunning:
 		return "booting"
-	case m.Phase == "":
-		return string(weir.MachineNew)
 	}
-	return string(m.Phase)
-}
-
-// printed is a machine as print -o json shows it.
-type printed struct {
-	Line int `json:"line"` // 0 for a load balancer's instance
-	weir.MachineOverview
+	return m.Status
 }
 
 type print struct {
@@ -86,39 +58,30 @@ func (p *print) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.status(ctx)
+	all, err := c.machines(ctx)
 	if err != nil {
 		return err
 	}
-	inv := inventoryOf(&s)
+	if !p.all {
+		all = slices.DeleteFunc(all, isInstance)
+	}
 	if p.format.json {
-		all := []printed{}
-		for i, m := range inv.lines {
-			all = append(all, printed{i + 1, m})
-		}
-		for _, m := range inv.instances {
-			if p.all {
-				all = append(all, printed{0, m})
-			}
-		}
-		return writeJSON(stdout, all)
+		return writeJSON(stdout, append([]api.InventoryMachine{}, all...))
 	}
-	rows := [][]string{{"LINE", "NAME", "PRIVATE IP", "STATUS", "ID"}}
-	for i, m := range inv.lines {
-		rows = append(rows, machineRow(strconv.Itoa(i+1), m))
-	}
-	if p.all {
-		for _, m := range inv.instances {
-			rows = append(rows, machineRow("-", m))
-		}
-	}
-	if len(rows) == 1 {
+	if len(all) == 0 {
 		fmt.Fprintln(stderr, "there are no machines; weir create makes one")
 		return nil
+	}
+	rows := [][]string{{"LINE", "NAME", "PRIVATE IP", "STATUS", "ID"}}
+	for _, m := range all {
+		line := "-"
+		if m.Line > 0 {
+			line = strconv.Itoa(m.Line)
+		}
+		rows = append(rows, []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)})
 	}
 	return writeTable(stdout, "", rows)
 }
 
-func machineRow(line string, m weir.MachineOverview) []string {
-	return []string{line, m.Name, addressOf(m.Private), stateOf(m), string(m.ID)}
-}
+// isInstance reports whether m is a load balancer's, and not in the inventory's lines.
+func isInstance(m api.InventoryMachine) bool { return m.LoadBalancer != "" }

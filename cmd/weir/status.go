@@ -145,7 +145,7 @@ func (p *page) balancer(lb weir.LoadBalancerOverview, now time.Time, machines ma
 	p.text("", "Load balancer %s: %s, %s, %s, %s", lb.Name, phase, address, lb.Algorithm, strings.Join(rules, ", "))
 	p.plan(lb.Plan)
 
-	rows := [][]string{{"INSTANCE", "ROLE", "REVISION", "AGENT", "HAPROXY", "PID", "RELOADS", "SEEN"}}
+	rows := [][]string{{"INSTANCE", "ROLE", "REVISION", "SEEN", "HAPROXY", "PID", "RELOADS", "AGENT"}}
 	for _, in := range lb.Instances {
 		role, seen := "standby", "never"
 		if in.Active {
@@ -159,8 +159,8 @@ func (p *page) balancer(lb weir.LoadBalancerOverview, now time.Time, machines ma
 			revision += fmt.Sprintf(" of %d", in.Wants)
 		}
 		h := in.Node.HAProxy
-		rows = append(rows, []string{short(cmp.Or(machines[in.Machine].Name, string(in.Machine))), role, revision,
-			cmp.Or(in.Node.Agent, "-"), cmp.Or(h.Version, "-"), strconv.Itoa(h.PID), strconv.Itoa(h.Reloads), seen})
+		rows = append(rows, []string{short(cmp.Or(machines[in.Machine].Name, string(in.Machine))), role, revision, seen,
+			cmp.Or(h.Version, "-"), strconv.Itoa(h.PID), strconv.Itoa(h.Reloads), cmp.Or(in.Node.Agent, "-")})
 	}
 	if len(lb.Instances) > 0 {
 		p.table("  ", rows)
@@ -174,15 +174,11 @@ func (p *page) servers(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.M
 	if in == nil || len(in.Node.Servers) == 0 {
 		return
 	}
-	rows := [][]string{{"SERVER", "PRIVATE IP", "BACKEND", "STATE", "SESSIONS", "REQUESTS", "WHY"}}
-	for _, server := range in.Node.Servers {
+	rows := [][]string{{"SERVER", "PRIVATE IP", "STATE", "SESSIONS", "REQUESTS", "BACKEND"}}
+	for _, server := range in.Node.Servers { // why one is down is among the problems
 		m := machines[server.ID]
-		why := server.Why
-		if server.State == weir.ServerUp {
-			why = "" // the check that passed is no news
-		}
-		rows = append(rows, []string{short(cmp.Or(m.Name, string(server.ID))), addressOf(m.Private), short(server.Backend),
-			string(server.State), strconv.Itoa(server.Sessions), strconv.FormatInt(server.Requests, 10), why})
+		rows = append(rows, []string{short(cmp.Or(m.Name, string(server.ID))), addressOf(m.Private), string(server.State),
+			strconv.Itoa(server.Sessions), strconv.FormatInt(server.Requests, 10), server.Backend})
 	}
 	p.table("  ", rows)
 }
@@ -212,4 +208,4 @@ func addressOf(a netip.Addr) string {
 }
 
 // short cuts a name so that a table stays in its width.
-func short(name string) string { return cut(name, 20) }
+func short(name string) string { return cut(name, 18) }

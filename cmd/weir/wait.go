@@ -18,6 +18,7 @@ import (
 const (
 	askEvery = 250 * time.Millisecond
 	awayFor  = 20 * time.Second
+	stuckFor = 10 * time.Second // how long a machine may be one that cannot be made
 )
 
 // patience is how a verb waits for what it asked for.
@@ -76,7 +77,8 @@ func (p *patience) wait(ctx context.Context, c *client, b *board, goesOn string,
 type far struct {
 	said   string
 	done   bool
-	failed bool // it will not get further by itself
+	failed bool   // it will not get further by itself
+	stuck  string // why it cannot be made for now; that is tried again and again
 }
 
 // howFar judges how far the machine is that has those tags.
@@ -94,7 +96,7 @@ func howFar(s *weir.RegionStatus, id weir.ID, tags []string) far {
 	case m.Phase == weir.MachineOff:
 		return far{said: "off: somebody has powered it off", failed: true}
 	case m.Phase != weir.MachineActive && m.Err != "":
-		return far{said: "created, but not there yet: " + m.Err}
+		return far{said: "created, but not there yet: " + m.Err, stuck: m.Err}
 	case m.Phase != weir.MachineActive:
 		return far{said: "created"}
 	case m.Boot.State == weir.BootRunning:
@@ -109,6 +111,8 @@ func howFar(s *weir.RegionStatus, id weir.ID, tags []string) far {
 		switch {
 		case !ok && lb.Err != "":
 			return far{said: fmt.Sprintf("active, but load balancer %s is not: %s", lb.Name, lb.Err)}
+		case !ok && lb.Phase != weir.LoadBalancerActive:
+			return far{said: "active, and waits for load balancer " + lb.Name}
 		case !ok:
 			return far{said: "active"}
 		case server.State == weir.ServerDown:

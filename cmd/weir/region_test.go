@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"weir/api"
+	"weir/cloud"
+	"weir/control"
+	"weir/edge"
+	"weir/store"
+	"weir/weir"
+)
+
+// testToken is the token for a lab's API.
+const testToken = "lab-token"
+
+// lab is a region without machines: the real API and control plane, on a store and a
+// cloud in memory. What a machine does follows from words in its user-data: "exit 3"
+// fails, "sleep infinity" boots for ever, "no server" boots and answers nothing.
+type lab struct {
+	url     string
+	control *control.Control
+	cloud   *cloud.Fake
+
+	mu      sync.Mutex
+	running map[weir.ID]bool // the nodes
+}
+
+func newLab(ctx context.Context, cleanup func(func())) *lab {
+	l := &lab{running: map[weir.ID]bool{}}
+	l.cloud = cloud.NewFake(cloud.FakeOptions{Region: "local1", Machines: 20, Boots: boots})
+	db := store.Memory()
+	l.control = control.New(control.Options{Region: "local1", Store: db, Cloud: l.cloud,
+		NodeURL: "https://node.test", Drain: 50 * time.Millisecond, Poll: 20 * time.Millisecond})
+	server := httptest.NewServer(api.New(api.Options{Control: l.control, Users: edge.NewToken(testToken),
+		Log:    slog.New(slog.DiscardHandler),
+		Public: netip.MustParsePrefix("198.18.0.0/16"), Private: netip.MustParsePrefix("10.10.0.0/16")}))
+	l.url = server.URL
+
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { l.control.Run(ctx) })
+	wg.Go(func() { l.nodes(ctx) })
+	cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+		cancel()
+		wg.Wait()
+		db.Close()
+	})
+	return l
+}
+
+func boots(s cloud.Spec) (time.Duration, weir.Boot) {
+	switch {
+	case strings.Contains(s.UserData, "exit 3"):
+		return 0, weir.Boot{State: weir.BootFailed, Why: "user-data exited with 3", Log: "/lab/" + s.Name + "/log",
+			End: "+ mkfs /dev/sda\nthe disk is on \x1b[31mfire\n"}
+	case strings.Contains(s.UserData, "sleep infinity"):
+		return time.Hour, weir.Boot{State: weir.BootDone}
+	}
+	return 0, weir.Boot{State: weir.BootDone}
+}
+
+// nodes plays the agents of all load balancers' instances until ctx ends.
+func (l *lab) nodes(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for ctx.Err() == nil {
+		all, err := l.control.Machines(ctx)
+		if err == nil {
+			for _, m := range all {
+				if m.LoadBalancer != "" && m.Status.Phase == weir.MachineActive && !l.running[m.ID] {
+					l.running[m.ID] = true
+					wg.Go(func() { l.node(ctx, m.ID) })
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// node reports each configuration as live as soon as it has it.
+func (l *lab) node(ctx context.Context, id weir.ID) {
+	pid, reload := 4000, int64(0)
+	started := time.Now()
+	for after := int64(0); ctx.Err() == nil; {
+		c, err := l.control.NodeConfig(ctx, id, after)
+		if err != nil {
+			return
+		}
+		if c.Proxy.Reload != reload {
+			reload = c.Proxy.Reload
+			pid += 7
+		}
+		status := weir.NodeStatus{Node: id, Revision: c.Revision, Agent: "dev",
+			HAProxy: weir.HAProxyStatus{Version: "2.6.12", PID: pid, Started: started, Reloads: (pid - 4000) / 7}}
+		for _, b := range c.Proxy.Backends {
+			for _, server := range b.Servers {
+				s := weir.ServerStatus{Backend: b.Name, ID: server.ID, State: weir.ServerUp, Requests: 12}
+				if spec, ok := l.cloud.Spec(server.ID); ok && strings.Contains(spec.UserData, "no server") {
+					s.State, s.Why = weir.ServerDown, "L4CON: Connection refused"
+				}
+				status.Servers = append(status.Servers, s)
+			}
+		}
+		if err := l.control.Report(ctx, status); errors.Is(err, weir.Denied) {
+			return // its machine is gone
+		}
+		after = c.Revision
+	}
+}
+
+// waitForBooting waits until n machines whose names begin with prefix are booting, and
+// a moment longer for those who look at them.
+func (l *lab) waitForBooting(ctx context.Context, n int, prefix string) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, err := l.control.Status(ctx)
+		booting := 0
+		for _, m := range s.Machines {
+			if strings.HasPrefix(m.Name, prefix) && m.LoadBalancer == "" && m.Boot.State == weir.BootRunning {
+				booting++
+			}
+		}
+		if booting == n {
+			time.Sleep(4 * askEvery)
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d machines %s… are booting after 20 seconds, want %d (%v)", booting, prefix, n, err)
+		}
+	}
+}
+
+// twins makes two machines of one name, which the pools' verbs do not.
+func (l *lab) twins(ctx context.Context) error {
+	_, _, err := l.control.CreateMachines(ctx, []string{"twin", "twin"},
+		weir.Template{Region: "local1", Size: "s-1vcpu-1gb", Image: "debian-12-x64"})
+	return err
+}

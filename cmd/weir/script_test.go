@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"weir": func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	}})
+}
+
+// Each script is a user's session with a region of its own, which weir finds as it
+// finds a weir dev. There is a user's home with a weir.yaml for three machines.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			l := newLab(context.Background(), env.Defer)
+			dir := env.Getenv("WORK")
+			token := filepath.Join(dir, "token")
+			if err := os.WriteFile(token, []byte(testToken+"\n"), 0o600); err != nil {
+				return err
+			}
+			records := filepath.Join(dir, "run")
+			if _, err := publishIn(records, record{API: l.url, Data: dir, TokenFile: token}); err != nil {
+				return err
+			}
+			env.Setenv("WEIR_RUN_DIR", records)
+			env.Setenv("LAB", l.url)
+			env.Values["lab"] = l
+			return os.WriteFile(filepath.Join(dir, "three.yaml"), []byte("name: web\ncount: 3\n"), 0o644)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// twins makes two machines of one name.
+			"twins": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Check(ts.Value("lab").(*lab).twins(context.Background()))
+			},
+			// waitfor N PREFIX waits until N machines whose name begins so are booting.
+			"waitfor": func(ts *testscript.TestScript, _ bool, args []string) {
+				n, err := strconv.Atoi(args[0])
+				ts.Check(err)
+				ts.Check(ts.Value("lab").(*lab).waitForBooting(context.Background(), n, args[1]))
+			},
+		},
+	})
+}
