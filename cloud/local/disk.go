@@ -24,12 +24,18 @@ import (
 // emptied are the host's directories of which a machine has an empty one of its own.
 func emptied() []string {
 	return []string{
-		"/root", "/home", "/tmp", "/var/tmp", "/mnt", "/media", "/srv",
+		"/root", "/home", "/tmp", "/var/tmp", "/mnt", "/media", "/srv", // where the host lacks them, too
 		"/etc/rc0.d", "/etc/rc1.d", "/etc/rc2.d", "/etc/rc3.d", "/etc/rc4.d", "/etc/rc5.d", "/etc/rc6.d", "/etc/rcS.d",
 		"/etc/ssl/private", "/etc/letsencrypt", "/etc/kubernetes",
 		"/var/lib/weir", "/var/lib/docker", "/var/lib/containerd", "/var/lib/kubelet",
 		"/var/mail", "/var/backups",
 	}
+}
+
+// distribution are the directories at the top that a distribution may have. Any other is
+// the host's own, and emptied.
+func distribution() []string {
+	return []string{"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "nix", "opt", "proc", "run", "sbin", "sys", "usr", "var"}
 }
 
 // hollowed are the host's trees of which a machine has the directories but not the files:
@@ -47,6 +53,13 @@ type disk struct {
 func newDisk(upper string, r *record, n networks, hide []string) error {
 	d := &disk{upper: upper}
 	d.check(os.Mkdir(upper, 0o755))
+	top, err := os.ReadDir("/")
+	d.check(err)
+	for _, e := range top {
+		if e.IsDir() && !slices.Contains(distribution(), e.Name()) {
+			d.empty("/" + e.Name())
+		}
+	}
 	for _, dir := range slices.Concat(emptied(), hide) {
 		d.empty(dir)
 	}

@@ -23,7 +23,7 @@ import (
 //
 // The forward and output chains let pass what is established, look the destination up in
 // firewalls, and let pass what has none. A machine's chain accepts its openings
-// and goes to chain refused. Each change is one transaction, so no packet meets half of it.
+// and goes to chain refused. Chain lost answers for machines that are not there. Each change is one transaction, so no packet meets half of it.
 var (
 	table     = &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}
 	reserved  = nftables.Set{Table: table, ID: 1, Name: "reserved", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
@@ -75,6 +75,7 @@ func (g *gateway) setTable() error {
 			rule(chain, established, []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
 			rule(chain, []expr.Any{destination, &expr.Lookup{SourceRegister: 1, SetName: firewalls.Name, SetID: firewalls.ID, IsDestRegSet: true}})
 		}
+		g.answerForLost(base("lost", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter), rule)
 		// A machine is told that it may not. The gateway's own sockets do not listen to
 		// that while they connect, but they know what a reset means.
 		prohibited := []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpProhibited}}
@@ -83,6 +84,19 @@ func (g *gateway) setTable() error {
 		rule(refuse, prohibited)
 		return nil
 	})
+}
+
+// answerForLost makes the chain that resets connections to machines that are not there.
+// "Unreachable" would end no connection that is established, and a new one only after
+// a second: a kernel that answers within connect is not heard.
+func (g *gateway) answerForLost(chain *nftables.Chain, rule func(*nftables.Chain, ...[]expr.Any)) {
+	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	rule(chain, established, accept)
+	rule(chain, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}, is(unix.RTN_LOCAL)}, accept)
+	rule(chain, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}, isNot(0)}, accept)
+	for _, p := range []netip.Prefix{g.networks.Public, g.networks.Private, g.networks.Anchor} {
+		rule(chain, within(destination, p), protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	}
 }
 
 // pointReserved has the reserved IPs point to the anchor addresses in want, and to
@@ -184,7 +198,7 @@ func (g *gateway) setFirewall(r *record, f *weir.Firewall) error {
 			for _, from := range opening.From {
 				if from.Addr().Is4() { // the region has no other
 					c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(
-						within(from), protocol(unix.IPPROTO_TCP), port(opening.Port), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})})
+						within(source, from), protocol(unix.IPPROTO_TCP), port(opening.Port), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})})
 				}
 			}
 		}
@@ -217,13 +231,13 @@ var (
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
 			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
 			Xor:  binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
+		isNot(0),
 	}
 
 	// forwarded matches what came in by a cable, and not what the gateway itself sends.
 	forwarded = []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
+		isNot(0),
 	}
 )
 
@@ -234,10 +248,20 @@ func translate(kind expr.NATType, which *expr.Payload, m *nftables.Set) []expr.A
 		&expr.NAT{Type: kind, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}}
 }
 
-// within matches packets whose source is in p.
-func within(p netip.Prefix) []expr.Any {
+// is matches if the register has that number.
+func is(n uint32) expr.Any {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(n)}
+}
+
+// isNot matches if the register has another number.
+func isNot(n uint32) expr.Any {
+	return &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(n)}
+}
+
+// within matches packets whose address which is in p.
+func within(which *expr.Payload, p netip.Prefix) []expr.Any {
 	n := ipNet(p)
-	return []expr.Any{source,
+	return []expr.Any{which,
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: n.Mask, Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP.To4()}}
 }

@@ -297,7 +297,7 @@ func (c *Cloud) stop(ctx context.Context, m *machine, sig syscall.Signal, grace 
 	}
 	enough := time.After(grace)
 	for {
-		if err := r.init.signal(sig); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := r.init.signal(sig); err != nil {
 			return err
 		}
 		select {

@@ -29,16 +29,15 @@ func openProcess(pid int) (*process, error) {
 // close lets go of the process.
 func (p *process) close() { p.fd.Close() }
 
-// signal sends sig; a process that has ended is no error.
+// signal sends sig; a process that has ended, and was let go of since, is no error.
 func (p *process) signal(sig syscall.Signal) error {
 	raw, err := p.fd.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var sent error
-	err = raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	if err != nil {
-		return err
+	if raw.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }) != nil {
+		return nil // closed
 	}
 	if sent != nil && sent != unix.ESRCH {
 		return fmt.Errorf("send %s to process %d: %w", sig, p.pid, sent)
