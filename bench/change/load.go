@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -157,8 +158,12 @@ func (l *load) stop() {
 	l.wg.Wait()
 }
 
-// limit bounds each wait for a change.
-const limit = time.Minute
+// limit bounds each wait for a change. HAProxy 2.6 loses a reload that is asked for
+// while another is under way, and then it never comes.
+const limit = 5 * time.Second
+
+// errLost says that a change did not come within limit.
+var errLost = errors.New("the change was lost")
 
 // untilAnswers sends requests, one after the other on each of 4 connections, until
 // one is answered by server.
@@ -181,7 +186,7 @@ func untilAnswers(ctx context.Context, front string, server netip.AddrPort) erro
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		return fmt.Errorf("server %s does not answer within %s", server, limit)
+		return fmt.Errorf("%w: server %s does not answer within %s", errLost, server, limit)
 	}
 	return nil
 }
@@ -199,7 +204,7 @@ func untilGone(ctx context.Context, front string, server netip.AddrPort, n int) 
 			return err
 		}
 		if time.Since(start) > limit {
-			return fmt.Errorf("server %s still answers after %s", server, limit)
+			return fmt.Errorf("%w: server %s still answers after %s", errLost, server, limit)
 		}
 	}
 	return nil
@@ -222,8 +227,8 @@ func untilServed(ctx context.Context, front string, all []netip.AddrPort) error 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if time.Since(start) > limit {
-			return fmt.Errorf("%d of %d servers do not answer within %s: %v", len(left), len(all), limit, err)
+		if time.Since(start) > time.Minute {
+			return fmt.Errorf("%d of %d servers do not answer within a minute: %v", len(left), len(all), err)
 		}
 	}
 	return nil

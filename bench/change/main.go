@@ -109,13 +109,13 @@ func run(ctx context.Context) error {
 	}
 
 	fmt.Printf("\n%d additions and %d removals with 10 servers present, load of %d requests/s\n", *changes, *changes, *rate)
-	fmt.Fprintln(out, "contender\ttook s\treloads\tfailed of sent\tp50 ms\tp99 ms\tCPU s\tRSS MiB\tof it anonymous\tHAProxys left\t")
+	fmt.Fprintln(out, "contender\ttook s\treloads\tlost\tfailed of sent\tp50 ms\tp99 ms\tCPU s\tRSS MiB\tof it anonymous\tHAProxys left\t")
 	for _, c := range contenders() {
 		r, err := measureChurn(ctx, c, servers, 10, *changes, *rate)
 		if err != nil {
 			return fmt.Errorf("%s under load: %w", c, err)
 		}
-		fmt.Fprintf(out, "%s\t%.1f\t%d\t%d of %d\t%s\t%s\t%.2f\t%.1f\t%.1f\t%d\t\n", c, r.took.Seconds(), r.reloads, r.failed, r.sent,
+		fmt.Fprintf(out, "%s\t%.1f\t%d\t%d\t%d of %d\t%s\t%s\t%.2f\t%.1f\t%.1f\t%d\t\n", c, r.took.Seconds(), r.reloads, r.lost, r.failed, r.sent,
 			ms(r.p50), ms(r.p99), r.cpu.Seconds(), r.rss, r.anon, r.haproxies)
 	}
 	if err := out.Flush(); err != nil {
@@ -160,18 +160,14 @@ func measureAdds(ctx context.Context, c contender, servers *servers, n, runs, ra
 	added := servers.addrs[n]
 	for range runs {
 		start := time.Now()
-		if err := c.add(ctx, added); err != nil {
+		err := errors.Join(c.add(ctx, added), untilAnswers(ctx, front, added))
+		if err != nil && !errors.Is(err, errLost) {
 			return r, fmt.Errorf("add: %w", err)
 		}
-		if err := untilAnswers(ctx, front, added); err != nil {
-			return r, err
-		}
-		r.took = append(r.took, time.Since(start))
-		if err := c.remove(ctx, added); err != nil {
+		r.took = append(r.took, time.Since(start)) // a lost one takes at least limit
+		err = errors.Join(c.remove(ctx, added), untilGone(ctx, front, added, n))
+		if err != nil && !errors.Is(err, errLost) {
 			return r, fmt.Errorf("remove: %w", err)
-		}
-		if err := untilGone(ctx, front, added, n); err != nil {
-			return r, err
 		}
 	}
 	r.reloads = c.reloads()
@@ -183,6 +179,7 @@ type churn struct {
 	took         time.Duration
 	failed, sent int
 	reloads      int
+	lost         int           // changes that never came
 	p50, p99     time.Duration // of the load's requests
 	cpu          time.Duration // of c.process()
 	rss, anon    float64       // MiB, likewise, at the end
@@ -205,11 +202,15 @@ func measureChurn(ctx context.Context, c contender, servers *servers, n, changes
 	cpu := cpuOf(c.process())
 	start := time.Now()
 	for range changes {
-		if err := errors.Join(c.add(ctx, servers.addrs[n]), untilAnswers(ctx, front, servers.addrs[n])); err != nil {
-			return r, err
-		}
-		if err := errors.Join(c.remove(ctx, servers.addrs[n]), untilGone(ctx, front, servers.addrs[n], n)); err != nil {
-			return r, err
+		for _, err := range []error{
+			errors.Join(c.add(ctx, servers.addrs[n]), untilAnswers(ctx, front, servers.addrs[n])),
+			errors.Join(c.remove(ctx, servers.addrs[n]), untilGone(ctx, front, servers.addrs[n], n)),
+		} {
+			if errors.Is(err, errLost) {
+				r.lost++
+			} else if err != nil {
+				return r, err
+			}
 		}
 	}
 	r.took = time.Since(start)

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -74,11 +73,4 @@ func checkNode(c *agent.Config) error {
 		return fmt.Errorf("--ca: %w", err)
 	}
 	return nil
-}
-
-// leanMemory trades a little CPU for memory: the agent shares a small machine with the
-// HAProxy that needs it.
-func leanMemory() {
-	debug.SetGCPercent(50)
-	debug.SetMemoryLimit(24 << 20)
 }
