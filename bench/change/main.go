@@ -51,6 +51,9 @@ type contender interface {
 	stop()
 }
 
+// churnPresent is how many servers stay while others come and go.
+const churnPresent = 10
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -69,7 +72,7 @@ func run(ctx context.Context) error {
 	flag.Parse()
 
 	var present []int
-	most := 0
+	most := churnPresent
 	for _, word := range strings.Split(*sizes, ",") {
 		n, err := strconv.Atoi(word)
 		if err != nil || n < 1 || n > 2000 {
@@ -108,10 +111,10 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	fmt.Printf("\n%d additions and %d removals with 10 servers present, load of %d requests/s\n", *changes, *changes, *rate)
+	fmt.Printf("\n%d additions and %d removals with %d servers present, load of %d requests/s\n", *changes, *changes, churnPresent, *rate)
 	fmt.Fprintln(out, "contender\ttook s\treloads\tlost\tfailed of sent\tp50 ms\tp99 ms\tCPU s\tRSS MiB\tof it anonymous\tHAProxys left\t")
 	for _, c := range contenders() {
-		r, err := measureChurn(ctx, c, servers, 10, *changes, *rate)
+		r, err := measureChurn(ctx, c, servers, churnPresent, *changes, *rate)
 		if err != nil {
 			return fmt.Errorf("%s under load: %w", c, err)
 		}
