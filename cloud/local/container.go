@@ -152,7 +152,7 @@ func (c *container) spec(dir string, r *record, net *os.File) *specs.Spec {
 	limit := min(files.Max, 1<<20)
 	return &specs.Spec{
 		Version:  "1.0.2",
-		Hostname: r.Name,
+		Hostname: r.hostname(),
 		Root:     &specs.Root{Path: "root"},
 		Process: &specs.Process{
 			Args: initCommand(),

@@ -94,7 +94,7 @@ func (d *disk) identity(r *record, n networks) {
 		names += " " + short
 	}
 	machineID := []byte(strings.ReplaceAll(uuid.NewString(), "-", "") + "\n")
-	d.write("/etc/hostname", 0o644, []byte(r.Name+"\n"))
+	d.write("/etc/hostname", 0o644, []byte(r.hostname()+"\n"))
 	d.write("/etc/hosts", 0o644, fmt.Appendf(nil, "127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost ip6-localhost ip6-loopback\n", names))
 	// Nobody answers there yet, and the gateway says so at once: a name that cannot be
 	// known is an error and not a wait.

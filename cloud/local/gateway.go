@@ -86,13 +86,12 @@ func newGateway(name string, n networks) (_ *gateway, err error) {
 	return g, nil
 }
 
-// close lets go of the gateway and takes its name away; it is gone when nothing runs in it.
-func (g *gateway) close() error {
+// close lets go of the gateway. It is gone when its name is, and all that runs in it.
+func (g *gateway) close() {
 	if g.links != nil {
 		g.links.Close()
 	}
 	g.ns.Close()
-	return removeNamespace(g.name)
 }
 
 func (g *gateway) path() string { return filepath.Join(namespaces, g.name) }
@@ -131,7 +130,7 @@ func (g *gateway) route() error {
 // Whatever a former boot of the machine left in the gateway is replaced. The namespace
 // is gone, and the cables with it, when the last process in it ends.
 func (g *gateway) plug(r *record) (*os.File, error) {
-	g.unplug(r)
+	g.cut(r)
 	ns, err := newNamespace(func() error {
 		return set(
 			setting{"ipv6/conf/default/disable_ipv6", "1"}, // eth0, eth1; lo keeps ::1
@@ -143,7 +142,7 @@ func (g *gateway) plug(r *record) (*os.File, error) {
 		return nil, err
 	}
 	if err := g.cable(r, ns); err != nil {
-		g.unplug(r)
+		g.cut(r)
 		ns.Close()
 		return nil, fmt.Errorf("network: %w", err)
 	}
@@ -232,14 +231,19 @@ func (g *gateway) connect(inside *netlink.Handle, ns *os.File, name string, mac 
 // unplug takes a machine's cables away, if they are there, and forgets the flows that
 // led to it: whoever goes on with one is told at once that it is over.
 func (g *gateway) unplug(r *record) {
+	g.cut(r)
+	// Without the flows forgotten, all works, only some clients wait for their timeout.
+	_, _ = g.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf{ip(r.Public), ip(r.Anchor), ip(r.Private)})
+}
+
+// cut takes a machine's cables away, if they are there.
+func (g *gateway) cut(r *record) {
 	for _, addr := range []netip.Addr{r.Public, r.Private} {
 		link, err := g.links.LinkByName(addr.String())
 		if err == nil {
 			_ = g.links.LinkDel(link) // gone already is as good
 		}
 	}
-	// Without the flows forgotten, all works, only some clients wait for their timeout.
-	_, _ = g.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf{ip(r.Public), ip(r.Anchor), ip(r.Private)})
 }
 
 // flowsOf selects the flows that begin or end at one of these addresses.

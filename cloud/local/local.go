@@ -86,8 +86,9 @@ type Cloud struct {
 	watching   context.Context // until Close ends
 	stopWork   context.CancelFunc
 
-	pointing  sync.Mutex // see point
-	reserving sync.Mutex // held while reserved changes, first on disk and then here
+	starts    chan struct{} // a token for each machine that is being started, so that they are few
+	pointing  sync.Mutex    // see point
+	reserving sync.Mutex    // held while reserved changes, first on disk and then here
 
 	mu       sync.Mutex
 	closed   bool
@@ -113,7 +114,8 @@ func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 	if err := checkRunc(ctx); err != nil {
 		return nil, err
 	}
-	l := &Cloud{region: c.Region, log: c.Log, memory: c.Memory, disk: cmp.Or(c.Disk, 512<<20), machines: map[weir.ID]*machine{}}
+	l := &Cloud{region: c.Region, log: c.Log, memory: c.Memory, disk: cmp.Or(c.Disk, 512<<20),
+		machines: map[weir.ID]*machine{}, starts: make(chan struct{}, 4*runtime.NumCPU())}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -176,7 +178,6 @@ func (c *Cloud) begins(ctx context.Context) error {
 		return err
 	}
 	var boots errgroup.Group
-	boots.SetLimit(2 * runtime.NumCPU())
 	for _, m := range c.machines {
 		if !m.record.On {
 			continue
@@ -308,7 +309,7 @@ func (c *Cloud) Close() error {
 	c.stopWork()
 	c.work.Wait()
 	if c.gateway != nil {
-		err = errors.Join(err, c.gateway.close())
+		c.gateway.close()
 	}
 	err = errors.Join(err, c.paths.clean(ctx), c.lock.Close())
 	if err != nil {

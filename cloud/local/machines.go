@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"weir/cloud"
 	"weir/weir"
@@ -116,13 +117,19 @@ func (c *Cloud) create(ctx context.Context, spec cloud.Spec) (cloud.Machine, err
 			delete(c.machines, spec.ID)
 			m.gone = true
 			c.mu.Unlock()
-			return cloud.Machine{}, errors.Join(err, c.scrap(spec.ID))
+			err = errors.Join(err, c.scrap(spec.ID))
+			if errors.Is(err, unix.ENOSPC) {
+				return cloud.Machine{}, weir.Errorf(weir.Exhausted, "the disk of %s is full: %w", c.paths, err)
+			}
+			return cloud.Machine{}, err
 		}
-		c.log.Info("machine created", "machine", spec.ID, "name", spec.Name, "public", m.record.Public)
 	}
 	c.mu.Lock()
 	shown := m.show()
 	c.mu.Unlock()
+	if !found {
+		c.log.Info("machine created", "machine", shown.ID, "name", shown.Name, "public", shown.Public)
+	}
 	shown.Boot = readBoot(c.paths.bootOf(spec.ID))
 	return shown, nil
 }
@@ -228,6 +235,12 @@ func (c *Cloud) make(ctx context.Context, m *machine, script []byte) error {
 
 // start powers a machine on that is off. The caller has its token.
 func (c *Cloud) start(ctx context.Context, m *machine) error {
+	select {
+	case c.starts <- struct{}{}:
+		defer func() { <-c.starts }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	c.mu.Lock()
 	r := m.record
 	c.mu.Unlock()
@@ -374,7 +387,9 @@ func (c *Cloud) delete(ctx context.Context, m *machine) error {
 	if err := c.stop(ctx, m, syscall.SIGKILL, patience); err != nil {
 		return err
 	}
+	c.mu.Lock()
 	id := m.record.ID
+	c.mu.Unlock()
 	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
 		for i := range all {
 			if all[i].Machine == id {
@@ -464,7 +479,11 @@ func (c *Cloud) change(m *machine, edit func(*record), apply func(*record) error
 		return weir.Errorf(weir.NotFound, "there is no machine %s", r.ID)
 	}
 	edit(&r)
-	if err := writeJSON(filepath.Join(c.paths.machine(r.ID), "machine.json"), &r); err != nil {
+	err := writeJSON(filepath.Join(c.paths.machine(r.ID), "machine.json"), &r)
+	if errors.Is(err, fs.ErrNotExist) {
+		return weir.Errorf(weir.NotFound, "machine %s is not there yet", r.ID)
+	}
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()

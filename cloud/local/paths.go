@@ -83,7 +83,14 @@ func (p paths) lock() (*os.File, error) {
 
 // probe returns why a machine's disk cannot be in the directory.
 func (p paths) probe() error {
-	dir := filepath.Join(p.scratch("probe"))
+	for _, dir := range []string{"/etc", "/usr", "/var", "/var/lib"} {
+		var info unix.Statx_t
+		err := unix.Statx(unix.AT_FDCWD, dir, 0, 0, &info)
+		if err == nil && info.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+			return weir.Errorf(weir.Invalid, "%s of this host is a file system of its own, and machines would lack it: they share what is in the root file system", dir)
+		}
+	}
+	dir := p.scratch("probe")
 	defer os.RemoveAll(dir)
 	for _, d := range []string{"upper", "work", "root"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -47,6 +48,16 @@ type networks struct {
 
 // gatewayOf returns the address that the gateway has in a range: its first.
 func gatewayOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
+
+// hostname returns the name that the machine's kernel has: a long one without its domain,
+// since a kernel takes no more than 64 bytes.
+func (r *record) hostname() string {
+	if len(r.Name) <= 64 {
+		return r.Name
+	}
+	short, _, _ := strings.Cut(r.Name, ".")
+	return short
+}
 
 // publicMAC returns the hardware address of the machine's eth0.
 func (r *record) publicMAC() net.HardwareAddr { return macOf(0, r.Public) }
