@@ -236,8 +236,7 @@ func (p *Proxy) leave() {
 		defer cancel()
 		p.proc.end(ctx, unix.SIGTERM)
 	}
-	p.proc.close()
-	p.proc = nil
+	p.bury()
 }
 
 // Stop ends HAProxy: it accepts nothing more, finishes what it has, and is gone when Stop
@@ -251,8 +250,7 @@ func (p *Proxy) Stop(ctx context.Context) error {
 	p.held.close()
 	if p.proc != nil {
 		p.proc.end(ctx, unix.SIGUSR1)
-		p.proc.close()
-		p.proc = nil
+		p.bury()
 	}
 	return nil
 }
@@ -278,7 +276,7 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 	}
 	// Most changes are of servers alone, and the worker is as we left it.
 	running := d.shape
-	if !p.known || p.want == nil || p.want.shape != d.shape || !p.proc.alive() {
+	if !p.known || p.proc == nil || p.want.shape != d.shape || !p.proc.alive() {
 		var err error
 		if running, err = p.running(ctx); err != nil {
 			return fmt.Errorf("configuration %d: %w", revision, err)
@@ -344,6 +342,7 @@ func check(p *weir.Proxy) error {
 		}
 	}
 	frontends := make(map[string]bool, len(p.Frontends))
+	bound := make(map[netip.AddrPort]string, len(p.Frontends))
 	for i := range p.Frontends {
 		f := &p.Frontends[i]
 		if f.Name == "" || sanitize(f.Name) != f.Name || frontends[f.Name] {
@@ -356,6 +355,11 @@ func check(p *weir.Proxy) error {
 		if !f.Bind.IsValid() || f.Bind.Port() == 0 {
 			return fmt.Errorf("frontend %s has no address and port", f.Name)
 		}
+		// HAProxy would let the kernel choose between the two.
+		if other, taken := bound[f.Bind]; taken {
+			return fmt.Errorf("frontends %s and %s are both at %s", other, f.Name, f.Bind)
+		}
+		bound[f.Bind] = f.Name
 	}
 	return nil
 }
@@ -386,7 +390,7 @@ func (p *Proxy) running(ctx context.Context) (shape string, err error) {
 		return "", ctx.Err()
 	}
 	p.log.Warn("haproxy does not answer, ending it", "pid", p.proc.pid)
-	p.proc.end(ctx, unix.SIGKILL)
+	p.proc.end(ctx, unix.SIGTERM)
 	p.bury()
 	return "", nil
 }

@@ -23,9 +23,22 @@ const loadTime = 15 * time.Second
 
 // start starts HAProxy with p.want, which is on disk, and returns when it serves.
 func (p *Proxy) start(ctx context.Context) error {
+	p.known = false
 	if err := p.writeState(p.want, p.have); err != nil {
 		return err
 	}
+	if err := p.launch(ctx); err != nil {
+		// Clients that would wait for nothing are better refused.
+		p.held.close()
+		return err
+	}
+	p.log.Info("haproxy started", "pid", p.proc.pid, "version", p.version.Full, "revision", p.want.revision)
+	p.hold(ctx)
+	return nil
+}
+
+// launch starts the process, gives it the sockets that we hold, and returns when it serves.
+func (p *Proxy) launch(ctx context.Context) error {
 	out, err := os.OpenFile(p.path(logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -47,26 +60,17 @@ func (p *Proxy) start(ctx context.Context) error {
 		})
 		args = append(args, "-x", p.path(heldSocket))
 	}
-	p.known = false
 	note := func(pid int) error { return writePid(p.path(pidFile), pid) }
 	if p.proc, err = spawn(p.binary, args, out, note); err != nil {
 		return err
 	}
-	err = p.loaded(ctx, p.want.shape, func() error {
+	return p.loaded(ctx, p.want.shape, func() error {
 		if p.proc.alive() {
 			return nil
 		}
 		p.bury()
 		return weir.Errorf(weir.Unavailable, "haproxy does not start: %s", cmp.Or(p.logged(0), "see "+p.path(logFile)))
 	})
-	if err != nil {
-		// Clients that would wait for nothing are better refused.
-		p.held.close()
-		return err
-	}
-	p.log.Info("haproxy started", "pid", p.proc.pid, "version", p.version.Full, "revision", p.want.revision)
-	p.hold(ctx)
-	return nil
 }
 
 // loaded returns when a worker with shape answers, or with what failed returns.
@@ -253,6 +257,7 @@ func (p *Proxy) hold(ctx context.Context) {
 	all, err := p.held.fetch(ctx, p.path(workerSocket), binds(&p.want.proxy))
 	if err != nil {
 		p.log.Warn("listening sockets not held", "err", err)
+		p.held.close() // where HAProxy no longer listens, clients would wait for nothing
 	}
 	p.allHeld = all
 }

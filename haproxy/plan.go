@@ -182,8 +182,12 @@ func after(have []server, steps []step) []server {
 	return have
 }
 
-// firstCheck is within what time HAProxy has begun the first check of a new server.
-const firstCheck = 50 * time.Millisecond
+// HAProxy has begun the first check of a new server within this time, and so much for each
+// other new one.
+const (
+	firstCheck     = 50 * time.Millisecond
+	firstCheckEach = time.Millisecond
+)
 
 // planWaiting returns what can now be done for servers that wait, and which still do
 // afterwards: those that leave do until they are seen gone.
@@ -207,7 +211,7 @@ func planWaiting(wait []waiting, seen []glance, drainFor time.Duration, now time
 			next.verb = admit
 			steps = append(steps, next)
 			continue
-		case !w.leaving && s.unasked && now.Sub(w.since) > firstCheck:
+		case !w.leaving && s.unasked && now.Sub(w.since) > firstCheck+time.Duration(len(wait))*firstCheckEach:
 			// HAProxy was too busy to enable its check in time, and will look again
 			// only after a whole interval.
 			next.verb = renew

@@ -128,13 +128,21 @@ func (p *process) close() {
 	p.file.Close()
 }
 
-// end signals the process until it has ended: with first, and when ctx ends without mercy.
+// end signals the process and waits until it has ended. When ctx ends it has no mercy.
 func (p *process) end(ctx context.Context, first unix.Signal) {
-	p.signal(first)
-	for ; p.alive() && ctx.Err() == nil; pause(ctx, 5*time.Millisecond) {
+	var sent time.Time
+	for p.alive() && ctx.Err() == nil {
+		// A master that is replacing itself forgets what it is sent.
+		if time.Since(sent) > 100*time.Millisecond {
+			p.signal(first)
+			sent = time.Now()
+		}
+		pause(ctx, 5*time.Millisecond)
 	}
-	// A worker whose master is gone ends by itself.
-	p.signal(unix.SIGKILL)
+	if p.alive() {
+		// With its workers, who would end by themselves, but not if they hang.
+		unix.Kill(-p.pid, unix.SIGKILL)
+	}
 	for p.alive() {
 		time.Sleep(time.Millisecond)
 	}

@@ -101,10 +101,11 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	if on.Files > 0 {
 		w.word("    maxconn ").int(int64(maxConn(on.Files, p))).line("")
 	}
+	// No close-spread-time: within it HAProxy closes idle connections at random moments, some
+	// of them just as the client's next request arrives. Without it each connection ends
+	// with its next answer, or here.
 	w.line("    # After a reload the old worker finishes what it has, for this long.")
-	drain := drainOf(p)
-	w.word("    hard-stop-after ").time(drain).line("")
-	w.word("    close-spread-time ").time(min(drain/2, 10*time.Second)).line("")
+	w.word("    hard-stop-after ").time(drainOf(p)).line("")
 	w.line("    # A new server's first check is due at once; later ones drift apart.")
 	w.line("    max-spread-checks 1ms")
 	w.line("    spread-checks 10")
