@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -16,7 +17,7 @@ type board struct {
 	w       io.Writer
 	size    func() (width, height int) // of the terminal; nil if there is none
 	rows    []*row
-	painted int // lines that the next painting replaces
+	painted []string // the lines on the terminal that the next painting replaces
 }
 
 type row struct{ key, name, text string }
@@ -59,15 +60,14 @@ func (b *board) set(key, name, text string) {
 
 // say writes text that stays.
 func (b *board) say(text string) {
-	b.wipe()
-	fmt.Fprintf(b.w, "%s\n", strings.TrimRight(printable(text), "\n"))
+	fmt.Fprintf(b.w, "%s%s\n", b.wiped(), strings.TrimRight(printable(text), "\n"))
 	b.paint()
 }
 
 // paint brings a terminal up to date. What does not fit is counted: a line that has
 // scrolled away cannot be painted again.
 func (b *board) paint() {
-	if b.size == nil {
+	if b.size == nil || len(b.rows) == 0 {
 		return
 	}
 	width, height := b.size()
@@ -78,26 +78,21 @@ func (b *board) paint() {
 	if room := height - 2; len(lines) > room {
 		lines = append(lines[:room-1], fmt.Sprintf("… and %d more", len(b.rows)-room+1))
 	}
-	var out strings.Builder
-	b.wipeTo(&out)
-	for _, line := range lines {
-		out.WriteString(line + "\n")
+	if slices.Equal(lines, b.painted) {
+		return // to paint it again would flicker
 	}
-	b.painted = len(lines)
-	io.WriteString(b.w, out.String())
+	io.WriteString(b.w, b.wiped()+strings.Join(lines, "\n")+"\n") // at once, or it flickers
+	b.painted = lines
 }
 
-func (b *board) wipe() {
-	var out strings.Builder
-	b.wipeTo(&out)
-	io.WriteString(b.w, out.String())
-}
-
-func (b *board) wipeTo(out *strings.Builder) {
-	if b.painted > 0 {
-		fmt.Fprintf(out, "\x1b[%dA\x1b[J", b.painted) // up, and clear from there
-		b.painted = 0
+// wiped returns what takes the painted lines off the terminal.
+func (b *board) wiped() string {
+	if len(b.painted) == 0 {
+		return ""
 	}
+	up := len(b.painted)
+	b.painted = nil
+	return fmt.Sprintf("\x1b[%dA\x1b[J", up) // up, and clear from there
 }
 
 func (b *board) line(r *row) string {

@@ -156,7 +156,7 @@ func (c *client) explain(err error) error {
 	case errors.As(err, &refused):
 		return c.refusal(refused)
 	case errors.As(err, &lost):
-		return weir.Errorf(errAway, "the API at %s does not answer: %w", c.api, root(lost.Err))
+		return weir.Errorf(errAway, "the API at %s does not answer: %w", c.api, bottom(lost.Err))
 	case errors.As(err, &syntax), errors.As(err, &kind), errors.Is(err, io.EOF):
 		return c.stranger()
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -187,8 +187,8 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 	return errors.New(e.Message)
 }
 
-// root returns what is at the bottom of a network error: "connection refused".
-func root(err error) error {
+// bottom returns what is below a network error: "connection refused".
+func bottom(err error) error {
 	var number syscall.Errno
 	var dns *net.DNSError
 	switch {

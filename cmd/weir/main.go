@@ -84,7 +84,6 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageErrorf("%w; see %s --help", err, cmd.CommandPath())
 	})
@@ -93,6 +92,8 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 		&cobra.Group{ID: "region", Title: "Region and load balancers:"},
 		&cobra.Group{ID: "run", Title: "Running Weir:"},
 	)
+	root.SetHelpCommandGroupID("run")
+	root.SetCompletionCommandGroupID("run")
 	for group, commands := range map[string][]*cobra.Command{
 		"machines": {printCommand(&u), createCommand(&u), deleteCommand(&u)},
 		"region":   {statusCommand(&u), applyCommand(&u), generateCommand(&u), reloadCommand(&u)},

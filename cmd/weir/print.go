@@ -26,14 +26,14 @@ func stateOf(m api.InventoryMachine) string {
 	return m.Status
 }
 
-type print struct {
+type inventory struct {
 	user   *user
 	format format
 	all    bool
 }
 
 func printCommand(u *user) *cobra.Command {
-	p := print{user: u}
+	p := inventory{user: u}
 	cmd := &cobra.Command{
 		Use:     "print",
 		Aliases: []string{"ls", "inventory"},
@@ -53,7 +53,7 @@ of line, name and ID.`,
 	return cmd
 }
 
-func (p *print) run(ctx context.Context, stdout, stderr io.Writer) error {
+func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 	c, err := p.user.connect()
 	if err != nil {
 		return err
