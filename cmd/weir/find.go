@@ -46,12 +46,26 @@ func publishIn(dir string, r record) (remove func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("publish where the API is: %w", err)
 	}
+	forgetDead(dir)
 	file := filepath.Join(dir, fmt.Sprintf("%d.json", r.PID))
 	if err := renameio.WriteFile(file, b, 0o644); err != nil {
 		return nil, fmt.Errorf("publish where the API is: %w", err)
 	}
 	return func() { os.Remove(file) }, nil // what stays is found to be stale
 }
+
+// forgetDead removes the records that killed processes have left.
+func forgetDead(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*.json"))
+	for _, file := range files {
+		if r, err := readRecord(file); err == nil && !r.runs() {
+			os.Remove(file) // if it cannot be, it is still found to be stale
+		}
+	}
+}
+
+// runs reports whether the process that wrote r is alive.
+func (r *record) runs() bool { return r.PID > 0 && r.Start != "" && startOf(r.PID) == r.Start }
 
 // published returns the records of all that run.
 func published() ([]record, error) {
@@ -68,7 +82,7 @@ func published() ([]record, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.PID > 0 && r.Start != "" && startOf(r.PID) == r.Start {
+		if r.runs() {
 			running = append(running, r)
 		}
 	}

@@ -324,6 +324,10 @@ func TestRecordOfAnotherUserIsIgnored(t *testing.T) {
 		t.Skip("needs root to write a file of another user")
 	}
 	dir := t.TempDir()
+	stale := filepath.Join(dir, "stale.json")
+	if err := os.WriteFile(stale, []byte(`{"api": "http://127.0.0.1:9", "pid": 1, "start": "1"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	remove, err := publishIn(dir, record{API: "http://127.0.0.1:7070", Data: "/data", TokenFile: "/data/token"})
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +335,9 @@ func TestRecordOfAnotherUserIsIgnored(t *testing.T) {
 	t.Setenv("WEIR_RUN_DIR", dir)
 	if r, err := find(); err != nil || r.API != "http://127.0.0.1:7070" {
 		t.Fatalf("found %+v, %v, want our own record", r, err)
+	}
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Errorf("the record of a process that is gone is still there: %v", err)
 	}
 	ours := filepath.Join(dir, fmt.Sprintf("%d.json", os.Getpid()))
 	b, err := os.ReadFile(ours)
