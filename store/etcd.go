@@ -95,6 +95,10 @@ func call[T any](ctx context.Context, e *etcd, f func(context.Context) (T, error
 		value T
 		err   error
 	}
+	var none T
+	if err := e.Err(); err != nil {
+		return none, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer, 1)
@@ -102,7 +106,6 @@ func call[T any](ctx context.Context, e *etcd, f func(context.Context) (T, error
 		value, err := f(ctx)
 		answers <- answer{value, err}
 	}()
-	var none T
 	select {
 	case a := <-answers:
 		if a.err != nil {

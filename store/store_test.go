@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/url"
@@ -43,7 +44,7 @@ func embed(t *testing.T) *store.Store {
 }
 
 func TestDialled(t *testing.T) {
-	endpoint := server(t, 1<<13)
+	endpoint := server(t, func(c *etcdembed.Config) { c.MaxTxnOps = 1 << 13 })
 	storetest.Run(t, func(t *testing.T) *store.Store {
 		client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
 		if err != nil {
@@ -59,13 +60,13 @@ func TestDialled(t *testing.T) {
 
 // server starts an etcd server on a port of 127.0.0.1 that the kernel picks, and returns
 // its endpoint.
-func server(t *testing.T, maxTxnOps uint) (endpoint string) {
+func server(t *testing.T, set func(*etcdembed.Config)) (endpoint string) {
 	config := etcdembed.NewConfig()
 	config.Dir = t.TempDir()
-	config.MaxTxnOps = maxTxnOps
 	config.ZapLoggerBuilder = etcdembed.NewZapLoggerBuilder(zap.NewNop())
 	config.ListenPeerUrls = nil
 	config.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	set(config)
 	server, err := etcdembed.StartEtcd(config)
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +85,28 @@ func dial(t *testing.T, endpoint string) *store.Store {
 	return s
 }
 
+func TestDialSpeaksTLS(t *testing.T) {
+	endpoint := server(t, func(c *etcdembed.Config) {
+		c.ClientAutoTLS = true
+		c.ListenClientUrls[0].Scheme = "https"
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if s, err := store.Dial(ctx, []string{endpoint}, &tls.Config{}); err == nil {
+		s.Close()
+		t.Error("it trusts a certificate that it cannot verify")
+	}
+	s, err := store.Dial(t.Context(), []string{endpoint}, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	things := store.NewTable[string]("things")
+	if all, err := things.All(t.Context(), s); err != nil || len(all) != 0 {
+		t.Errorf("got %v and error %v, want an empty table", all, err)
+	}
+}
+
 func TestDialEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -98,7 +121,8 @@ func TestDialEndsWithItsContext(t *testing.T) {
 }
 
 func TestTransactionTooLargeForItsClusterIsInvalid(t *testing.T) {
-	s, things := dial(t, server(t, 8)), store.NewTable[string]("things")
+	endpoint := server(t, func(c *etcdembed.Config) { c.MaxTxnOps = 8 })
+	s, things := dial(t, endpoint), store.NewTable[string]("things")
 	err := s.Update(t.Context(), func(tx *store.Tx) error {
 		for key := range strings.SplitSeq("a b c d e f g h i", " ") {
 			things.Put(tx, weir.ID(key), key)
