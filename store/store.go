@@ -76,7 +76,7 @@ func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 		tx := &Tx{backend: s.backend, view: true}
 		err := f(tx)
 		switch {
-		case tx.stale: // so long in f that the store has forgotten its moment
+		case tx.stale:
 		case err != nil:
 			return err
 		default:
@@ -100,29 +100,34 @@ func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 // the changes were made, and makes sure that they will not be made later. Only if ctx
 // ends before it knows does it return an error of kind weir.Unavailable that says so.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
-	for wait := newWait(); ; {
-		tx := &Tx{backend: s.backend}
-		err := f(tx)
-		if !tx.stale {
-			if err == nil {
-				err = tx.err
-			}
-			if err != nil {
-				return err
-			}
-			done, err := s.commit(ctx, tx)
-			if done || err != nil {
-				return err
-			}
+	for wait, tries := newWait(), 1; ; tries++ {
+		done, err := s.try(ctx, f)
+		if done || err != nil {
+			return err
 		}
 		if err := wait.next(ctx, s.backend); err != nil {
-			return fmt.Errorf("update: others keep changing what it reads: %w", err)
+			return fmt.Errorf("update was tried %d times in vain: %w", tries, err)
 		}
 	}
 }
 
-// commit makes tx's changes and reports whether it did: false means that what tx
+// try runs f and makes its changes, and reports whether it did: false means that what f
 // read is no longer so.
+func (s *Store) try(ctx context.Context, f func(tx *Tx) error) (done bool, err error) {
+	tx := &Tx{backend: s.backend}
+	err = f(tx)
+	switch {
+	case tx.stale: // so long in f that the store has forgotten its moment
+		return false, nil
+	case err != nil:
+		return false, err
+	case tx.err != nil:
+		return false, tx.err
+	}
+	return s.commit(ctx, tx)
+}
+
+// commit makes tx's changes and reports, like try, whether it did.
 func (s *Store) commit(ctx context.Context, tx *Tx) (done bool, err error) {
 	txn, err := tx.txn(ctx)
 	if tx.stale {
