@@ -39,7 +39,15 @@ type container struct {
 // start makes the container of the machine in dir, in the network namespace net, and
 // starts its init, which runs on when we are gone.
 func (c *container) start(ctx context.Context, dir string, r *record, net *os.File) (*process, error) {
-	if err := writeJSON(filepath.Join(dir, "config.json"), c.spec(dir, r, net)); err != nil {
+	// All that is of this start alone; a killed runc left some of the last.
+	bundle := filepath.Join(dir, "bundle")
+	if err := os.RemoveAll(bundle); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(bundle, 0o700); err != nil {
+		return nil, err
+	}
+	if err := writeJSON(filepath.Join(bundle, "config.json"), c.spec(dir, r, net)); err != nil {
 		return nil, err
 	}
 	console, err := os.OpenFile(filepath.Join(dir, "console"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -47,15 +55,12 @@ func (c *container) start(ctx context.Context, dir string, r *record, net *os.Fi
 		return nil, err
 	}
 	defer console.Close()
-	faults, pidFile := filepath.Join(dir, "runc.log"), filepath.Join(dir, "pid")
-	if err := os.Remove(faults); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
+	faults, pidFile := filepath.Join(bundle, "runc.log"), filepath.Join(bundle, "pid")
 	err = onLostThread(func() error {
 		if err := mountRoot(dir); err != nil {
 			return err
 		}
-		_, err := c.runc(faults).Run(ctx, string(r.ID), dir, &runc.CreateOpts{
+		_, err := c.runc(faults).Run(ctx, string(r.ID), bundle, &runc.CreateOpts{
 			IO: stdio{console}, PidFile: pidFile, Detach: true, NoNewKeyring: true})
 		return err
 	})
@@ -153,7 +158,7 @@ func (c *container) spec(dir string, r *record, net *os.File) *specs.Spec {
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: r.hostname(),
-		Root:     &specs.Root{Path: "root"},
+		Root:     &specs.Root{Path: filepath.Join(dir, "root")},
 		Process: &specs.Process{
 			Args: initCommand(),
 			Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

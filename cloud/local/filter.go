@@ -31,7 +31,8 @@ var (
 	firewalls = nftables.Set{Table: table, ID: 3, Name: "firewalls", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
 )
 
-const refused = "refused"
+// refusing is the chain that says no.
+const refusing = "refused"
 
 // transact applies what change asks for, all of it or nothing.
 func (g *gateway) transact(change func(*nftables.Conn) error) error {
@@ -62,7 +63,7 @@ func (g *gateway) setTable() error {
 		rule := func(chain *nftables.Chain, exprs ...[]expr.Any) {
 			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(exprs...)})
 		}
-		refuse := c.AddChain(&nftables.Chain{Table: table, Name: refused})
+		refuse := c.AddChain(&nftables.Chain{Table: table, Name: refusing})
 		toAnchor := translate(expr.NATTypeDestNAT, destination, &reserved)
 		rule(base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), toAnchor)
 		rule(base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), toAnchor)
@@ -202,7 +203,7 @@ func (g *gateway) setFirewall(r *record, f *weir.Firewall) error {
 				}
 			}
 		}
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refused}}})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refusing}}})
 		if before {
 			return nil
 		}
