@@ -95,7 +95,7 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 		want.ID = weir.ID(uuid.NewString())
 		want.Created = time.Now().UTC()
 		want.Serial, want.Deleting, want.Status = 0, time.Time{}, weir.PoolStatus{}
-		return want, []string{fmt.Sprintf("pool %s: created, with %d machines of size %s", want.Name, want.Count, want.Template.Size)}
+		return want, []string{fmt.Sprintf("pool %s: created, count %d, size %s", want.Name, want.Count, want.Template.Size)}
 	}
 	p := *was
 	changes := changed("pool "+p.Name, []field{
@@ -132,7 +132,7 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		{"size", lb.Size, want.Size},
 		{"algorithm", lb.Algorithm, want.Algorithm},
 		{"forwarding_rules", sentences(lb.Rules), sentences(want.Rules)},
-		{"health_check", lb.Health, want.Health},
+		{"health_check", spoken(lb.Health), spoken(want.Health)},
 		{"http_idle_timeout", lb.Idle, want.Idle},
 		{"droplet_ids", lb.Machines, want.Machines},
 		{"tag", lb.Tag, want.Tag},
@@ -165,4 +165,9 @@ func sentences(rules []weir.Rule) (said []string) {
 		said = append(said, fmt.Sprintf("%s:%d to %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
 	}
 	return said
+}
+
+// spoken returns a health check as a person would say it.
+func spoken(c weir.HealthCheck) string {
+	return fmt.Sprintf("%s:%d%s every %s, timeout %s, out after %d, back after %d", c.Protocol, c.Port, c.Path, c.Interval, c.Timeout, c.Unhealthy, c.Healthy)
 }

@@ -71,10 +71,6 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 		for _, m := range members {
 			if !m.Deleting.IsZero() || slices.ContainsFunc(drop, func(d weir.Machine) bool { return d.ID == m.ID }) {
 				p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("delete %s", m.Name))
-			} else if m.Status.Err != "" {
-				p.Status.Err = m.Status.Err
-			} else if m.Status.Boot.State == weir.BootFailed {
-				p.Status.Err = fmt.Sprintf("machine %s: %s", m.Name, m.Status.Boot.Why)
 			}
 		}
 		pools.Put(tx, id, p)
@@ -181,16 +177,34 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 	if n < 1 {
 		return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow by %d machines, want at least 1", name, n)
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	grown := func(tx *store.Tx) (*weir.Pool, error) {
 		p, err := poolNamed(ctx, tx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if p == nil {
-			return weir.Errorf(weir.NotFound, "there is no pool named %q", name)
+			return nil, weir.Errorf(weir.NotFound, "there is no pool named %q", name)
 		}
 		p.Count += n
-		if err := p.Check(c.Region()); err != nil {
+		return p, p.Check(c.Region())
+	}
+	var t weir.Template
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		p, err := grown(tx)
+		if err == nil {
+			t = p.Template
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.room(ctx, t, n); err != nil {
+		return nil, fmt.Errorf("pool %q: %w", name, err)
+	}
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		p, err := grown(tx)
+		if err != nil {
 			return err
 		}
 		if made, err = addMembers(ctx, tx, p, n); err != nil {

@@ -33,6 +33,9 @@ func (p *Pool) Check(region string) error {
 	if err := CheckName(p.Prefix); err != nil {
 		return Errorf(Invalid, "pool %q: hostname_prefix: %w", p.Name, err)
 	}
+	if err := CheckName(p.Prefix + "-1000000"); err != nil {
+		return Errorf(Invalid, "pool %q: hostname_prefix %q is too long: there is no room for a number behind it", p.Name, p.Prefix)
+	}
 	if p.Count < 0 || p.Count > MaxPool {
 		return Errorf(Invalid, "pool %q: count is %d, want 0 to %d", p.Name, p.Count, MaxPool)
 	}
