@@ -429,8 +429,14 @@ func complaint(output []byte) string {
 	return strings.TrimSuffix(within.ReplaceAllString(text, "(line $1)"), ".")
 }
 
-// test has HAProxy check d.
+// test has HAProxy check d. An address that cannot be had is found out here: to try, HAProxy
+// would have its old worker pause.
 func (p *Proxy) test(ctx context.Context, d *document) error {
+	for _, f := range d.proxy.Frontends {
+		if err := bindable(f.Bind); err != nil {
+			return weir.Errorf(weir.Unavailable, "configuration %d: frontend %s: listen at %s: %w", d.revision, f.Name, f.Bind, err)
+		}
+	}
 	path := p.path(candidateFile)
 	if err := os.WriteFile(path, d.text, 0o600); err != nil {
 		return fmt.Errorf("configuration %d: %w", d.revision, err)

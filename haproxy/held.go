@@ -144,6 +144,28 @@ func (h *held) serve(l *net.UnixListener) error {
 	return nil
 }
 
+// bindable returns why HAProxy could not listen at a. It takes no connection away from anybody
+// who does: it does not listen.
+func bindable(a netip.AddrPort) error {
+	ip := a.Addr().Unmap()
+	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(a.Port()), Addr: ip.As16()})
+	if ip.Is4() {
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// As HAProxy does, so that two of ours may have the same address, and no stranger.
+	for _, option := range []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {
+			return err
+		}
+	}
+	return unix.Bind(fd, sa)
+}
+
 // offer listens for HAProxy at path.
 func offer(path string) (*net.UnixListener, error) {
 	os.Remove(path)
