@@ -59,13 +59,13 @@ func (a *agent) try(ctx context.Context, candidates []document) error {
 			}
 			return refused
 		}
-		a.Log.Warn("configuration refused", "revision", doc.Revision, "err", err)
+		a.Log.Warn("configuration not live", "revision", doc.Revision, "err", err)
 		if i == 0 {
 			refused = err
 			a.note(a.live, refused)
 		}
 		if err := a.disk.drop(); err != nil {
-			a.Log.Warn("refused configuration still on disk", "revision", doc.Revision, "err", err)
+			a.Log.Warn("configuration still on disk", "revision", doc.Revision, "err", err)
 		}
 	}
 	return refused

@@ -288,6 +288,27 @@ func TestBadBodiesAreRefused(t *testing.T) {
 	}
 }
 
+func TestBodyThatNeverEndsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newBubbleServer(t)
+		body, never := io.Pipe()
+		defer never.Close()
+		req, err := http.NewRequestWithContext(t.Context(), "POST", s.url+enrolPath, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		resp, err := s.client(t, nil).http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if took := time.Since(began); resp.StatusCode != 400 || took != answerTime {
+			t.Errorf("answer %s after %v, want 400 after %v", resp.Status, took, answerTime)
+		}
+	})
+}
+
 func TestErrorWithoutAKindStaysInTheControlPlane(t *testing.T) {
 	var logged bytes.Buffer
 	s := newServerOf(t, broken{}, slog.New(slog.NewTextHandler(&logged, nil)))
