@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -122,10 +121,13 @@ func (a *agent) newRetry(about string) *retry {
 func (r *retry) wait(ctx context.Context, err error) {
 	if text := err.Error(); text != r.failure && ctx.Err() == nil {
 		r.failure = text
-		if errors.Is(err, weir.Denied) {
+		switch weir.KindOf(err) {
+		case weir.Denied:
 			r.log.Warn("control plane refuses this node, which goes on as it is", "about", r.about, "err", err)
-		} else {
+		case weir.Unavailable:
 			r.log.Warn("control plane out of reach", "about", r.about, "err", err)
+		default:
+			r.log.Warn("trying again", "about", r.about, "err", err)
 		}
 	}
 	sleep(ctx, r.backoff.NextBackOff())
@@ -133,7 +135,7 @@ func (r *retry) wait(ctx context.Context, err error) {
 
 func (r *retry) done() {
 	if r.failure != "" {
-		r.log.Info("control plane is back", "about", r.about)
+		r.log.Info("recovered", "about", r.about)
 		r.failure = ""
 	}
 	r.backoff.Reset()
