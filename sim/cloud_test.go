@@ -101,7 +101,7 @@ type tardy struct {
 // late reports whether a call fails and takes effect afterwards.
 func (c tardy) late(what string, do func(ctx context.Context) error) error {
 	r := c.w.roll("late " + what)
-	if !c.w.trouble.Load() || !chance(r, 3) {
+	if !c.w.trouble.Load() || !chance(r, 5) {
 		return nil
 	}
 	c.w.wg.Go(func() {

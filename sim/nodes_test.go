@@ -122,15 +122,21 @@ func (w *world) node(m cloud.Machine) *node {
 	if n := w.nodes.all[m.ID]; n != nil {
 		return n
 	}
-	spec, ok := w.cloud.Spec(m.ID)
-	token := tokenIn.FindString(spec.UserData)
-	if !ok || token == "" {
+	token, ok := w.isNode(m.ID)
+	if !ok {
 		return nil
 	}
 	n := &node{w: w, id: m.ID, token: token, news: make(chan struct{}, 1),
 		checked: map[weir.ID]time.Time{}, leaving: map[weir.ID]time.Time{}}
 	w.nodes.all[m.ID] = n
 	return n
+}
+
+// isNode reports whether a machine of the cloud is to become a node, and its token.
+func (w *world) isNode(id weir.ID) (token string, ok bool) {
+	spec, ok := w.cloud.Spec(id)
+	token = tokenIn.FindString(spec.UserData)
+	return token, ok && token != ""
 }
 
 // run is n while its machine is on.

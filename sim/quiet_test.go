@@ -110,10 +110,8 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		r.want(len(m.Actions) == 0, "machine %s has actions %v in progress", m.ID, m.Actions)
 		wall := s.wall(m)
 		r.want(reflect.DeepEqual(seen.Firewall, wall), "machine %s has the firewall %v, want %v", m.ID, seen.Firewall, wall)
-		if m.Pool != "" || m.LoadBalancer != "" {
-			r.want(names[m.Name] == "", "machines %s and %s are both named %s", names[m.Name], m.ID, m.Name)
-			names[m.Name] = m.ID
-		}
+		r.want(names[m.Name] == "", "machines %s and %s are both named %s", names[m.Name], m.ID, m.Name)
+		names[m.Name] = m.ID
 	}
 }
 
@@ -320,6 +318,32 @@ func (w *world) amissKnown(s *snapshot, r *report) {
 		}
 	}
 	slices.Sort(*r)
+}
+
+// shown returns how what users are shown of the region is not what there is.
+func (w *world) shown() report {
+	var r report
+	s, err := w.look()
+	r.want(err == nil, "%v", err)
+	troubled := false
+	for _, m := range s.machines {
+		troubled = troubled || m.Status.Boot.State == weir.BootFailed
+	}
+	for _, lb := range s.lbs {
+		serves := func(m weir.Machine) bool { return lb.Targets(&m) && m.Serves() }
+		troubled = troubled || !slices.ContainsFunc(s.machines, serves)
+	}
+	for _, m := range w.members {
+		up := m.get()
+		if up == nil {
+			continue
+		}
+		status, err := up.Status(w.ctx)
+		r.want(err == nil, "%s: status: %v", m.name, err)
+		r.want(len(status.Machines) == len(s.machines), "%s shows %d machines, want %d", m.name, len(status.Machines), len(s.machines))
+		r.want(troubled == (len(status.Problems) > 0), "%s shows the problems %q, want some: %v", m.name, status.Problems, troubled)
+	}
+	return r
 }
 
 // still reports how often the cloud was changed and the store written, which quiet ends.

@@ -2,9 +2,11 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"weir/cloud"
+	"weir/control"
 	"weir/store"
 	"weir/weir"
 )
@@ -19,7 +22,7 @@ import (
 var (
 	only      = flag.Uint64("seed", 0, "the seed of the only history; 0 for -histories of them")
 	histories = flag.Uint64("histories", 150, "how many histories, with seeds from 1")
-	stories   = flag.String("stories", "", "the directory where stories of failures go, whole; empty prints their ends")
+	stories   = flag.String("stories", "", "the directory for the whole stories of failures, and of -seed; empty prints ends of failures")
 )
 
 const (
@@ -48,7 +51,11 @@ func history(t *testing.T, seed uint64) {
 	ctx, end := context.WithCancel(t.Context())
 	w := &world{ctx: ctx, seed: seed, begin: time.Now(), memory: store.NewMemory(), rolls: map[string]uint64{}}
 	w.truth = store.New(w.memory)
-	w.cloud = cloud.NewFake(cloud.FakeOptions{Region: region, Boots: w.boots, Fault: w.fault})
+	o := cloud.FakeOptions{Region: region, Boots: w.boots, Fault: w.fault}
+	if chance(w.random("cloud"), 25) {
+		o.Machines, o.Addresses = 12, 4 // which users soon need more of
+	}
+	w.cloud = cloud.NewFake(o)
 	w.nodes.all = map[weir.ID]*node{}
 	w.known.facts = map[fact]bool{}
 	defer w.wg.Wait()
@@ -67,8 +74,11 @@ func history(t *testing.T, seed uint64) {
 	w.someTrouble(ctx)
 	w.trouble.Store(false)
 	w.tell("the trouble is over")
+	if o.Machines > 0 {
+		w.fit(t, o.Machines, o.Addresses)
+	}
 	w.calms(t)
-	if t.Failed() {
+	if t.Failed() || *only != 0 && *stories != "" {
 		w.print(t)
 	}
 }
@@ -99,6 +109,53 @@ func (w *world) someTrouble(ctx context.Context) {
 	<-ctx.Done()
 }
 
+// fit has an operator delete what the cloud has no room for.
+func (w *world) fit(t *testing.T, machines, allAddresses int) {
+	r := w.random("operator")
+	for {
+		s, err := w.look()
+		if err != nil {
+			t.Fatal(err)
+		}
+		needs, addresses := 0, allAddresses
+		lbs := slices.DeleteFunc(s.lbs, func(lb weir.LoadBalancer) bool { return !lb.Deleting.IsZero() })
+		for _, lb := range lbs {
+			needs += lb.Instances
+		}
+		servers := slices.DeleteFunc(s.machines, func(m weir.Machine) bool { return m.LoadBalancer != "" || !m.Deleting.IsZero() })
+		needs += len(servers)
+		for _, a := range s.addresses { // a load balancer's own has its ID
+			if !slices.ContainsFunc(s.lbs, func(lb weir.LoadBalancer) bool { return lb.ID == a.Owner }) {
+				addresses--
+			}
+		}
+		err = w.ask(w.ctx, r, time.Minute, func(ctx context.Context, c *control.Control) error {
+			switch {
+			case len(lbs) > max(0, addresses) || needs > machines && len(servers) == 0:
+				id := lbs[len(lbs)-1].ID
+				w.tell("operator: deletes load balancer %s", id)
+				w.known.learn(exists("load balancer", id), false, nil)
+				return c.DeleteLoadBalancer(ctx, id)
+			case needs > machines:
+				id := servers[len(servers)-1].ID
+				w.tell("operator: deletes machine %s", id)
+				w.known.learn(exists("machine", id), false, nil)
+				return c.DeleteMachine(ctx, id)
+			}
+			return errFits
+		})
+		if errors.Is(err, errFits) {
+			return
+		}
+		if err != nil {
+			w.tell("operator: %v", err)
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+var errFits = errors.New("there is room for all")
+
 // calms waits until all is as it was asked, and looks whether it stays so.
 func (w *world) calms(t *testing.T) {
 	over := time.Now()
@@ -118,7 +175,7 @@ func (w *world) calms(t *testing.T) {
 		t.Errorf("seed %d: when all was well, %v saw %d more changes of the cloud and %d more commits (%v, %v), want none",
 			w.seed, restful, callsLater-calls, revisionLater-revision, err, errLater)
 	}
-	if amiss := w.amiss(); len(amiss) > 0 && !t.Failed() {
+	if amiss := append(w.amiss(), w.shown()...); len(amiss) > 0 && !t.Failed() {
 		t.Errorf("seed %d: when all had been well:\n\t%s", w.seed, strings.Join(amiss, "\n\t"))
 	}
 	w.mu.Lock()

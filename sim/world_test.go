@@ -149,7 +149,12 @@ func (w *world) chaos(ctx context.Context) {
 			if err != nil || len(all) == 0 {
 				continue
 			}
-			if m := all[r.IntN(len(all))]; w.cloud.Kill(m.ID) {
+			m := all[r.IntN(len(all))]
+			switch _, node := w.isNode(m.ID); {
+			case chance(r, 15) && !node:
+				w.tell("chaos: machine %s vanishes", m.ID)
+				w.cloud.DeleteMachine(direct(ctx), m.ID)
+			case w.cloud.Kill(m.ID):
 				w.tell("chaos: machine %s dies", m.ID)
 			}
 		}
