@@ -15,7 +15,6 @@ import (
 // touches most of it: those pages are given back, and read again if ever they are needed.
 func leanMemory() {
 	debug.SetGCPercent(50)
-	debug.SetMemoryLimit(24 << 20)
 	forgetProgram()
 }
 
