@@ -318,32 +318,33 @@ func (c *Cloud) Close() error {
 	return nil
 }
 
-// Destroy removes the region in dir: what there is of it in the kernel, and all that Open
-// and its machines wrote in dir. If there is none, it does nothing. A region that a
-// process has open is weir.Conflict.
-func Destroy(dir string) error {
+// Destroy removes the region in dir: what there is of it in the kernel, also if dir itself
+// is gone, and all that Open and its machines wrote in dir. If there is none, it does
+// nothing. A region that a process has open is weir.Conflict.
+func Destroy(dir string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("destroy %s: %w", dir, err)
+		}
+	}()
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		defer os.Remove(dir) // which is made for as long as this takes
 	}
 	p, err := newPaths(dir)
 	if err != nil {
-		return fmt.Errorf("destroy %s: %w", dir, err)
+		return err
 	}
 	lock, err := p.lock()
 	if err != nil {
-		return fmt.Errorf("destroy %s: %w", dir, err)
+		return err
 	}
 	defer lock.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err = p.clean(ctx)
-	if err == nil {
-		err = errors.Join(os.RemoveAll(p.machines()), os.RemoveAll(p.reserved()), os.RemoveAll(lock.Name()))
+	if err := p.clean(ctx); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("destroy %s: %w", dir, err)
-	}
-	return nil
+	return errors.Join(os.RemoveAll(p.machines()), os.RemoveAll(p.reserved()), os.RemoveAll(lock.Name()))
 }
 
 // Listen opens a listening socket in the gateway, on one of its own addresses: Gateway(),

@@ -37,7 +37,9 @@ func open(t testing.TB, c Config) *Cloud {
 		c.Dir = t.TempDir()
 	}
 	c.Region = cloudtest.Region
-	c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if _, ok := t.(*testing.T); ok {
+		c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	l, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatalf("open: %v", err)
