@@ -92,7 +92,7 @@ func New(o Options) *Control {
 func (c *Control) Region() string { return c.Options.Region }
 
 // Run serves nodes their configuration, and whenever c is the leader runs the
-// controllers, until ctx ends.
+// controllers, until ctx ends, or the store does with an error.
 func (c *Control) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -112,6 +112,8 @@ func (c *Control) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-c.Store.Done():
+			return c.Store.Err()
 		case <-time.After(time.Second): // not to spin while the store is away
 		}
 	}
