@@ -70,7 +70,7 @@ type Proxy struct {
 	wait     []waiting     // as of the last look
 	looked   time.Time     // at all servers
 	set      time.Time     // when Set last was
-	settling time.Duration // what the last look at those that wait took
+	glancing time.Duration // what the last look at those that wait took
 	held     held
 	allHeld  bool
 	reloads  int
@@ -258,7 +258,7 @@ func (p *Proxy) Stop(ctx context.Context) error {
 // Set makes want live, and returns when it is: new servers wait for their first check, and
 // leaving ones drain. An error of kind weir.Invalid says that want can never be; HAProxy
 // then does what it did. Any other error can pass; Run goes on trying as far as want was
-// taken over.
+// taken over. Set keeps want, which is not to be changed afterwards.
 func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error {
 	if err := check(&want); err != nil {
 		return weir.Errorf(weir.Invalid, "configuration %d: %w", revision, err)
@@ -274,19 +274,33 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 		shape:    shapeOf(&want, p.host),
 		text:     Render(p.version, revision, want, p.host),
 	}
-	// Most changes are of servers alone, and the worker is as we left it.
+	// Most changes are of servers alone, and the worker is as we left it. If it is not, we
+	// look, and begin again.
+	err := p.bring(ctx, d, false)
+	if err != nil && weir.KindOf(err) != weir.Invalid && ctx.Err() == nil {
+		err = p.bring(ctx, d, true)
+	}
+	p.set = time.Now()
+	if err == nil || weir.KindOf(err) == weir.Invalid {
+		return err
+	}
+	return fmt.Errorf("configuration %d: %w", revision, err)
+}
+
+// bring makes d live.
+func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 	running := d.shape
-	if !p.known || p.proc == nil || p.want.shape != d.shape || !p.proc.alive() {
+	if look || !p.known || p.proc == nil || p.want.shape != d.shape || !p.proc.alive() {
 		var err error
 		if running, err = p.running(ctx); err != nil {
-			return fmt.Errorf("configuration %d: %w", revision, err)
+			return err
 		}
 	}
 	switch running {
 	case d.shape:
 		// First the file, so that a HAProxy that dies now starts with all of it.
 		if err := replace(p.path(configFile), d.text); err != nil {
-			return fmt.Errorf("configuration %d: %w", revision, err)
+			return err
 		}
 		p.want = d
 	case "":
@@ -294,29 +308,21 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 			return err
 		}
 		if err := replace(p.path(configFile), d.text); err != nil {
-			return fmt.Errorf("configuration %d: %w", revision, err)
+			return err
 		}
 		p.want, p.stopped, p.deaths = d, false, 0
 		if err := p.start(ctx); err != nil {
-			return fmt.Errorf("configuration %d: %w", revision, err)
+			return err
 		}
 	default:
 		if err := p.test(ctx, d); err != nil {
 			return err
 		}
 		if err := p.reload(ctx, d); err != nil {
-			return fmt.Errorf("configuration %d: %w", revision, err)
+			return err
 		}
 	}
-	p.set = time.Now()
-	err := p.steer(ctx, false)
-	if err != nil {
-		err = p.steer(ctx, true)
-	}
-	if err != nil {
-		return fmt.Errorf("configuration %d: %w", revision, err)
-	}
-	return nil
+	return p.steer(ctx, look)
 }
 
 // check returns why p cannot be rendered as it is.
@@ -434,12 +440,12 @@ func complaint(output []byte) string {
 func (p *Proxy) test(ctx context.Context, d *document) error {
 	for _, f := range d.proxy.Frontends {
 		if err := bindable(f.Bind); err != nil {
-			return weir.Errorf(weir.Unavailable, "configuration %d: frontend %s: listen at %s: %w", d.revision, f.Name, f.Bind, err)
+			return weir.Errorf(weir.Unavailable, "frontend %s: listen at %s: %w", f.Name, f.Bind, err)
 		}
 	}
 	path := p.path(candidateFile)
 	if err := os.WriteFile(path, d.text, 0o600); err != nil {
-		return fmt.Errorf("configuration %d: %w", d.revision, err)
+		return err
 	}
 	defer os.Remove(path)
 	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", path)
@@ -449,11 +455,11 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("configuration %d: %w", d.revision, ctx.Err())
+		return ctx.Err()
 	case errors.As(err, &exit) && exit.Exited():
 		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, cmp.Or(complaint(out), err.Error()))
 	}
-	return fmt.Errorf("configuration %d: check: %w", d.revision, err)
+	return fmt.Errorf("check: %w", err)
 }
 
 func binds(p *weir.Proxy) (addrs []netip.AddrPort) {

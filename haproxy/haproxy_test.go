@@ -562,3 +562,36 @@ func TestFailedReloadLeavesTheOldConfiguration(t *testing.T) {
 		t.Errorf("worker %d with %d reloads, want another than %d, and 1", h.PID, h.Reloads, before.PID)
 	}
 }
+
+func TestHAProxyThatHangsIsReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 10 s until nobody hopes for an answer any more")
+	}
+	p, _ := startProxy(t, Options{})
+	var f farm
+	a := f.start(t)
+	front := freeAddr(t)
+	set(t, p, testDocument(front, a.server()))
+	waitState(t, p, weir.ServerUp, a.server())
+	before, _ := status(t, p)
+	for _, pid := range []int{masterOf(t, p), before.PID} {
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() string {
+		if h, _, err := p.Status(t.Context()); err != nil || h.PID == 0 || h.PID == before.PID {
+			return fmt.Sprintf("worker %d hangs still (%v)", before.PID, err)
+		}
+		return ""
+	})
+	waitState(t, p, weir.ServerUp, a.server())
+	if _, _, err := ask(front, "/"); err != nil {
+		t.Error(err)
+	}
+	// It may be left for its new parent to bury.
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", before.PID))
+	if err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("the worker that hung is there still: %s", stat)
+	}
+}

@@ -304,8 +304,8 @@ func (p *Proxy) settle(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	defer func() { p.settling = time.Since(began) }()
 	seen, err := p.socket().glances(ctx, p.wait)
+	p.glancing = time.Since(began)
 	if err != nil {
 		return err
 	}
@@ -415,7 +415,7 @@ func (p *Proxy) tend(ctx context.Context) (again time.Duration, proc *process) {
 	again = time.Until(p.looked.Add(lookEvery))
 	if len(p.wait) > 0 {
 		// Often at first, then ever less, and never so that it costs much.
-		pace := max(time.Since(p.set)/8, 2*p.settling)
+		pace := max(time.Since(p.set)/8, 2*p.glancing)
 		again = min(again, max(pace, waitFirst), waitLast)
 	}
 	return max(again, 0), p.proc

@@ -58,7 +58,7 @@ func drainOf(p *weir.Proxy) time.Duration {
 func Render(v Version, revision int64, p weir.Proxy, on Host) []byte {
 	size := 2048
 	for i := range p.Backends {
-		size += 512 + 192*len(p.Backends[i].Servers)
+		size += 512 + 160*len(p.Backends[i].Servers)
 	}
 	w := &writer{buf: make([]byte, 0, size)}
 	w.comment("# Load balancer ", p.Name, " (", string(p.LoadBalancer), "), revision ")
@@ -303,29 +303,29 @@ func (w *writer) name(s string) *writer { return w.word(sanitize(s)) }
 
 // sanitize returns s with only the characters that HAProxy's names may have.
 func sanitize(s string) string {
-	ok := s != ""
-	for i := 0; ok && i < len(s); i++ {
-		ok = nameChar(s[i])
-	}
-	if ok && len(s) <= 255 {
-		return s
-	}
 	if s == "" {
 		return "_"
 	}
-	b := []byte(s[:min(len(s), 255)])
-	for i := range b {
-		if !nameChar(b[i]) {
-			b[i] = '_'
+	s = s[:min(len(s), 255)]
+	for i := range len(s) {
+		if !nameChars[s[i]] {
+			return strings.Map(func(r rune) rune {
+				if r > 0x7f || !nameChars[r] {
+					return '_'
+				}
+				return r
+			}, s)
 		}
 	}
-	return string(b)
+	return s
 }
 
-func nameChar(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-		c == '-' || c == '_' || c == '.' || c == ':'
-}
+var nameChars = func() (is [256]bool) {
+	for _, c := range []byte("-_.:0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		is[c] = true
+	}
+	return is
+}()
 
 // comment writes texts of which none can end the line; HAProxy reads at most 2,048 bytes
 // of one.
