@@ -221,13 +221,17 @@ func resources(size weir.Size) *specs.LinuxResources {
 	}
 }
 
-// swapIsCounted reports whether the host's cgroups can bound a machine's swap: cgroup 2
-// always, cgroup 1 if the kernel was told to.
+// swapIsCounted reports whether the host has swap that its cgroups can bound: cgroup 2
+// can, cgroup 1 if the kernel was told to.
 func swapIsCounted() bool {
+	swaps, err := os.ReadFile("/proc/swaps")
+	if err != nil || bytes.Count(swaps, []byte("\n")) < 2 { // the first line is a heading
+		return false
+	}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		return true
 	}
-	_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	_, err = os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 	return err == nil
 }
 

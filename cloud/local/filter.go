@@ -22,8 +22,9 @@ import (
 //	map firewalls  address : jump to its machine's chain
 //
 // The forward and output chains let pass what is established, look the destination up in
-// firewalls, and let pass what has none. A machine's chain accepts its openings
-// and goes to chain refused. Chain lost answers for machines that are not there. Each change is one transaction, so no packet meets half of it.
+// firewalls, and let pass what has none. A machine's chain accepts its openings and goes
+// to chain refused. Chain lost answers for machines that are not there. Each change is one
+// transaction, so no packet meets half of it.
 var (
 	table     = &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}
 	reserved  = nftables.Set{Table: table, ID: 1, Name: "reserved", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}

@@ -144,7 +144,7 @@ func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 		l.hide = append(l.hide, real)
 	}
 	slices.Sort(l.hide) // a directory before those in it
-	if err := l.paths.clean(ctx); err != nil {
+	if err := l.clean(ctx); err != nil {
 		return nil, err
 	}
 	if err := l.paths.begin(); err != nil {
@@ -156,7 +156,17 @@ func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 	if err := l.load(); err != nil {
 		return nil, err
 	}
-	return l, l.begins(ctx)
+	if err := l.begins(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// clean clears away what a predecessor left.
+func (c *Cloud) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return c.paths.clean(ctx)
 }
 
 // begins makes the gateway and powers on what should be on.

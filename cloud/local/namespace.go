@@ -41,8 +41,16 @@ func inNamespace(net *os.File, do func() error) error {
 func onLostThread(do func() error) error {
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		result <- do()
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The first thread of a process cannot end, and would keep what do changes for
+			// ever. While we hold it, another goroutine gets another thread.
+			err := onLostThread(do)
+			runtime.UnlockOSThread()
+			result <- err
+			return
+		}
+		result <- do() // still locked: the thread ends with the goroutine
 	}()
 	return <-result
 }
