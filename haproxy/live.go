@@ -134,9 +134,9 @@ func (p *Proxy) ask(ctx context.Context, d *document) error {
 	}
 	signal := func() error {
 		if p.version.AtLeast(2, 7) {
-			// It answers when it is done, which loaded finds out too.
-			_, err := exchange(ctx, p.path(masterSocket), "reload")
-			return err
+			// What it answers when it is done, or that it is late, loaded finds out too.
+			exchange(ctx, p.path(masterSocket), "reload")
+			return nil
 		}
 		return p.proc.signal(unix.SIGUSR2)
 	}
