@@ -3,8 +3,9 @@
 // [Proxy.Set] takes the whole document, and returns when it is live. Servers come, go and
 // change weight by HAProxy's runtime socket; any other change has HAProxy check the new
 // configuration first and then reload, which hands the listening sockets over. Neither
-// breaks a connection, and a document that HAProxy rejects changes nothing. What is to be
-// done is always found by looking at the running HAProxy, never by remembering.
+// breaks a connection, and a document that HAProxy rejects changes nothing. Run compares the
+// running HAProxy with the document every second, whatever was done before: what is
+// remembered in between only saves Set a look.
 //
 // A server gets its first request only after its health check has passed once, at once
 // when it does, and from then on HAProxy's thresholds rule. One that leaves finishes its
