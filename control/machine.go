@@ -19,6 +19,7 @@ type machineView struct {
 	seen    *cloud.Machine // nil if the cloud has none
 	pending []weir.Action  // the row's actions in progress, oldest first
 	inUse   string         // why the machine may still have requests; empty if it has none
+	spent   bool           // the token in its user-data was used: made anew, it could not enrol
 	now     time.Time
 }
 
@@ -27,6 +28,7 @@ type machineStep string
 
 const (
 	stepCreate   machineStep = "create machine"
+	stepReplace  machineStep = "make way for another" // which its load balancer adds
 	stepWait     machineStep = "let it finish its requests"
 	stepDestroy  machineStep = "destroy machine"
 	stepFirewall machineStep = "set firewall"
@@ -42,6 +44,9 @@ func planMachine(v machineView) (steps []machineStep) {
 			return []machineStep{stepWait}
 		}
 		return []machineStep{stepDestroy}
+	}
+	if v.seen == nil && v.spent {
+		return []machineStep{stepReplace}
 	}
 	on := v.seen == nil || v.seen.On
 	if v.seen == nil {
@@ -93,6 +98,8 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 		}
 		if !v.row.Deleting.IsZero() {
 			v.inUse, err = t.inUse(ctx, tx, v.row, v.now)
+		} else if v.seen == nil && v.row.LoadBalancer != "" {
+			v.spent, err = enrolled(ctx, tx, id)
 		}
 		return err
 	})
@@ -108,6 +115,11 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 			return 100 * time.Millisecond, nil
 		case stepDestroy:
 			return 0, t.destroy(ctx, v.row)
+		case stepReplace:
+			t.Log.Warn("instance is gone from the cloud", "machine", id, "name", v.row.Name)
+			return 0, t.db.Update(ctx, func(tx *store.Tx) error {
+				return changeMachine(ctx, tx, id, func(m *weir.Machine) { m.Deleting = v.now.UTC() })
+			})
 		}
 		if err := t.act(ctx, v.row, step); err != nil {
 			return 0, fmt.Errorf("machine %s: %s: %w", v.row.Name, step, err)
@@ -170,17 +182,17 @@ func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time
 	if err != nil {
 		return "", err
 	}
-	tokens, err := enrolments.All(ctx, tx)
-	if err != nil {
-		return "", err
-	}
 	for _, c := range configs {
 		if c.Proxy.Serves(m.ID) {
 			return fmt.Sprintf("node %s is still to send it requests", c.Node), nil
 		}
 		s, err := nodeStatuses.Get(ctx, tx, c.Node)
 		if errors.Is(err, weir.NotFound) {
-			if slices.ContainsFunc(tokens, func(e enrolment) bool { return e.Node == c.Node && e.Key != "" }) {
+			has, err := enrolled(ctx, tx, c.Node)
+			if err != nil {
+				return "", err
+			}
+			if has {
 				return fmt.Sprintf("node %s has not said yet what it runs", c.Node), nil
 			}
 			continue // it never got a configuration

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +59,12 @@ func (c *Control) Enrol(ctx context.Context, token string, publicKey []byte) (no
 		return nil
 	})
 	return node, err
+}
+
+// enrolled reports whether a machine has become a node.
+func enrolled(ctx context.Context, tx *store.Tx, machine weir.ID) (bool, error) {
+	all, err := enrolments.All(ctx, tx)
+	return slices.ContainsFunc(all, func(e enrolment) bool { return e.Node == machine && e.Key != "" }), err
 }
 
 // nodes is what this member holds in memory for the nodes: every NodeConfig as it is

@@ -26,6 +26,7 @@ func TestMachineIsBroughtToItsRow(t *testing.T) {
 		want []machineStep
 	}{
 		{"one that is not there is created", machineView{}, []machineStep{stepCreate}},
+		{"an instance that is gone with its key makes way for another", machineView{spent: true}, []machineStep{stepReplace}},
 		{"its firewall is there before anything else", machineView{row: weir.Machine{Firewall: wall}}, []machineStep{stepCreate, stepFirewall}},
 		{"one that should be off is created and stopped", machineView{row: weir.Machine{Off: true}}, []machineStep{stepCreate, stepPowerOff}},
 		{"one that is as it should be is left alone", machineView{seen: on}, nil},
