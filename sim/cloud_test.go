@@ -74,7 +74,7 @@ func outcome(before, after error) string {
 // allowed looks at a call that is about to take effect.
 func (w *world) allowed(call string) {
 	id, deletes := strings.CutPrefix(call, "delete machine ")
-	if !deletes {
+	if _, there := w.cloud.Spec(weir.ID(id)); !deletes || !there {
 		return
 	}
 	row, err := machines.Get(w.ctx, w.truth, weir.ID(id))

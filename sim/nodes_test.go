@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"regexp"
@@ -21,11 +22,12 @@ type nodes struct {
 }
 
 // node is an agent with its HAProxy. What it knows is on its disk, and outlives a
-// power-off.
+// power-off; a machine that is made anew has a new disk.
 type node struct {
 	w     *world
 	id    weir.ID
 	token string
+	key   string
 
 	mu      sync.Mutex
 	on      bool
@@ -126,7 +128,7 @@ func (w *world) node(m cloud.Machine) *node {
 	if !ok {
 		return nil
 	}
-	n := &node{w: w, id: m.ID, token: token, news: make(chan struct{}, 1),
+	n := &node{w: w, id: m.ID, token: token, key: fmt.Sprint("key ", w.cloud.Made(m.ID)), news: make(chan struct{}, 1),
 		checked: map[weir.ID]time.Time{}, leaving: map[weir.ID]time.Time{}}
 	w.nodes.all[m.ID] = n
 	return n
@@ -183,7 +185,7 @@ func (n *node) ask(ctx context.Context, r *rand.Rand, patience time.Duration, do
 
 func (n *node) enrol(ctx context.Context, r *rand.Rand) bool {
 	err := n.ask(ctx, r, 10*time.Second, func(ctx context.Context, c *control.Control) error {
-		id, err := c.Enrol(ctx, n.token, []byte("key of "+n.id))
+		id, err := c.Enrol(ctx, n.token, []byte(n.key))
 		if err == nil && id != n.id {
 			n.w.never("the token of node %s made it node %s", n.id, id)
 		}

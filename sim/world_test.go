@@ -150,8 +150,8 @@ func (w *world) chaos(ctx context.Context) {
 				continue
 			}
 			m := all[r.IntN(len(all))]
-			switch _, node := w.isNode(m.ID); {
-			case chance(r, 15) && !node:
+			switch {
+			case chance(r, 15):
 				w.tell("chaos: machine %s vanishes", m.ID)
 				w.cloud.DeleteMachine(direct(ctx), m.ID)
 			case w.cloud.Kill(m.ID):
