@@ -93,8 +93,8 @@ func (s *Store) View(ctx context.Context, f func(tx *Tx) error) error {
 // ends. An f that returns an error changes nothing, and Update returns that error. If
 // f wrote nothing new, nothing is committed, and nobody who follows hears of it.
 //
-// f must do nothing but read and write tx, and depend on nothing that changes from
-// run to run: make IDs and look at the clock before Update.
+// f must do nothing but read and write tx: what else it does is done at each run. An ID
+// or a time that it makes is that of the run that was committed.
 //
 // An error in committing does not run f again blindly: Update first finds out whether
 // the changes were made, and makes sure that they will not be made later. Only if ctx

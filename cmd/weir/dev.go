@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +14,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
 
@@ -27,6 +28,7 @@ import (
 	"weir/control"
 	"weir/edge"
 	"weir/examples"
+	"weir/haproxy"
 	"weir/nodeapi"
 	"weir/pki"
 	"weir/store"
@@ -80,14 +82,17 @@ Ctrl-C stops everything and keeps all disks.`,
 	return cmd
 }
 
-// run runs the region until ctx ends. What was opened is closed in the opposite order.
-func (d *dev) run(ctx context.Context) (err error) {
+// run checks what could be in the way before it makes anything, then serves.
+func (d *dev) run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("dev: making machines needs root: run it with sudo")
 	}
 	app, err := d.app()
 	if err != nil {
 		return err
+	}
+	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
+		return fmt.Errorf("dev: %w", err)
 	}
 	if d.data, err = filepath.Abs(d.data); err != nil {
 		return err
@@ -118,6 +123,16 @@ func (d *dev) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	err = d.serve(ctx, app, apiListener, frontListener)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // it was told to stop, and did
+	}
+	return err
+}
+
+// serve runs the region until ctx or a part of it ends. What was opened is closed in
+// the opposite order.
+func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontListener net.Listener) (err error) {
 	logs := &lumberjack.Logger{Filename: filepath.Join(d.data, "weir.log"), MaxSize: 20, MaxBackups: 3}
 	defer logs.Close()
 	log := slog.New(slog.NewTextHandler(logs, nil))
@@ -131,11 +146,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 	defer db.Close()
 	p.step("store", "etcd, embedded")
 
-	ca, err := pki.Open(filepath.Join(d.data, "pki"))
-	if err != nil {
-		return err
-	}
-	region, err := local.Open(ctx, local.Config{Dir: filepath.Join(d.data, "cloud"), Region: devRegion, Log: log})
+	region, err := local.Open(ctx, local.Config{Dir: filepath.Join(d.data, "cloud"), Region: devRegion, Hide: []string{d.data}, Log: log})
 	if err != nil {
 		return err
 	}
@@ -145,52 +156,11 @@ func (d *dev) run(ctx context.Context) (err error) {
 	}()
 	p.step("region", "%s, gateway %s", devRegion, region.Gateway())
 
-	nodeAddr := net.JoinHostPort(region.Gateway().String(), nodePort)
-	nodeListener, err := region.Listen("tcp", nodeAddr)
-	if err != nil {
-		return fmt.Errorf("listen for nodes on %s: %w", nodeAddr, err)
-	}
-	defer nodeListener.Close()
-	tokenFile := filepath.Join(d.data, "token")
-	users, err := edge.OpenToken(tokenFile)
-	if err != nil {
-		return err
-	}
-	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
-		NodeURL: "https://" + nodeAddr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond})
-	public, private := region.Networks()
-	server := &http.Server{
-		Handler: api.New(api.Options{Control: ctl, Users: users, Log: log, Page: web.New(ctl.Status, log),
-			Public: public, Private: private}),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-
-	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait() // before the region and the store are closed
-	defer cancel(nil)
-	part := func(name string, run func() error) {
-		wg.Go(func() {
-			if err := run(); err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
-	part("control plane", func() error { return ctl.Run(ctx) })
-	part("node API", func() error {
-		return nodeapi.Serve(ctx, nodeListener, ctl, ca, []string{region.Gateway().String()}, log)
-	})
-	part("API", func() error {
-		defer context.AfterFunc(ctx, func() { server.Close() })()
-		if err := server.Serve(apiListener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	part("store", func() error {
+	parts, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer parts.Wait() // before the region and the store are closed
+	defer cancel()
+	parts.Go(func() error {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -198,6 +168,18 @@ func (d *dev) run(ctx context.Context) (err error) {
 			return db.Err()
 		}
 	})
+	ctl, err := d.startControl(ctx, parts, db, region, log)
+	if err != nil {
+		return err
+	}
+	tokenFile := filepath.Join(d.data, "token")
+	users, err := edge.OpenToken(tokenFile)
+	if err != nil {
+		return err
+	}
+	public, private := region.Networks()
+	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Page: web.New(ctl.Status, log), Public: public, Private: private})
+	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 
 	door, err := startFront(d.data, region.GatewayNamespace(), frontListener.(*net.TCPListener))
@@ -205,7 +187,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer door.stop()
-	part("front", func() error { return pointFront(ctx, ctl, door) })
+	parts.Go(func() error { return pointFront(ctx, ctl, door) })
 
 	unpublish, err := publish(record{API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
 	if err != nil {
@@ -214,7 +196,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 	defer unpublish()
 
 	if err := d.begin(ctx, ctl, app, p); err != nil {
-		return errors.Join(context.Cause(ctx), err)
+		return cmp.Or(context.Cause(ctx), err)
 	}
 	if d.watch(ctx, ctl, p) {
 		p.say("")
@@ -222,9 +204,41 @@ func (d *dev) run(ctx context.Context) (err error) {
 		p.say("http://%s/   the API and a status page; the token is in %s", apiListener.Addr(), tokenFile)
 		p.say("In another terminal: weir print, weir create -n 3, weir status. Ctrl-C stops the region.")
 	}
-	<-ctx.Done()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
+	return parts.Wait()
+}
+
+// startControl runs the control plane, and the door for its nodes inside the region's
+// gateway, as parts.
+func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store.Store, region *local.Cloud, log *slog.Logger) (*control.Control, error) {
+	ca, err := pki.Open(filepath.Join(d.data, "pki"))
+	if err != nil {
+		return nil, err
+	}
+	gateway := region.Gateway().String()
+	addr := net.JoinHostPort(gateway, nodePort)
+	ln, err := region.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for nodes on %s: %w", addr, err)
+	}
+	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
+		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond})
+	parts.Go(func() error { return ctl.Run(ctx) })
+	parts.Go(func() error { return nodeapi.Serve(ctx, ln, ctl, ca, []string{gateway}, log) })
+	return ctl, nil
+}
+
+// serveHTTP serves h on ln until ctx ends.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
 	}
 	return nil
 }
