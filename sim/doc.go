@@ -10,8 +10,8 @@
 // cloud. Some things may not happen at any moment, such as the end of a machine that a
 // node still sends requests to.
 //
-//	go test ./sim                         a few hundred histories
-//	go test ./sim -histories=10000        more of them
+//	go test ./sim                         enough histories for every day
+//	go test ./sim -histories=10000        enough for a night
 //	go test ./sim -seed=1107              one of them, with its story if it fails
 //
 // All chance comes from the seed, in a stream for each actor, and in one for each kind

@@ -21,7 +21,7 @@ import (
 
 var (
 	only      = flag.Uint64("seed", 0, "the seed of the only history; 0 for -histories of them")
-	histories = flag.Uint64("histories", 150, "how many histories, with seeds from 1")
+	histories = flag.Uint64("histories", enough, "how many histories, with seeds from 1")
 	stories   = flag.String("stories", "", "the directory for the whole stories of failures, and of -seed; empty prints ends of failures")
 )
 
