@@ -12,6 +12,7 @@ import (
 	"mime/quotedprintable"
 	"net/mail"
 	"strings"
+	"unicode"
 
 	"weir/weir"
 )
@@ -29,7 +30,7 @@ const accepted = "want a script that begins with #!, a #cloud-config, or a MIME 
 func compileUserData(b []byte) ([]byte, error) {
 	b, err := unzip(b)
 	if err != nil {
-		return nil, weir.Errorf(weir.Invalid, "user-data: %w", err)
+		return nil, unusable(err)
 	}
 	switch {
 	case len(bytes.TrimSpace(b)) == 0:
@@ -39,17 +40,29 @@ func compileUserData(b []byte) ([]byte, error) {
 	case isCloudConfig(b):
 		c, err := parseCloudConfig(b)
 		if err != nil {
-			return nil, weir.Errorf(weir.Invalid, "user-data: %w", err)
+			return nil, unusable(err)
 		}
 		return c.script(nil), nil
 	case isMultipart(b):
 		script, err := compileMultipart(b)
 		if err != nil {
-			return nil, weir.Errorf(weir.Invalid, "user-data: %w", err)
+			return nil, unusable(err)
 		}
 		return script, nil
 	}
 	return nil, weir.Errorf(weir.Invalid, "user-data begins with %.20q, %s", b, accepted)
+}
+
+// unusable says in one line why user-data cannot be run: a library's error may have any
+// of its bytes.
+func unusable(err error) error {
+	line := strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return '?'
+		}
+		return c
+	}, err.Error())
+	return weir.Errorf(weir.Invalid, "user-data: %s", line)
 }
 
 func isScript(b []byte) bool { return bytes.HasPrefix(b, []byte("#!")) }
@@ -79,6 +92,10 @@ func unzip(b []byte) ([]byte, error) {
 	if !bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
 		return b, nil
 	}
+	return gunzip(b)
+}
+
+func gunzip(b []byte) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
 		return nil, err

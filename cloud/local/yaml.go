@@ -8,10 +8,13 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth bounds how many merged maps a map may be made of: an anchor may contain itself.
+// maxDepth bounds how deep lists and maps are in each other, also by way of anchors, one of
+// which may contain itself. A parser's work grows with the square of it.
 const maxDepth = 32
 
 // yamlReader reads a YAML document node by node. The first thing that does not fit is
@@ -46,7 +49,12 @@ func (r *yamlReader) fail(at ast.Node, format string, args ...any) {
 
 // document returns what the one document in b consists of; nil if it is empty.
 func (r *yamlReader) document(b []byte) ast.Node {
-	file, err := parser.ParseBytes(b, 0)
+	tokens := lexer.Tokenize(string(b))
+	if line := tooDeep(tokens); line > 0 {
+		r.err = fmt.Errorf("line %d: over %d lists and maps are in each other", line, maxDepth)
+		return nil
+	}
+	file, err := parser.Parse(tokens, 0)
 	if err != nil {
 		r.err = err
 		if syntax, ok := errors.AsType[*yaml.SyntaxError](err); ok {
@@ -55,7 +63,7 @@ func (r *yamlReader) document(b []byte) ast.Node {
 		return nil
 	}
 	if len(file.Docs) > 1 {
-		r.fail(file.Docs[1], "a second YAML document begins, want one")
+		r.err = fmt.Errorf("line %d: a second YAML document begins, want one", file.Docs[1].Start.Position.Line)
 		return nil
 	}
 	if len(file.Docs) == 0 || file.Docs[0].Body == nil {
@@ -64,6 +72,30 @@ func (r *yamlReader) document(b []byte) ast.Node {
 	r.anchors = map[string]ast.Node{}
 	ast.Walk(anchorVisitor(r.anchors), file.Docs[0].Body)
 	return file.Docs[0].Body
+}
+
+// tooDeep returns the line where more than maxDepth lists and maps begin in each other,
+// by brackets or by dashes; 0 if there is none. By indentation alone it takes a long
+// document to be deep.
+func tooDeep(tokens token.Tokens) (line int) {
+	brackets, dashes := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			brackets++
+		case token.SequenceEndType, token.MappingEndType:
+			brackets--
+		case token.SequenceEntryType:
+			if t.Position.Line != line {
+				line, dashes = t.Position.Line, 0
+			}
+			dashes++
+		}
+		if brackets > maxDepth || dashes > maxDepth {
+			return t.Position.Line
+		}
+	}
+	return 0
 }
 
 type anchorVisitor map[string]ast.Node
@@ -84,7 +116,7 @@ func (r *yamlReader) plain(n ast.Node) ast.Node {
 		case *ast.AliasNode:
 			to, ok := r.anchors[node.Value.GetToken().Value]
 			if !ok {
-				r.fail(n, "no anchor &%s", node.Value.GetToken().Value)
+				r.fail(n, "no anchor %.40q", node.Value.GetToken().Value)
 				return ast.Null(n.GetToken())
 			}
 			n = to
