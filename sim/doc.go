@@ -12,10 +12,12 @@
 //
 //	go test ./sim                         enough histories for every day
 //	go test ./sim -histories=10000        enough for a night
-//	go test ./sim -seed=1107              one of them, with its story if it fails
+//	go test ./sim -seed=1107              one of them; its story is told if it fails
 //
-// All chance comes from the seed, in a stream for each actor, and in one for each kind
-// of call, so that who is first does not change what others meet. Time repeats
-// exactly; the order of what happens at one moment does not, nor do the store's random
-// words, so a rare failure may take a few runs of its seed.
+// What meets whom comes from the seed, in a stream for each actor and one for each kind
+// of call. It does not fix everything: the order of what happens at one moment, the
+// store's words and the jitter of those who wait are others in each run. So the story of
+// a failure is what to read, and -count what shows it again:
+//
+//	go test ./sim -seed=1107 -count=50 -failfast -stories DIR
 package sim

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,9 +66,13 @@ func (w *world) random(actor string) *rand.Rand {
 	return rand.New(rand.NewPCG(w.seed, h.Sum64()))
 }
 
+// word is what is another in each run of a seed: an ID, or the key of a store's mark.
+var word = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mark/[0-9a-f]+`)
+
 // roll returns a stream for what happens now, which is the same whatever else
 // happened before it.
 func (w *world) roll(what string) *rand.Rand {
+	what = word.ReplaceAllString(what, "*")
 	w.mu.Lock()
 	w.rolls[what]++
 	n := w.rolls[what]
