@@ -2,11 +2,9 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"weir/cloud"
-	"weir/control"
 	"weir/store"
 	"weir/weir"
 )
@@ -27,10 +24,10 @@ var (
 
 const (
 	troubled = 40 * time.Second
-	settles  = 5 * time.Minute // how long after the trouble all must be well
-	checks   = 10 * time.Second
-	restful  = 2 * time.Minute // for how long then nothing may happen
-	lastPart = 300             // lines of a story that are printed
+	settles  = 5 * time.Minute  // how long after the trouble all must be well
+	checks   = 10 * time.Second // by when servers have passed their health checks
+	restful  = 2 * time.Minute  // for how long then nothing may happen
+	lastPart = 300              // lines of a story that are printed
 )
 
 func TestSim(t *testing.T) {
@@ -75,7 +72,7 @@ func history(t *testing.T, seed uint64) {
 	w.trouble.Store(false)
 	w.tell("the trouble is over")
 	if o.Machines > 0 {
-		w.fit(t, o.Machines, o.Addresses)
+		w.operate(o.Machines, o.Addresses)
 	}
 	w.calms(t)
 	if t.Failed() || *only != 0 && *stories != "" {
@@ -109,53 +106,6 @@ func (w *world) someTrouble(ctx context.Context) {
 	<-ctx.Done()
 }
 
-// fit has an operator delete what the cloud has no room for.
-func (w *world) fit(t *testing.T, machines, allAddresses int) {
-	r := w.random("operator")
-	for {
-		s, err := w.look()
-		if err != nil {
-			t.Fatal(err)
-		}
-		needs, addresses := 0, allAddresses
-		lbs := slices.DeleteFunc(s.lbs, func(lb weir.LoadBalancer) bool { return !lb.Deleting.IsZero() })
-		for _, lb := range lbs {
-			needs += lb.Instances
-		}
-		servers := slices.DeleteFunc(s.machines, func(m weir.Machine) bool { return m.LoadBalancer != "" || !m.Deleting.IsZero() })
-		needs += len(servers)
-		for _, a := range s.addresses { // a load balancer's own has its ID
-			if !slices.ContainsFunc(s.lbs, func(lb weir.LoadBalancer) bool { return lb.ID == a.Owner }) {
-				addresses--
-			}
-		}
-		err = w.ask(w.ctx, r, time.Minute, func(ctx context.Context, c *control.Control) error {
-			switch {
-			case len(lbs) > max(0, addresses) || needs > machines && len(servers) == 0:
-				id := lbs[len(lbs)-1].ID
-				w.tell("operator: deletes load balancer %s", id)
-				w.known.learn(exists("load balancer", id), false, nil)
-				return c.DeleteLoadBalancer(ctx, id)
-			case needs > machines:
-				id := servers[len(servers)-1].ID
-				w.tell("operator: deletes machine %s", id)
-				w.known.learn(exists("machine", id), false, nil)
-				return c.DeleteMachine(ctx, id)
-			}
-			return errFits
-		})
-		if errors.Is(err, errFits) {
-			return
-		}
-		if err != nil {
-			w.tell("operator: %v", err)
-			time.Sleep(time.Second)
-		}
-	}
-}
-
-var errFits = errors.New("there is room for all")
-
 // calms waits until all is as it was asked, and looks whether it stays so.
 func (w *world) calms(t *testing.T) {
 	over := time.Now()
@@ -166,7 +116,7 @@ func (w *world) calms(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 	}
-	w.tell("what runs is what was asked, after %v", time.Since(over))
+	w.tell("%v after the trouble", time.Since(over))
 	time.Sleep(checks) // the nodes still report their servers up
 	calls, revision, err := w.still(w.ctx)
 	time.Sleep(restful)
