@@ -188,10 +188,10 @@ func (r *yamlReader) file(item ast.Node) cloudFile {
 	case "b64", "base64":
 		file.content, err = unbase64(file.content)
 	case "gz", "gzip":
-		file.content, err = unzip(file.content)
+		file.content, err = gunzip(file.content)
 	case "gz+b64", "gz+base64", "gzip+b64", "gzip+base64":
 		if file.content, err = unbase64(file.content); err == nil {
-			file.content, err = unzip(file.content)
+			file.content, err = gunzip(file.content)
 		}
 	default:
 		r.fail(item, "encoding is %q, want base64, gzip, gzip+base64 or text/plain", encoding)
@@ -389,6 +389,12 @@ put() {
 	chown -- "$2" "$1" && chmod -- "$3" "$1"
 }
 
+# rename NAME: a machine may not change the name that is running, which the cloud gave it
+rename() {
+	echo "$1" >/etc/hostname || return
+	hostname -- "$1" 2>/dev/null || echo "cloud-config: written to /etc/hostname; the machine goes on as $(hostname)"
+}
+
 # group NAME [MEMBER …]
 group() {
 	getent group "$1" >/dev/null || groupadd -- "$1" || return
@@ -427,7 +433,7 @@ func (c *cloudConfig) script(others [][]byte) []byte {
 	}
 	s.files(c.files, false)
 	if c.hostname != "" {
-		s.line("{ echo %[1]s >/etc/hostname && hostname -- %[1]s; } || fail hostname", quote(c.hostname))
+		s.line("rename %s || fail hostname", quote(c.hostname))
 	}
 	for _, g := range c.groups {
 		s.line("group %s || fail group %s", quoteAll(append([]string{g.name}, g.members...)), quote(g.name))

@@ -47,17 +47,11 @@ func imageFiles() map[string]imageFile {
 		"/usr/local/lib/weir/unit":     {0o755, bootFile("unit")},
 		"/usr/local/lib/weir/unit.awk": {0o644, bootFile("unit.awk")},
 	}
-	for program, names := range map[string][]string{
-		"apt-get":    {"apt-get", "apt"},
-		"shutdown":   {"shutdown", "reboot", "poweroff", "halt"},
-		"systemctl":  {"systemctl"},
-		"service":    {"service"},
-		"ufw":        {"ufw"},
-		"journalctl": {"journalctl"},
-	} {
-		for _, name := range names {
-			files["/usr/local/sbin/"+name] = imageFile{0o755, bootFile(program)}
-		}
+	for _, name := range []string{"apt-get", "cloud-init", "hostnamectl", "journalctl", "service", "shutdown", "sudo", "systemctl", "timedatectl", "ufw"} {
+		files["/usr/local/sbin/"+name] = imageFile{0o755, bootFile(name)}
+	}
+	for name, program := range map[string]string{"apt": "apt-get", "reboot": "shutdown", "poweroff": "shutdown", "halt": "shutdown"} {
+		files["/usr/local/sbin/"+name] = imageFile{0o755, bootFile(program)}
 	}
 	return files
 }

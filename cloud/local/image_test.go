@@ -75,13 +75,19 @@ rm /etc/nginx/sites-enabled/default
 nginx -t
 systemctl daemon-reload
 systemctl enable nginx
-systemctl restart nginx.service
+sudo -E systemctl restart nginx.service
+sudo -u www-data test ! -w /etc/passwd
+timedatectl set-timezone Europe/Berlin
+[ "$(date -d @0 +%H)" = 01 ]
+hostnamectl set-hostname another
+cloud-init status | grep -q running
 systemctl is-active --quiet nginx
 ufw allow 'Nginx Full'
 ufw --force enable
 `,
 		// by cloud-config
 		`#cloud-config
+hostname: another
 package_update: true
 package_upgrade: true
 packages:

@@ -117,6 +117,7 @@ func TestUserDataThatCannotRunIsRefusedWithItsLine(t *testing.T) {
 
 // everything is a #cloud-config with all that we do, in the ways that it is written in.
 const everything = `#cloud-config
+hostname: renamed
 timezone: Europe/Berlin
 package_upgrade: yes
 package_update: true
@@ -252,7 +253,7 @@ func TestCloudConfigDoesAllItSaysInOrder(t *testing.T) {
 		"/etc/timezone":                      {"Europe/Berlin\n", 0o644},
 		"/home/demo/.ssh/authorized_keys":    {"ssh-ed25519 AAAA demo@example.com\n", 0o600},
 		"/etc/sudoers.d/90-cloud-init-users": {"demo ALL=(ALL) NOPASSWD:ALL\n", 0o440},
-		"/out": {"boot\n<once><a b><1><true>\n" +
+		"/out": {"boot\n<once><a b><1><true>\nhostname -- renamed\n" +
 			"apt -q -y -o Dpkg::Options::=--force-confold update\n" +
 			"apt -q -y -o Dpkg::Options::=--force-confold dist-upgrade\n" +
 			"apt -q -y -o Dpkg::Options::=--force-confold install -- nginx curl=7.88.1-10 git\n" +
