@@ -6,8 +6,13 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X weir/weir.Version=$(VERSION)
 export GOFLAGS += -buildvcs=false
 
-# Tests make namespaces and containers, so their binaries run as root.
-GOTEST   := $(GO) test $(if $(SUDO),-exec sudo)
+# HAProxy, runc and nft are in sbin, which only some shells look into; Go where its own
+# archive puts it, which sudo does not look into.
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+# Tests make namespaces and containers, so their binaries run as root. There may be no Go
+# there: they are told of the weir that is built.
+GOTEST   := $(GO) test $(if $(SUDO),-exec 'sudo env WEIR_BINARY=$(CURDIR)/bin/weir')
 
 .PHONY: help deps build dev test bench-change vet clean
 

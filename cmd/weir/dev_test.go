@@ -21,8 +21,12 @@ import (
 	"time"
 )
 
-// buildWeir builds the binary that users get.
+// buildWeir returns the binary that users get: the one that WEIR_BINARY names, or one
+// that it builds.
 var buildWeir = sync.OnceValues(func() (string, error) {
+	if binary := os.Getenv("WEIR_BINARY"); binary != "" {
+		return binary, nil
+	}
 	dir, err := os.MkdirTemp("", "weir-e2e-")
 	if err != nil {
 		return "", err
