@@ -2,4 +2,4 @@
 
 package sim
 
-const enough = 150
+const enough = 200

@@ -27,7 +27,7 @@ const (
 	settles  = 5 * time.Minute  // how long after the trouble all must be well
 	checks   = 10 * time.Second // by when servers have passed their health checks
 	restful  = 2 * time.Minute  // for how long then nothing may happen
-	lastPart = 300              // lines of a story that are printed
+	lastPart = 60               // lines of a story that are printed
 )
 
 func TestSim(t *testing.T) {
@@ -54,7 +54,7 @@ func history(t *testing.T, seed uint64) {
 	}
 	w.cloud = cloud.NewFake(o)
 	w.nodes.all = map[weir.ID]*node{}
-	w.known.facts = map[fact]bool{}
+	w.known.facts, w.known.going = map[fact]bool{}, map[weir.ID]bool{}
 	defer w.wg.Wait()
 	defer end()
 

@@ -21,6 +21,7 @@ import (
 type knowledge struct {
 	mu    sync.Mutex
 	facts map[fact]bool
+	going map[weir.ID]bool // the machines that somebody asked to delete
 
 	// How many machines the pool "batch" has to have, at least and at most: it is
 	// only ever grown, and some of its machines are deleted.
@@ -37,6 +38,26 @@ func (k *knowledge) learn(f fact, so bool, err error) {
 	case !refused(err):
 		delete(k.facts, f)
 	}
+}
+
+// created learns that machines were made, unless somebody was faster to delete one than
+// the answer came.
+func (k *knowledge) created(made []weir.Machine, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, m := range made {
+		if err == nil && !k.going[m.ID] {
+			k.facts[exists("machine", m.ID)] = true
+		}
+	}
+}
+
+// deletes has nobody count on a machine from now on.
+func (k *knowledge) deletes(machine weir.ID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.going[machine] = true
+	delete(k.facts, exists("machine", machine))
 }
 
 // refused reports whether what failed so has certainly not been done.
@@ -172,9 +193,7 @@ func (u *user) grow(ctx context.Context, c *control.Control) (string, error) {
 	if err == nil && len(made) != n {
 		u.w.never("growing batch by %d made %d machines", n, len(made))
 	}
-	for _, m := range made {
-		u.w.known.learn(exists("machine", m.ID), true, err)
-	}
+	k.created(made, err)
 	return fmt.Sprintf("grows batch by %d: %v", n, idsOf(made)), err
 }
 
@@ -215,11 +234,10 @@ func (u *user) deleteMachine(ctx context.Context, c *control.Control) (string, e
 	if !ok {
 		return "", nil
 	}
-	there := exists("machine", m.ID)
-	u.w.known.learn(there, true, context.Canceled) // from now on nobody may count on it
+	u.w.known.deletes(m.ID)
 	err := c.DeleteMachine(ctx, m.ID)
 	if err == nil || errors.Is(err, weir.NotFound) {
-		u.w.known.learn(there, false, nil)
+		u.w.known.learn(exists("machine", m.ID), false, nil)
 	}
 	return "deletes machine " + string(m.ID), err
 }
@@ -231,8 +249,8 @@ func (u *user) createMachines(ctx context.Context, c *control.Control) (string, 
 		names = append(names, fmt.Sprintf("%s-%d", u.name, u.made))
 	}
 	made, _, err := c.CreateMachines(ctx, names, server(u.name))
+	u.w.known.created(made, err)
 	for _, m := range made {
-		u.w.known.learn(exists("machine", m.ID), true, err)
 		u.w.known.learn(isTagged(m.ID, u.name), true, err)
 	}
 	return fmt.Sprintf("creates %s: %v", strings.Join(names, " "), idsOf(made)), err
