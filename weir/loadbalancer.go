@@ -118,6 +118,9 @@ func (lb *LoadBalancer) Check(region string) error {
 	if err := CheckName(lb.Name); err != nil {
 		return Errorf(Invalid, "load balancer: %w", err)
 	}
+	if err := CheckName(lb.Name + "-lb-1000000"); err != nil {
+		return bad("the name is too long: there is no room for the number of an instance behind it")
+	}
 	if lb.Region != region {
 		return bad("region %q: this Weir runs region %q", lb.Region, region)
 	}
