@@ -54,10 +54,11 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 	if err != nil {
 		return 0, err
 	}
-	ready := false
-	if m, err := machines.Get(ctx, t.db, row.Machine); err == nil {
-		ready = m.Status.Phase != weir.MachineNew && m.Deleting.IsZero()
+	m, err := machines.Get(ctx, t.db, row.Machine)
+	if err != nil && !errors.Is(err, weir.NotFound) {
+		return 0, err
 	}
+	ready := err == nil && m.Status.Phase != weir.MachineNew && m.Deleting.IsZero()
 	switch planAddress(row, seen, ready) {
 	case stepRelease:
 		if seen != nil {

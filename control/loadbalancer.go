@@ -249,10 +249,11 @@ func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
 // that is being deleted may be destroyed as soon as no node is to send it requests.
 // Machines and addresses follow by their own controllers.
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	return 0, t.db.Update(ctx, func(tx *store.Tx) error {
+	gone := false
+	err = t.db.Update(ctx, func(tx *store.Tx) error {
 		v := balancerView{drain: t.Drain, configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
 		err := v.read(ctx, tx, id)
-		if errors.Is(err, weir.NotFound) {
+		if gone = errors.Is(err, weir.NotFound); gone {
 			return nil
 		}
 		if err != nil {
@@ -271,6 +272,10 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		}
 		return nil
 	})
+	if gone {
+		t.balancers.Delete(id) // no change concerns it any more
+	}
+	return 0, err
 }
 
 // read fills v from one snapshot.
