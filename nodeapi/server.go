@@ -60,12 +60,8 @@ func serve(ctx context.Context, ln net.Listener, h *handler, ca *pki.CA, hosts [
 	return fmt.Errorf("serve nodes on %s: %w", ln.Addr(), err)
 }
 
-// Handler answers the requests of nodes. Its server must speak TLS and must have
-// verified client certificates, where there are any, against ca; [Serve] does.
-func Handler(c Control, ca *pki.CA, log *slog.Logger) http.Handler {
-	return newHandler(c, ca, Life, log)
-}
-
+// handler answers the requests of nodes. Its server must speak TLS and must have
+// verified client certificates, where there are any, against ca; serve does.
 type handler struct {
 	control Control
 	ca      *pki.CA
