@@ -186,7 +186,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	if err != nil {
 		return err
 	}
-	defer door.stop()
+	parts.Go(func() error { return door.run(ctx) })
 	parts.Go(func() error { return pointFront(ctx, ctl, door) })
 
 	unpublish, err := publish(record{API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
@@ -378,7 +378,7 @@ func pointFront(ctx context.Context, ctl *control.Control, f *front) error {
 				to = netip.AddrPortFrom(lbs[0].Status.Address, uint16(lbs[0].Rules[0].EntryPort)).String()
 			}
 			if err := f.point(to); err != nil {
-				return err
+				return nil // it has ended, and run says why
 			}
 		}
 		select {

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -47,7 +48,6 @@ type region struct {
 	api    string
 	front  string
 	cmd    *exec.Cmd
-	said   *bytes.Buffer
 	ended  chan error
 }
 
@@ -84,43 +84,44 @@ func freeAddr(t *testing.T) string {
 func (r *region) start(args ...string) {
 	r.t.Helper()
 	out, in := io.Pipe()
-	r.said = &bytes.Buffer{}
 	r.cmd = exec.Command(r.binary, append([]string{"dev", "--data", r.data, "--api", r.api, "--front", r.front}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = in, in
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.ended = make(chan error, 1)
+	cmd, ended := r.cmd, make(chan error, 1)
+	r.ended = ended
 	go func() {
-		err := r.cmd.Wait()
+		err := cmd.Wait()
 		in.Close()
-		r.ended <- err
+		ended <- err
 	}()
-	up := make(chan bool, 1)
+	said := make(chan string)
 	go func() {
-		defer close(up)
-		buf := make([]byte, 4096)
-		for {
-			n, err := out.Read(buf)
-			r.said.Write(buf[:n])
-			if strings.Contains(r.said.String(), "http://"+r.front+"/") {
-				select {
-				case up <- true:
-				default:
-				}
+		defer close(said)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			said <- lines.Text()
+		}
+	}()
+	var all []string
+	late := time.After(2 * time.Minute)
+	for {
+		select {
+		case line, more := <-said:
+			if !more {
+				r.t.Fatalf("weir dev ended: %v\n%s", <-ended, strings.Join(all, "\n"))
 			}
-			if err != nil {
+			all = append(all, line)
+			if strings.HasPrefix(line, "http://"+r.front+"/") {
+				go func() { // it says more, later
+					for range said {
+					}
+				}()
 				return
 			}
+		case <-late:
+			r.t.Fatalf("weir dev is not up within 2 minutes:\n%s", strings.Join(all, "\n"))
 		}
-	}()
-	select {
-	case ok := <-up:
-		if !ok {
-			r.t.Fatalf("weir dev ended: %v\n%s", <-r.ended, r.said)
-		}
-	case <-time.After(2 * time.Minute):
-		r.t.Fatalf("weir dev is not up within 2 minutes:\n%s", r.said)
 	}
 }
 
@@ -249,9 +250,31 @@ func leftovers(data string) (left []string) {
 	return left
 }
 
-// kernel lists the named namespaces and cgroups of all regions.
-func kernel() (all []string) {
-	for _, pattern := range []string{"/run/netns/weir-*", "/sys/fs/cgroup/weir-*", "/sys/fs/cgroup/*/weir-*"} {
+// gateway returns the name of the region's gateway namespace, which its front lives in.
+func (r *region) gateway() string {
+	r.t.Helper()
+	pid, err := os.ReadFile(filepath.Join(r.data, "front.pid"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	own, err := os.Stat("/proc/" + strings.Fields(string(pid))[0] + "/ns/net")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	names, _ := filepath.Glob("/run/netns/weir-*-gw")
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil && os.SameFile(info, own) {
+			return filepath.Base(name)
+		}
+	}
+	r.t.Fatalf("the front is in none of %q", names)
+	return ""
+}
+
+// kernel returns what the kernel has by the name of a region's gateway: namespaces and cgroups.
+func kernel(gateway string) (all []string) {
+	tag := strings.TrimSuffix(gateway, "-gw")
+	for _, pattern := range []string{"/run/netns/" + tag + "-*", "/sys/fs/cgroup/" + tag, "/sys/fs/cgroup/*/" + tag} {
 		found, _ := filepath.Glob(pattern)
 		all = append(all, found...)
 	}
@@ -259,9 +282,12 @@ func kernel() (all []string) {
 }
 
 func TestRegionServesGrowsShrinksAndComesBack(t *testing.T) {
-	before := kernel()
 	r := newRegion(t)
 	r.start()
+	gateway := r.gateway()
+	if got := kernel(gateway); len(got) < 2 {
+		t.Fatalf("a running region has %q, want its gateway and a cgroup", got)
+	}
 	if got, want := r.answers(30), []string{"web-1", "web-2", "web-3"}; !slices.Equal(got, want) {
 		t.Fatalf("answers from %q, want %q", got, want)
 	}
@@ -300,8 +326,8 @@ func TestRegionServesGrowsShrinksAndComesBack(t *testing.T) {
 	if left := leftovers(r.data); len(left) > 0 {
 		t.Errorf("after a clean stop there is %q", left)
 	}
-	if after := kernel(); len(after) > len(before) {
-		t.Errorf("after a clean stop there are namespaces or cgroups %q, before %q", after, before)
+	if left := kernel(gateway); len(left) > 0 {
+		t.Errorf("after a clean stop there are namespaces or cgroups %q", left)
 	}
 	r.start()
 	if got := r.inventory(); fmt.Sprint(got) != fmt.Sprint(had) {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -137,8 +139,8 @@ func startFront(dir, namespace string, ln *net.TCPListener) (*front, error) {
 	}
 	f := &front{cmd: cmd, targets: targets, record: filepath.Join(dir, "front.pid")}
 	if err := renameio.WriteFile(f.record, []byte(processRecord(cmd.Process.Pid)), 0o600); err != nil {
-		f.stop()
-		return nil, err
+		cmd.Process.Kill()
+		return nil, errors.Join(err, cmd.Wait())
 	}
 	return f, nil
 }
@@ -174,12 +176,15 @@ func (f *front) point(addr string) error {
 	return err
 }
 
-// stop ends the front and waits for it.
-func (f *front) stop() {
-	f.cmd.Process.Signal(syscall.SIGTERM)
-	f.cmd.Wait()
-	f.targets.Close()
-	os.Remove(f.record)
+// run waits for the end of the front, which ctx brings about; any other is an error.
+func (f *front) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { f.cmd.Process.Signal(syscall.SIGTERM) })()
+	err := f.cmd.Wait()
+	os.Remove(f.record) // one that stays is of a process that is gone
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("front: its process has ended: %w", cmp.Or(err, io.EOF))
 }
 
 // endFront ends the front that a killed weir dev left behind, if it still runs.
