@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,12 +178,12 @@ func (f *front) point(addr string) error {
 // run waits for the end of the front, which ctx brings about; any other is an error.
 func (f *front) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { f.cmd.Process.Signal(syscall.SIGTERM) })()
-	err := f.cmd.Wait()
+	f.cmd.Wait()        // its state tells more than the error
 	os.Remove(f.record) // one that stays is of a process that is gone
 	if ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("front: its process has ended: %w", cmp.Or(err, io.EOF))
+	return fmt.Errorf("front: its process has ended: %s", f.cmd.ProcessState)
 }
 
 // endFront ends the front that a killed weir dev left behind, if it still runs.
