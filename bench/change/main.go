@@ -125,7 +125,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	fmt.Printf("\nthe node's part: a new NodeConfig given to HAProxy, until the server is in rotation, %d runs\n", *runs)
+	fmt.Printf("\nthe node's part: a new NodeConfig given to HAProxy, until it has the servers and checks them, %d runs\n", *runs)
 	fmt.Fprintln(out, "servers present\tadded\tmin ms\tmedian ms\tmax ms\treloads\t")
 	for _, n := range present {
 		for _, added := range []int{1, most} {

@@ -256,7 +256,8 @@ func endTree(worker int) {
 	syscall.Kill(worker, syscall.SIGKILL)
 }
 
-// measureNode measures haproxy.Set alone: with n servers present, added more at once.
+// measureNode measures haproxy.Set alone: with n servers present, added more at once. A
+// server gets its first request later, when its health check has passed: measureAdds sees that.
 func measureNode(ctx context.Context, servers *servers, n, added, runs int) (s spread, reloads int, err error) {
 	dir, err := os.MkdirTemp("", "bench-node-")
 	if err != nil {
