@@ -67,7 +67,7 @@ Ctrl-C stops everything and keeps all disks.`,
 		Example: `  weir dev
   weir dev --config examples/weir.yaml --data /srv/weir
   weir dev --fresh                    # forget everything and begin anew`,
-		Args: cobra.NoArgs,
+		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.out = cmd.OutOrStdout()
 			return d.run(cmd.Context())
@@ -94,11 +94,8 @@ func (d *dev) run(ctx context.Context) error {
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
 		return fmt.Errorf("dev: %w", err)
 	}
-	if d.data, err = filepath.Abs(d.data); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(d.data, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w", err)
+	if err := d.openData(); err != nil {
+		return fmt.Errorf("--data: %w", err)
 	}
 	unlock, err := lockData(d.data)
 	if err != nil {
@@ -130,9 +127,34 @@ func (d *dev) run(ctx context.Context) error {
 	return err
 }
 
+// openData makes the data directory. One that has things in it which are not a
+// region's is refused: --fresh would delete what has the same name as a part of ours.
+func (d *dev) openData() (err error) {
+	if d.data == "" {
+		return errors.New("it is empty, want a directory")
+	}
+	if d.data, err = filepath.Abs(d.data); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.data, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(d.data)
+	if err != nil {
+		return err
+	}
+	ours := func(e os.DirEntry) bool { return e.Name() == lockFile || e.Name() == "lost+found" }
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+		return fmt.Errorf("%s has other things in it (%s), want a directory that is new, empty or a region's", d.data, entries[0].Name())
+	}
+	return nil
+}
+
 // serve runs the region until ctx or a part of it ends. What was opened is closed in
-// the opposite order.
+// the opposite order; but if a part of the control plane fails, by a full disk for
+// example, machines and front are left as they are: traffic is not to suffer for it.
 func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontListener net.Listener) (err error) {
+	failed := false // a part of a region that was up
 	logs := &lumberjack.Logger{Filename: filepath.Join(d.data, "weir.log"), MaxSize: 20, MaxBackups: 3}
 	defer logs.Close()
 	log := slog.New(slog.NewTextHandler(logs, nil))
@@ -151,6 +173,10 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 		return err
 	}
 	defer func() {
+		if failed {
+			p.say("the control plane has failed; machines and load balancer serve on, and the next weir dev takes over from them")
+			return
+		}
 		p.say("stopping: machines keep their disks and come back at the next start")
 		err = errors.Join(err, region.Close())
 	}()
@@ -186,7 +212,12 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	if err != nil {
 		return err
 	}
-	parts.Go(func() error { return door.run(ctx) })
+	defer func() {
+		if !failed {
+			door.stop()
+		}
+	}()
+	parts.Go(func() error { return door.watch(ctx) })
 	parts.Go(func() error { return pointFront(ctx, ctl, door) })
 
 	unpublish, err := publish(record{API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
@@ -196,7 +227,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	defer unpublish()
 
 	if err := d.begin(ctx, ctl, app, p); err != nil {
-		return cmp.Or(context.Cause(ctx), err)
+		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
 	}
 	if d.watch(ctx, ctl, p) {
 		p.say("")
@@ -204,7 +235,9 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 		p.say("http://%s/   the API and a status page; the token is in %s", apiListener.Addr(), tokenFile)
 		p.say("In another terminal: weir print, weir create -n 3, weir status. Ctrl-C stops the region.")
 	}
-	return parts.Wait()
+	err = parts.Wait()
+	failed = err != nil
+	return err
 }
 
 // startControl runs the control plane, and the door for its nodes inside the region's
@@ -389,9 +422,12 @@ func pointFront(ctx context.Context, ctl *control.Control, f *front) error {
 	}
 }
 
+// lockFile is what a data directory is locked by, and known by.
+const lockFile = "weir.lock"
+
 // lockData makes this process the only weir dev on a data directory.
 func lockData(dir string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}

@@ -164,6 +164,22 @@ func (r *region) must(args ...string) string {
 	return out
 }
 
+// post calls the API, whatever comes of it.
+func (r *region) post(path, body string) {
+	token, err := os.ReadFile(filepath.Join(r.data, "token"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodPost, "http://"+r.api+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+	}
+}
+
 // inventory is what weir print shows, by name.
 func (r *region) inventory() map[string]string {
 	r.t.Helper()
@@ -369,6 +385,60 @@ func TestMachineWhoseUserDataFailsGetsNoRequest(t *testing.T) {
 	if got, want := r.answers(30), []string{"web-1", "web-2", "web-3"}; !slices.Equal(got, want) {
 		t.Errorf("answers from %q, want %q: the failed machine is no server", got, want)
 	}
+}
+
+func TestFullDiskStopsNoRequestAndLosesNothing(t *testing.T) {
+	r := newRegion(t)
+	if err := syscall.Mount("weir-test", r.data, "tmpfs", 0, "size=1200m"); err != nil {
+		t.Skipf("mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(r.data, syscall.MNT_DETACH) })
+	r.start()
+	had := r.inventory()
+
+	filler := filepath.Join(r.data, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(f, io.LimitReader(zeros{}, 2<<30)) // until there is no space left
+	f.Close()
+	stop := r.traffic()
+	for n := 0; ; n++ {
+		select {
+		case <-r.ended: // the store could not be written to
+		default:
+			if n < 1_000_000 { // small rows fit into what etcd has set aside
+				r.post("/v2/tags", fmt.Sprintf(`{"name": "%d-%s"}`, n, strings.Repeat("x", 200)))
+				continue
+			}
+			t.Fatal("weir dev does not mind a full disk")
+		}
+		break
+	}
+	if r.cmd.ProcessState.Success() {
+		t.Error("weir dev ended well on a full disk, want an error")
+	}
+	r.answers(30)
+	if sent, failed := stop(); failed > 0 {
+		t.Errorf("%d of %d requests failed, want none", failed, sent)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	if got := r.inventory(); fmt.Sprint(got) != fmt.Sprint(had) {
+		t.Errorf("inventory after the disk was full is %v, want %v", got, had)
+	}
+	r.stop(syscall.SIGTERM)
+}
+
+// zeros reads as zeros for ever.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 func TestBadStartIsOneSentence(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -111,6 +110,7 @@ type front struct {
 	targets io.WriteCloser
 	record  string
 	last    string
+	ended   chan struct{} // closed when its process has
 }
 
 // startFront starts the front in a network namespace, with the listening socket ln,
@@ -136,10 +136,14 @@ func startFront(dir, namespace string, ln *net.TCPListener) (*front, error) {
 	if err := startIn(namespace, cmd); err != nil {
 		return nil, fmt.Errorf("front: %w", err)
 	}
-	f := &front{cmd: cmd, targets: targets, record: filepath.Join(dir, "front.pid")}
+	f := &front{cmd: cmd, targets: targets, record: filepath.Join(dir, "front.pid"), ended: make(chan struct{})}
+	go func() { // until stop; or, if the front is to outlive this process, with it
+		cmd.Wait() // its state tells more than the error
+		close(f.ended)
+	}()
 	if err := renameio.WriteFile(f.record, []byte(processRecord(cmd.Process.Pid)), 0o600); err != nil {
-		cmd.Process.Kill()
-		return nil, errors.Join(err, cmd.Wait())
+		f.stop()
+		return nil, err
 	}
 	return f, nil
 }
@@ -175,15 +179,21 @@ func (f *front) point(addr string) error {
 	return err
 }
 
-// run waits for the end of the front, which ctx brings about; any other is an error.
-func (f *front) run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { f.cmd.Process.Signal(syscall.SIGTERM) })()
-	f.cmd.Wait()        // its state tells more than the error
-	os.Remove(f.record) // one that stays is of a process that is gone
-	if ctx.Err() != nil {
+// watch returns when ctx ends, or with an error when the front does.
+func (f *front) watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
 		return nil
+	case <-f.ended:
+		return fmt.Errorf("front: its process has ended: %s", f.cmd.ProcessState)
 	}
-	return fmt.Errorf("front: its process has ended: %s", f.cmd.ProcessState)
+}
+
+// stop ends the front and waits for it.
+func (f *front) stop() {
+	f.cmd.Process.Signal(syscall.SIGTERM)
+	<-f.ended
+	os.Remove(f.record) // one that stays is of a process that is gone
 }
 
 // endFront ends the front that a killed weir dev left behind, if it still runs.
