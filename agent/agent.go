@@ -72,9 +72,10 @@ type agent struct {
 	want     chan document // the newest that is not yet worked on
 	news     chan struct{} // something to report
 
-	mu   sync.Mutex
-	live int64 // revision that HAProxy has; 0 for none
-	err  error // why a newer one is not live
+	mu    sync.Mutex
+	live  int64 // revision that HAProxy has; 0 for none
+	tried int64 // the newest that it was given
+	err   error // why a newer one is not live
 }
 
 // Run is the agent of the node whose state is in c.Dir, until ctx ends; HAProxy goes on

@@ -49,7 +49,7 @@ func (a *agent) try(ctx context.Context, candidates []document) error {
 		}
 		if err == nil {
 			a.Log.Info("configuration live", "revision", doc.Revision, "took", time.Since(began))
-			a.note(doc.Revision, refused)
+			a.note(doc.Revision, candidates[0].Revision, refused)
 			if stageErr == nil {
 				stageErr = a.disk.keep()
 			}
@@ -62,7 +62,7 @@ func (a *agent) try(ctx context.Context, candidates []document) error {
 		a.Log.Warn("configuration not live", "revision", doc.Revision, "err", err)
 		if i == 0 {
 			refused = err
-			a.note(a.live, refused)
+			a.note(a.live, doc.Revision, refused)
 		}
 		if err := a.disk.drop(); err != nil {
 			a.Log.Warn("configuration still on disk", "revision", doc.Revision, "err", err)
@@ -71,11 +71,11 @@ func (a *agent) try(ctx context.Context, candidates []document) error {
 	return refused
 }
 
-// note says which revision is live, and why a newer one is not. Only follow's goroutine
-// writes either.
-func (a *agent) note(live int64, err error) {
+// note says which revision is live, and why tried is not. Only follow's goroutine
+// writes these.
+func (a *agent) note(live, tried int64, err error) {
 	a.mu.Lock()
-	a.live, a.err = live, err
+	a.live, a.tried, a.err = live, tried, err
 	a.mu.Unlock()
 	select {
 	case a.news <- struct{}{}:

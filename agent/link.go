@@ -86,7 +86,7 @@ func (a *agent) status(ctx context.Context, node weir.ID) weir.NodeStatus {
 	haproxy, servers, err := a.proxy.Status(ctx)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	status := weir.NodeStatus{Node: node, Revision: a.live, Agent: weir.Version, HAProxy: haproxy, Servers: servers}
+	status := weir.NodeStatus{Node: node, Revision: a.live, Tried: a.tried, Agent: weir.Version, HAProxy: haproxy, Servers: servers}
 	switch {
 	case a.err != nil:
 		status.Err = a.err.Error()

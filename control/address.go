@@ -171,7 +171,8 @@ func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Addre
 }
 
 // ReserveAddress gets a reserved IP from the cloud and points it to machine, or to
-// nobody if that is empty.
+// nobody if that is empty. If ctx ends in between, there may be an address that nobody was
+// told of: it is in Addresses, and can be released.
 func (c *Control) ReserveAddress(ctx context.Context, machine weir.ID) (weir.Address, error) {
 	// The row comes first, so that an address whose row was lost by a crash in
 	// between is found by its owner, and used.

@@ -15,7 +15,8 @@ import (
 
 // Apply makes pool and lb, found by their names, what they are here, or creates them,
 // in one transaction, and returns what that changes, a sentence each. With dry it only
-// says so. The IDs, times and statuses of pool and lb are not looked at.
+// says so. A pool with KeepCount stays as large as it is. The IDs, times and statuses of
+// pool and lb are not looked at.
 func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error) {
 	if err := pool.Check(c.Region()); err != nil {
 		return nil, err
@@ -23,11 +24,11 @@ func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalance
 	if err := lb.Check(c.Region()); err != nil {
 		return nil, err
 	}
-	have, err := c.poolSize(ctx, pool.Name)
+	add, err := c.growth(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
-	if add := pool.Count - have; add > 0 {
+	if add > 0 {
 		if err := c.room(ctx, pool.Template, add); err != nil {
 			return nil, fmt.Errorf("pool %q: %w", pool.Name, err)
 		}
@@ -63,14 +64,20 @@ func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalance
 	return changes, err
 }
 
-// poolSize returns how many machines the pool of that name is to have, 0 if there is none.
-func (c *Control) poolSize(ctx context.Context, name string) (n int, err error) {
+// growth returns by how many machines a pool would grow that became what want is.
+func (c *Control) growth(ctx context.Context, want weir.Pool) (n int, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
-		p, err := poolNamed(ctx, tx, name)
-		if p != nil {
-			n = p.Count
+		was, err := poolNamed(ctx, tx, want.Name)
+		if err != nil {
+			return err
 		}
-		return err
+		have := 0
+		if was != nil {
+			have = was.Count
+		}
+		p, _ := mergePool(was, want)
+		n = p.Count - have
+		return nil
 	})
 	return n, err
 }
@@ -91,6 +98,10 @@ func balancerNamed(ctx context.Context, tx *store.Tx, name string) (*weir.LoadBa
 
 // mergePool returns was with what want desires, and what that changes.
 func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
+	if was != nil && want.KeepCount {
+		want.Count = was.Count
+	}
+	want.KeepCount = false
 	if was == nil {
 		want.ID = weir.ID(uuid.NewString())
 		want.Created = time.Now().UTC()

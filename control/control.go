@@ -99,7 +99,7 @@ func (c *Control) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	wg.Go(func() { c.nodes.follow(ctx, c.Store) })
+	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
 	for {
 		err := c.Store.Lead(ctx, "control", func(ctx context.Context, led *store.Store) error {
 			newTerm(c, led).run(ctx)
@@ -127,6 +127,7 @@ type term struct {
 
 	machines, pools, addresses, loadBalancers *reconcile.Loop
 
+	leaving   sync.Map // the IDs of machines that finish their requests before they go
 	balancers sync.Map // the IDs of all load balancers: a change of any machine may concern each
 }
 
@@ -183,12 +184,18 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, nodeStatuses, func(_ weir.ID, s weir.NodeStatus) { t.loadBalancers.Touch(s.LoadBalancer) })
+		touch(ctx, t, nodeStatuses, func(_ weir.ID, s weir.NodeStatus) {
+			t.loadBalancers.Touch(s.LoadBalancer)
+			t.leaving.Range(func(id, _ any) bool {
+				if !s.Has(id.(weir.ID)) {
+					t.machines.Touch(id.(weir.ID))
+				}
+				return true
+			})
+		})
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
-	if err := t.sweepBlobs(ctx); err != nil && ctx.Err() == nil {
-		t.Log.Warn("user-data not swept", "err", err)
-	}
+	wg.Go(func() { t.sweep(ctx) })
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx

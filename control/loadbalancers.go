@@ -155,7 +155,7 @@ func (c *Control) Reload(ctx context.Context, id weir.ID) error {
 		select {
 		case <-ctx.Done():
 			return weir.Errorf(weir.Unavailable, "reload: still waiting for %s", strings.Join(waits, ", "))
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
@@ -175,7 +175,7 @@ func (c *Control) reloading(ctx context.Context, id weir.ID, want int64) (waits 
 		config, status := v.configs[m.ID], v.statuses[m.ID]
 		switch {
 		case config.Proxy.Reload >= want && status.Revision == config.Revision:
-		case config.Proxy.Reload >= want && status.Err != "":
+		case config.Proxy.Reload >= want && status.Tried == config.Revision && status.Err != "":
 			return nil, weir.Errorf(weir.Conflict, "reload: instance %s: %s", m.Name, status.Err)
 		default:
 			waits = append(waits, m.Name)

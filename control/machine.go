@@ -106,13 +106,15 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 	if err != nil {
 		return 0, err
 	}
+	t.leaving.Delete(id)
 	if gone {
 		return 0, t.forgetMachine(ctx, id, v.seen)
 	}
 	for _, step := range planMachine(v) {
 		switch step {
 		case stepWait:
-			return 100 * time.Millisecond, nil
+			t.leaving.Store(id, nil) // a node's report touches it
+			return time.Second, nil
 		case stepDestroy:
 			return 0, t.destroy(ctx, v.row)
 		case stepReplace:
@@ -203,7 +205,7 @@ func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time
 		if s.Revision != c.Revision {
 			return fmt.Sprintf("node %s runs revision %d, not yet %d", c.Node, s.Revision, c.Revision), nil
 		}
-		if slices.ContainsFunc(s.Servers, func(s weir.ServerStatus) bool { return s.ID == m.ID }) {
+		if s.Has(m.ID) {
 			return fmt.Sprintf("node %s lets it finish its requests", c.Node), nil
 		}
 	}

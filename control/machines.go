@@ -176,6 +176,9 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 		if !m.Deleting.IsZero() {
 			return weir.Errorf(weir.Conflict, "machine %s is being deleted", m.Name)
 		}
+		if m.LoadBalancer != "" {
+			return weir.Errorf(weir.Conflict, "machine %s is an instance of load balancer %s, which alone decides over it", m.Name, m.LoadBalancer)
+		}
 		switch kind {
 		case "power_on":
 			m.Off = false

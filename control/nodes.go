@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"sync"
@@ -81,10 +82,13 @@ func newNodes() *nodes {
 }
 
 // follow keeps configs as they are in the store until ctx ends.
-func (n *nodes) follow(ctx context.Context, db *store.Store) {
+func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 	for change, err := range nodeConfigs.Follow(ctx, db) {
+		if err != nil && ctx.Err() == nil {
+			log.Warn("watch broken", "err", err) // Follow itself lists anew
+		}
 		if err != nil || change.Synced {
-			continue // Follow itself lists anew
+			continue
 		}
 		n.mu.Lock()
 		if change.Deleted {
@@ -181,13 +185,15 @@ cat >/etc/init.d/weir-node <<'END'
 # Short-Description: Weir's agent, which keeps HAProxy as the control plane says
 ### END INIT INFO
 pid=/run/weir-node.pid
+export log=/var/log/weir-node.log
 case "$1" in
 start)
 	start-stop-daemon --start --background --make-pidfile --pidfile $pid --startas /bin/sh -- -c '
 		while :; do
-			/usr/local/bin/weir node --join %s --token /etc/weir/token --ca /etc/weir/ca.pem
+			[ ! -e $log ] || mv -f $log $log.1
+			/usr/local/bin/weir node --join %s --token /etc/weir/token --ca /etc/weir/ca.pem >$log 2>&1
 			sleep 1
-		done >>/var/log/weir-node.log 2>&1'
+		done'
 	;;
 stop)
 	start-stop-daemon --stop --oknodo --pidfile $pid --remove-pidfile

@@ -144,27 +144,6 @@ func stored(tx *store.Tx, m weir.Machine) weir.Machine {
 	return m
 }
 
-// sweepBlobs deletes the user-data that no machine has any more.
-func (t *term) sweepBlobs(ctx context.Context) error {
-	return t.db.Update(ctx, func(tx *store.Tx) error {
-		used := map[weir.ID]bool{}
-		all, err := machines.All(ctx, tx)
-		if err != nil {
-			return err
-		}
-		for _, m := range all {
-			used[m.Blob] = true
-		}
-		texts, err := blobs.All(ctx, tx)
-		for _, text := range texts {
-			if key := weir.ID(hash([]byte(text))); !used[key] {
-				blobs.Delete(tx, key)
-			}
-		}
-		return err
-	})
-}
-
 // Pools returns all pools, by name.
 func (c *Control) Pools(ctx context.Context) ([]weir.Pool, error) {
 	all, err := pools.All(ctx, c.Store)
@@ -214,6 +193,23 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		return nil
 	})
 	return made, err
+}
+
+// DeletePool has the pool of that name deleted, with its machines, which are drained.
+// What sends them traffic stays.
+func (c *Control) DeletePool(ctx context.Context, name string) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		p, err := poolNamed(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if p == nil {
+			return weir.Errorf(weir.NotFound, "there is no pool named %q", name)
+		}
+		p.Deleting, p.Count = time.Now().UTC(), 0
+		pools.Put(tx, p.ID, *p)
+		return nil
+	})
 }
 
 // poolNamed returns the pool of that name that is to stay, or nil.

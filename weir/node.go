@@ -63,15 +63,21 @@ type Server struct {
 // NodeStatus is what one node does.
 type NodeStatus struct {
 	Node     ID             `json:"node"`
-	Revision int64          `json:"revision"`      // of the NodeConfig that is live
-	Err      string         `json:"err,omitempty"` // why a newer one is not
-	Agent    string         `json:"agent"`         // the version of weir
+	Revision int64          `json:"revision"`        // of the NodeConfig that is live
+	Tried    int64          `json:"tried,omitempty"` // the newest that was given to HAProxy
+	Err      string         `json:"err,omitempty"`   // why that is not live
+	Agent    string         `json:"agent"`           // the version of weir
 	HAProxy  HAProxyStatus  `json:"haproxy"`
 	Servers  []ServerStatus `json:"servers"`
 
 	// The control plane adds these.
 	LoadBalancer ID        `json:"load_balancer,omitempty"`
 	Seen         time.Time `json:"seen,omitzero"` // when it got this
+}
+
+// Has reports whether machine is among s's servers, those that are leaving included.
+func (s *NodeStatus) Has(machine ID) bool {
+	return slices.ContainsFunc(s.Servers, func(s ServerStatus) bool { return s.ID == machine })
 }
 
 // HAProxyStatus is the HAProxy process of a node.

@@ -296,8 +296,15 @@ func (d *dev) forget() error {
 	if err := local.Destroy(filepath.Join(d.data, "cloud")); err != nil {
 		return fmt.Errorf("--fresh: %w", err)
 	}
-	for _, name := range []string{"store", "pki", "cloud", "token", "weir.log"} {
-		if err := os.RemoveAll(filepath.Join(d.data, name)); err != nil {
+	entries, err := os.ReadDir(d.data)
+	if err != nil {
+		return fmt.Errorf("--fresh: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == lockFile || e.Name() == "lost+found" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(d.data, e.Name())); err != nil {
 			return fmt.Errorf("--fresh: %w", err)
 		}
 	}

@@ -218,8 +218,8 @@ func endFront(dir string) error {
 	return os.Remove(path)
 }
 
-// processRecord is a pid with the time at which its process started, so that another
-// process that got the pid later is not taken for it.
+// processRecord is a pid with the time at which its process started and the boot since
+// which that time counts, so that another process that got the pid later is not taken for it.
 func processRecord(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -230,5 +230,9 @@ func processRecord(pid int) string {
 	if len(fields) < 20 {
 		return ""
 	}
-	return fmt.Sprintf("%d %s\n", pid, fields[19])
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d %s %s", pid, fields[19], boot)
 }
