@@ -458,6 +458,8 @@ func TestBadStartIsOneSentence(t *testing.T) {
 		{"a second on the same data", []string{"--data", r.data}, "another weir dev"},
 		{"a port that is taken", []string{"--data", other, "--api", taken.Addr().String()}, "another process has this address"},
 		{"an address that others reach", []string{"--data", other, "--api", "0.0.0.0:0"}, "loopback"},
+		{"no data directory", []string{"--data", ""}, "want a directory"},
+		{"a directory with other things", []string{"--data", filepath.Dir(writeFile(t, "thesis.txt", "long\n"))}, "has other things in it (thesis.txt)"},
 		{"a file that is not there", []string{"--data", other, "--config", "no-such.yaml"}, "no-such.yaml"},
 		{"an unknown key", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\ncuont: 3\n")}, "bad.yaml:2"},
 		{"a size that is not offered", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nsize: huge\n")}, "bad.yaml:2"},
@@ -469,6 +471,42 @@ func TestBadStartIsOneSentence(t *testing.T) {
 				t.Errorf("%v, want a failure in one line with %q:\n%s", err, test.want, out)
 			}
 		})
+	}
+}
+
+func TestStartWithoutRootIsOneSentence(t *testing.T) {
+	r := newRegion(t)
+	binary := filepath.Join(t.TempDir(), "weir") // where nobody can run it
+	for dir := filepath.Dir(binary); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		os.Chmod(dir, 0o755)
+	}
+	content, err := os.ReadFile(r.binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(binary, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "dev", "--data", r.data)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "needs root") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("%v, want a failure in one line that asks for root:\n%s", err, out)
+	}
+}
+
+func TestOldHAProxyIsOneSentence(t *testing.T) {
+	r := newRegion(t)
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "haproxy"), []byte("#!/bin/sh\necho 'HAProxy version 2.2.9-2 2021/02/06'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(r.binary, "dev", "--data", r.data, "--api", r.api, "--front", r.front)
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "haproxy 2.2.9-2 is too old, want 2.6 or newer") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("%v, want a failure in one line that says which version is wanted:\n%s", err, out)
 	}
 }
 
