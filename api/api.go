@@ -119,6 +119,7 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/weir/status":                      a.status,
 		"PUT /v2/weir/app":                         a.apply,
 		"GET /v2/weir/pools":                       a.listPools,
+		"DELETE /v2/weir/pools/{name}":             a.deletePool,
 		"POST /v2/weir/pools/{name}/machines":      a.grow,
 		"GET /v2/weir/machines":                    a.listMachines,
 		"GET /v2/weir/droplets/{id}/boot":          a.boot,

@@ -35,10 +35,10 @@ func (a *api) sizes(w http.ResponseWriter, r *http.Request) error {
 	return list(w, r, "sizes", weir.Sizes(), func(s weir.Size) sizeWire { return newSizeWire(s, a.Control.Region()) })
 }
 
-// images lists the image that machines are made from unless a user names another. Any
-// slug is accepted in a template, since what is in an image is its cloud's business.
+// images lists the image that machines are made from unless a user names another. Other
+// slugs of Debian and Ubuntu are accepted too: see weir.Template.Check.
 func (a *api) images(w http.ResponseWriter, r *http.Request) error {
-	q, slugs := r.URL.Query(), []string{DefaultImage}
+	q, slugs := r.URL.Query(), []string{weir.DefaultImage}
 	if kind := q.Get("type"); q.Get("private") == "true" || q.Get("tag_name") != "" || kind != "" && kind != "distribution" {
 		slugs = nil
 	}
@@ -46,17 +46,18 @@ func (a *api) images(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) image(w http.ResponseWriter, r *http.Request) error {
-	slug, ok := imageSlug(r.PathValue("id"))
-	if !ok || slug != DefaultImage {
+	slug := imageSlug(r.PathValue("id"))
+	if slug != weir.DefaultImage {
 		return errNotFound
 	}
 	return reply(w, http.StatusOK, map[string]any{"image": newImageWire(slug, a.Control.Region())})
 }
 
-// imageSlug returns the slug of an image that is given by its slug or its number.
-func imageSlug(name string) (slug string, ok bool) {
-	if !decimal.MatchString(name) {
-		return name, imageName.MatchString(name)
+// imageSlug returns the slug of an image that is given by its slug, or by the number that
+// it has in this catalog. Whatever else is returned as it is.
+func imageSlug(name string) string {
+	if name == strconv.FormatInt(newImageWire(weir.DefaultImage, "").ID, 10) {
+		return weir.DefaultImage
 	}
-	return DefaultImage, name == strconv.FormatInt(newImageWire(DefaultImage, "").ID, 10)
+	return name
 }

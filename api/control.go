@@ -82,10 +82,13 @@ type Control interface {
 	// Pools returns all pools, by name.
 	Pools(ctx context.Context) ([]weir.Pool, error)
 	// Apply makes pool and lb, found by their names, what they are here, or creates them, and
-	// returns what that changes, a sentence each. With dry it only says so.
+	// returns what that changes, a sentence each. With dry it only says so. A pool with
+	// KeepCount stays as large as it is.
 	Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error)
 	// Grow makes the pool of that name n machines larger and returns the new machines.
 	Grow(ctx context.Context, pool string, n int) ([]weir.Machine, error)
+	// DeletePool has the pool of that name deleted, with its machines.
+	DeletePool(ctx context.Context, name string) error
 
 	// Generate returns the HAProxy configuration of a load balancer as its active instance
 	// has it, or, with live false, as it would be.

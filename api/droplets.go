@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -36,8 +35,6 @@ type dropletRequest struct {
 	GPUPartitionMode  string   `json:"gpu_partition_mode"`
 }
 
-var imageName = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]{0,127}$`)
-
 // refuse returns why Weir cannot honour q, if it asks for what Weir does not have.
 func (q *dropletRequest) refuse() error {
 	switch {
@@ -68,14 +65,7 @@ func (q *dropletRequest) template(region string) (weir.Template, error) {
 	if err := q.refuse(); err != nil {
 		return weir.Template{}, err
 	}
-	t := weir.Template{Region: cmp.Or(q.Region, region), Size: q.Size, UserData: q.UserData, Tags: q.Tags}
-	if q.Image != "" {
-		slug, ok := imageSlug(string(q.Image))
-		if !ok {
-			return t, invalid("image is %.40q: there is no such image, want a slug such as %s", q.Image, DefaultImage)
-		}
-		t.Image = slug
-	}
+	t := weir.Template{Region: cmp.Or(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags}
 	for i, key := range q.SSHKeys {
 		if !strings.Contains(string(key), " ") {
 			return t, invalid("ssh_keys[%d] is %.60q: Weir does not keep keys under an ID or a fingerprint yet, give the public key itself", i, key)

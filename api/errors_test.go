@@ -133,7 +133,7 @@ func TestWhatIsNotThereIs404InJSON(t *testing.T) {
 	for _, path := range []string{"/v2", "/v2/", "/v2/kubernetes/clusters", "/v3/droplets", "/v2/droplets/", "//v2/droplets", "/v2//droplets", "/v2/../v2/droplets",
 		"/v2/droplets/0", "/v2/droplets/01", "/v2/droplets/-1", "/v2/droplets/x", "/v2/droplets/99999999999999999999", "/v2/droplets/7/actions", "/v2/droplets/7/actions/8",
 		"/v2/actions/7", "/v2/load_balancers/x", "/v2/load_balancers/..%2F..%2Fx", "/v2/load_balancers/%00", "/v2/images/none", "/v2/images/7",
-		"/v2/weir/pools/none", "/v2/weir/load_balancers/none/config", "/v2/weir/droplets/7/boot", "/favicon.ico"} {
+		"/v2/weir/pools/none/one", "/v2/weir/load_balancers/none/config", "/v2/weir/droplets/7/boot", "/favicon.ico"} {
 		a := r.ask("GET", path, "")
 		if a.status != 404 || a.body["id"] != "not_found" || a.body["message"] != "The resource you were accessing could not be found." {
 			t.Errorf("%s: %d %s, want 404", path, a.status, a.text)

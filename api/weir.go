@@ -28,10 +28,14 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 // AppOf returns the App that asks for a pool and a load balancer.
 func AppOf(pool weir.Pool, lb weir.LoadBalancer) App {
 	health := healthWords(lb.Health)
+	count := &pool.Count
+	if pool.KeepCount {
+		count = nil
+	}
 	return App{
 		Name: pool.Name, Region: pool.Template.Region, Size: pool.Template.Size, Image: pool.Template.Image,
 		UserData: pool.Template.UserData, HostnamePrefix: pool.Prefix, SSHKeys: pool.Template.SSHKeys,
-		Tags: pool.Template.Tags, Count: &pool.Count,
+		Tags: pool.Template.Tags, Count: count,
 		LoadBalancer: AppLoadBalancer{Name: lb.Name, Size: lb.Size, Algorithm: string(lb.Algorithm),
 			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second)},
 	}
@@ -47,20 +51,18 @@ func (app *App) parts(region string) (pool weir.Pool, lb weir.LoadBalancer, err 
 		count = *app.Count
 	}
 	pool = weir.Pool{
-		Name:   app.Name,
-		Prefix: cmp.Or(app.HostnamePrefix, app.Name),
-		Count:  count,
+		Name:      app.Name,
+		Prefix:    cmp.Or(app.HostnamePrefix, app.Name),
+		Count:     count,
+		KeepCount: app.Count == nil,
 		Template: weir.Template{
 			Region:   cmp.Or(app.Region, region),
 			Size:     cmp.Or(app.Size, weir.DefaultNodeSize),
-			Image:    cmp.Or(app.Image, DefaultImage),
+			Image:    cmp.Or(app.Image, weir.DefaultImage),
 			UserData: app.UserData,
 			SSHKeys:  app.SSHKeys,
 			Tags:     join([]string{app.Name}, app.Tags),
 		},
-	}
-	if !imageName.MatchString(pool.Template.Image) {
-		return pool, lb, invalid("image is %.40q, want a slug such as %s", app.Image, DefaultImage)
 	}
 	if err := pool.Check(region); err != nil {
 		return pool, lb, err
@@ -145,6 +147,18 @@ func (a *api) grow(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return a.replyDroplets(w, machines, links{})
+}
+
+// deletePool deletes a pool and its machines.
+func (a *api) deletePool(w http.ResponseWriter, r *http.Request) error {
+	name := r.PathValue("name")
+	if weir.CheckName(name) != nil {
+		return errNotFound
+	}
+	if err := a.Control.DeletePool(r.Context(), name); err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
 }
 
 // listMachines answers with the inventory. Lines count the machines that users have, in

@@ -94,7 +94,7 @@ func TestAnAppNeedsButAName(t *testing.T) {
 		`{"name": "a", "count": 1001}`:    `pool "a": count is 1001, want 0 to 1000`,
 		`{"name": "a", "count": "3"}`:     "count is a string, want an integer",
 		`{"name": "a", "region": "nyc3"}`: `pool "a": region "nyc3": this Weir runs region "lab"`,
-		`{"name": "a", "image": "a/b"}`:   `image is "a/b", want a slug such as debian-12-x64`,
+		`{"name": "a", "image": "a/b"}`:   `pool "a": image "a/b" is not offered, want a slug of Debian or Ubuntu such as debian-12-x64`,
 		`{"name": "a", "load_balancer": {"health_check": {"port": 70000}}}`:                       `load balancer "a": health_check: port is 70000, want 1 to 65535`,
 		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_protocol": "https"}]}}`:     `forwarding_rules[0].entry_protocol is "https"`,
 		`{"name": "a", "load_balancer": {"size": "lb-small"}}`:                                    `load balancer "a": instance size "lb-small" is not offered`,
@@ -111,6 +111,70 @@ func TestAnAppNeedsButAName(t *testing.T) {
 	}
 	if a := r.ask("PUT", "/v2/weir/app?dry_run=maybe", `{"name": "a"}`); a.status != 422 || !strings.Contains(a.text, "want true or false") {
 		t.Errorf("dry_run=maybe: %d %s, want 422", a.status, a.text)
+	}
+}
+
+func TestAnAppThatSaysNoCountLeavesThePoolAsLargeAsItIs(t *testing.T) {
+	r := lab(t)
+	silent := web(0)
+	silent.Count = nil
+	count := func() int {
+		t.Helper()
+		pools, _, err := call[struct{ Pools []api.Pool }](r, "GET", "pools", nil)
+		if err != nil || len(pools.Pools) != 1 {
+			t.Fatalf("%+v (%v), want one pool", pools, err)
+		}
+		return pools.Pools[0].Count
+	}
+	if did, _, err := call[api.Applied](r, "PUT", "app", silent); err != nil || count() != 1 {
+		t.Errorf("a new pool: %+v (%v) and a count of %d, want 1", did, err, count())
+	}
+	for _, n := range []int{3, 0} {
+		if _, _, err := call[api.Applied](r, "PUT", "app", web(n)); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"app?dry_run=true", "app"} {
+			if did, _, err := call[api.Applied](r, "PUT", path, silent); err != nil || len(did.Changes) != 0 || count() != n {
+				t.Errorf("%s of a pool of %d: %+v (%v) and a count of %d, want no change", path, n, did, err, count())
+			}
+		}
+	}
+	if app := api.AppOf(weir.Pool{Name: "web", Count: 1, KeepCount: true}, weir.LoadBalancer{}); app.Count != nil {
+		t.Errorf("the App of a pool that keeps its count says %d, want nothing", *app.Count)
+	}
+}
+
+func TestAPoolIsDeletedWithItsMachines(t *testing.T) {
+	r := lab(t)
+	r.serve()
+	if _, _, err := call[api.Applied](r, "PUT", "app", web(2)); err != nil {
+		t.Fatal(err)
+	}
+	other := r.droplets([]string{"alone"})[0]
+	if _, resp, err := call[any](r, "DELETE", "pools/web", nil); err != nil || resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("%v (%v), want 204", resp, err)
+	}
+	if _, resp, _ := call[any](r, "POST", "pools/web/machines", api.Growth{Count: 1}); resp.StatusCode != 404 {
+		t.Errorf("growth of a pool that is being deleted: %d, want 404", resp.StatusCode)
+	}
+	r.eventually("pool and machines are gone, and nothing else", func() bool {
+		pools, _, err := call[struct{ Pools []api.Pool }](r, "GET", "pools", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, _, err := r.do.Droplets.List(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(pools.Pools) == 0 && len(all) == 1 && all[0].ID == other.ID
+	})
+	if lbs, _, err := r.do.LoadBalancers.List(t.Context(), nil); err != nil || len(lbs) != 1 {
+		t.Errorf("load balancers %v (%v), want the one there was", lbs, err)
+	}
+	for _, name := range []string{"web", "none", "a_b"} {
+		if _, resp, _ := call[any](r, "DELETE", "pools/"+name, nil); resp.StatusCode != 404 {
+			t.Errorf("pool %s that is not there: %d, want 404", name, resp.StatusCode)
+		}
 	}
 }
 

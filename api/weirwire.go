@@ -17,12 +17,12 @@ type App struct {
 	Name           string          `json:"name"`
 	Region         string          `json:"region,omitempty"`          // the one that answers
 	Size           string          `json:"size,omitempty"`            // weir.DefaultNodeSize
-	Image          string          `json:"image,omitempty"`           // DefaultImage
+	Image          string          `json:"image,omitempty"`           // weir.DefaultImage
 	UserData       string          `json:"user_data,omitempty"`       // none
 	HostnamePrefix string          `json:"hostname_prefix,omitempty"` // Name
 	SSHKeys        []string        `json:"ssh_keys,omitempty"`        // public keys
 	Tags           []string        `json:"tags,omitempty"`            // beside Name
-	Count          *int            `json:"count,omitempty"`           // 1
+	Count          *int            `json:"count,omitempty"`           // what the pool has, 1 for a new one
 	LoadBalancer   AppLoadBalancer `json:"load_balancer"`
 }
 
@@ -84,6 +84,3 @@ type InventoryMachine struct {
 // LiveHeader is the header of GET /v2/weir/load_balancers/{id}/config that is "true" if
 // the configuration is live, and "false" if it would be.
 const LiveHeader = "X-Weir-Live"
-
-// DefaultImage is what machines are made from unless a user says otherwise.
-const DefaultImage = "debian-12-x64"

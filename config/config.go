@@ -34,7 +34,6 @@ import (
 // What a user gets who does not say otherwise.
 const (
 	defaultSize  = "s-1vcpu-1gb"
-	defaultImage = "debian-12-x64"
 	defaultCount = 1
 )
 
@@ -49,8 +48,10 @@ type App struct {
 
 // Load reads a file. user_data and ssh_keys name files relative to its directory.
 //
-// Without a word in the file, size is s-1vcpu-1gb, image debian-12-x64, count 1, and
-// hostname_prefix and load_balancer.name are the name. A load balancer without rules
+// Without a word in the file, size is s-1vcpu-1gb, image debian-12-x64, and
+// hostname_prefix and load_balancer.name are the name. A count that is not said is 1 for
+// a new pool, and leaves one that is there as large as it is (weir.Pool.KeepCount), so
+// that a file can be applied again after the pool has grown. A load balancer without rules
 // forwards HTTP from port 80 to port 80, in turn (round_robin); its health check asks
 // the target of the first rule, each 10 seconds. A region that is not said is
 // whichever the app is given to: see [App.In].
@@ -106,12 +107,13 @@ func (a *App) In(region string) error {
 func named(name string) *App {
 	return &App{
 		Pool: weir.Pool{
-			Name:   name,
-			Prefix: name,
-			Count:  defaultCount,
+			Name:      name,
+			Prefix:    name,
+			Count:     defaultCount,
+			KeepCount: true,
 			Template: weir.Template{
 				Size:  defaultSize,
-				Image: defaultImage,
+				Image: weir.DefaultImage,
 				Tags:  []string{name},
 			},
 		},

@@ -21,6 +21,7 @@ const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHzJq0ye0y7Yv5v1r5mW2rNfV
 // files are what the test's weir.yaml names.
 var files = fstest.MapFS{
 	"user-data.sh":   {Data: []byte("#!/bin/sh\necho hello\n")},
+	"user-data.gz":   {Data: []byte("\x1f\x8b\x08\x00")},
 	"large.sh":       {Data: []byte(strings.Repeat("#", weir.MaxUserData+1))},
 	"dir/inside":     {Data: []byte("x")},
 	"id.pub":         {Data: []byte(publicKey + "\n")},
@@ -45,7 +46,7 @@ func TestANameIsEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &App{
-		Pool: weir.Pool{Name: "web", Prefix: "web", Count: 1, Template: weir.Template{
+		Pool: weir.Pool{Name: "web", Prefix: "web", Count: 1, KeepCount: true, Template: weir.Template{
 			Size: "s-1vcpu-1gb", Image: "debian-12-x64", Tags: []string{"web"}}},
 		LoadBalancer: weir.LoadBalancer{Name: "web", Size: weir.DefaultNodeSize, Instances: 1,
 			Algorithm: weir.RoundRobin, Rules: []weir.Rule{{Entry: "http", EntryPort: 80, Target: "http", TargetPort: 80}},
@@ -222,6 +223,9 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		// Files that it names.
 		{"name: web\nuser_data: missing.sh\n", `weir.yaml:2: user_data missing.sh: file does not exist`},
 		{"name: web\nuser_data: dir\n", `weir.yaml:2: user_data dir: it is a directory, want a file`},
+		{"name: web\n\nuser_data: not-a-key\n", `weir.yaml:3: user_data begins with "hello\n", want a script that begins with #!, a #cloud-config, or a MIME multipart of these, plain or gzipped`},
+		{"name: web\nimage: fedora-40-x64\n", `weir.yaml:2: image "fedora-40-x64" is not offered, want a slug of Debian or Ubuntu such as debian-12-x64`},
+		{"name: web\nuser_data: user-data.gz\n", `weir.yaml:2: user_data user-data.gz: it is gzipped, which does not survive JSON: want it plain`},
 		{"name: web\nuser_data: large.sh\n", `weir.yaml:2: user_data large.sh: it has more than 65536 bytes`},
 		{"name: web\nssh_keys:\n  - id.pub\n  - missing.pub\n", `weir.yaml:4: ssh_keys: missing.pub: file does not exist`},
 		{"name: web\nssh_keys:\n  - id\n", `weir.yaml:3: ssh_keys: id is a private key, want the public one, as in a file whose name ends in .pub`},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +26,9 @@ func appKeys() []key {
 		{"size", text(func(a *App, s string) { a.Pool.Template.Size = s })},
 		{"image", text(func(a *App, s string) { a.Pool.Template.Image = s })},
 		{"hostname_prefix", setPrefix},
-		{"count", whole(fmt.Sprintf("from 0 to %d", weir.MaxPool), func(a *App, n int) { a.Pool.Count = n })},
+		{"count", whole(fmt.Sprintf("from 0 to %d", weir.MaxPool), func(a *App, n int) {
+			a.Pool.Count, a.Pool.KeepCount = n, false
+		})},
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},
@@ -152,6 +155,9 @@ func setUserData(a *App, v value) error {
 	data, err := v.file.open(file, weir.MaxUserData)
 	if err != nil {
 		return v.errorf("user_data %s: %w", file, err)
+	}
+	if bytes.HasPrefix(data, []byte("\x1f\x8b")) {
+		return v.errorf("user_data %s: it is gzipped, which does not survive JSON: want it plain", file)
 	}
 	a.Pool.Template.UserData = string(data)
 	return nil

@@ -11,6 +11,9 @@ import (
 // MaxUserData is how long a machine's user-data may be, in bytes (DigitalOcean's limit).
 const MaxUserData = 64 << 10
 
+// DefaultImage is what machines are made from unless a user says otherwise.
+const DefaultImage = "debian-12-x64"
+
 // Template is what a new machine is made from.
 type Template struct {
 	Region   string   `json:"region"`
@@ -105,6 +108,11 @@ func (m *Machine) HasTag(tag string) bool {
 var (
 	hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
 	tagName  = regexp.MustCompile(`^[a-zA-Z0-9_:-]{1,255}$`)
+
+	// imageSlug is of the two systems that are much alike: user-data for one runs on the
+	// other. On a local cloud each machine is the system of its host, whatever the slug
+	// says, so that a promise of any other system could not be kept.
+	imageSlug = regexp.MustCompile(`^(debian|ubuntu)-[a-z0-9][a-z0-9.-]{0,100}$`)
 )
 
 // CheckName returns why name cannot be a machine's name.
@@ -139,8 +147,14 @@ func (t *Template) Check(region string) error {
 	if t.Image == "" {
 		return Errorf(Invalid, "image is missing")
 	}
+	if !imageSlug.MatchString(t.Image) {
+		return Errorf(Invalid, "image %.40q is not offered, want a slug of Debian or Ubuntu such as %s", t.Image, DefaultImage)
+	}
 	if len(t.UserData) > MaxUserData {
 		return Errorf(Invalid, "user_data has %d bytes, at most %d are allowed", len(t.UserData), MaxUserData)
+	}
+	if strings.TrimSpace(t.UserData) != "" && !runs(t.UserData) {
+		return Errorf(Invalid, "user_data begins with %.40q, want a script that begins with #!, a #cloud-config, or a MIME multipart of these, plain or gzipped", t.UserData)
 	}
 	for _, tag := range t.Tags {
 		if err := CheckTag(tag); err != nil {
@@ -153,6 +167,22 @@ func (t *Template) Check(region string) error {
 		}
 	}
 	return nil
+}
+
+// runs reports whether user-data begins as what a machine can run at its first boot does:
+// as a script, a cloud-config, a MIME message of these, or any of it gzipped.
+func runs(userData string) bool {
+	for _, begin := range []string{"#!", "#cloud-config", "\x1f\x8b"} {
+		if strings.HasPrefix(userData, begin) {
+			return true
+		}
+	}
+	for _, header := range []string{"Content-Type:", "MIME-Version:", "From "} { // in any case
+		if len(userData) >= len(header) && strings.EqualFold(userData[:len(header)], header) {
+			return true
+		}
+	}
+	return false
 }
 
 // Size is what a machine is given of its host.

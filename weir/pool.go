@@ -16,6 +16,10 @@ type Pool struct {
 	Created  time.Time `json:"created"`
 	Deleting time.Time `json:"deleting,omitzero"`
 
+	// KeepCount says, of a pool that is asked for, that one which is there keeps its own
+	// count: Count is for a new one. No row has it.
+	KeepCount bool `json:"-"`
+
 	Status PoolStatus `json:"status"`
 }
 

@@ -78,10 +78,11 @@ type MachineOverview struct {
 }
 
 // MachineCounts says how many machines there are in each phase. One that is being
-// deleted counts as that alone.
+// deleted counts as that alone, and so does any other whose first boot failed.
 type MachineCounts struct {
 	New      int `json:"new"`
 	Active   int `json:"active"`
+	Failed   int `json:"failed"`
 	Off      int `json:"off"`
 	Deleting int `json:"deleting"`
 }
@@ -114,6 +115,8 @@ func (s *RegionStatus) CountMachines() {
 		switch {
 		case m.Deleting:
 			s.Counts.Deleting++
+		case m.Boot.State == BootFailed:
+			s.Counts.Failed++
 		case m.Phase == MachineActive:
 			s.Counts.Active++
 		case m.Phase == MachineOff:

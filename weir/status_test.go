@@ -78,9 +78,11 @@ func TestProblemsAreWhatNeedsAPerson(t *testing.T) {
 }
 
 func TestAMachineCountsOnce(t *testing.T) {
-	s := RegionStatus{Machines: []MachineOverview{{Phase: MachineActive}, {Phase: MachineActive, Deleting: true}, {Phase: MachineOff}, {Phase: MachineNew}, {}}}
+	failed := Boot{State: BootFailed}
+	s := RegionStatus{Machines: []MachineOverview{{Phase: MachineActive}, {Phase: MachineActive, Deleting: true}, {Phase: MachineOff}, {Phase: MachineNew}, {},
+		{Phase: MachineActive, Boot: failed}, {Phase: MachineOff, Boot: failed}, {Phase: MachineActive, Boot: failed, Deleting: true}}}
 	s.CountMachines()
-	if want := (MachineCounts{New: 2, Active: 1, Off: 1, Deleting: 1}); s.Counts != want {
+	if want := (MachineCounts{New: 2, Active: 1, Failed: 2, Off: 1, Deleting: 2}); s.Counts != want {
 		t.Errorf("counts %+v, want %+v", s.Counts, want)
 	}
 }
