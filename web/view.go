@@ -243,7 +243,7 @@ func counts(c weir.MachineCounts) string {
 	for _, part := range []struct {
 		n    int
 		what string
-	}{{c.Active, "active"}, {c.New, "new"}, {c.Off, "off"}, {c.Deleting, "being deleted"}} {
+	}{{c.Active, "active"}, {c.Failed, "failed"}, {c.New, "new"}, {c.Off, "off"}, {c.Deleting, "being deleted"}} {
 		if part.n > 0 {
 			said = append(said, fmt.Sprintf("%d %s", part.n, part.what))
 		}

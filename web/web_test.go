@@ -83,7 +83,7 @@ func TestThePageShowsTheRegion(t *testing.T) {
 	text := read(t, shop())
 	wants(t, text, "all well · Weir local1", "Weir · local1", "as of 12:00:00 UTC · weir 0.1.0 · HAProxy 2.6.12 · etcd 3.7.3",
 		"Load balancer front active 203.0.113.7 round robin over machines tagged web", "http:80 → http:8080",
-		"front-1 serving has the address 12 2.6.12 now",
+		"front-1 serving has the address 12 2.6.12 now", "Sessions Requests since reload",
 		"web-1 up 10.10.0.3 4 89 web-2 up 10.10.0.4 3 1 234 567",
 		"Pool web as wanted 2 of 2 machines serving", "Machines 3 active", "web-2 active pool web 10.10.0.4 198.18.0.9 s-1vcpu-1gb 100010")
 }
@@ -93,10 +93,11 @@ func TestProblemsComeFirst(t *testing.T) {
 	s.LoadBalancers[0].Instances[0].Node.Servers[0].State = weir.ServerDown
 	s.LoadBalancers[0].Instances[0].Node.Servers[0].Why = "L4CON: Connection refused"
 	s.Machines[1].Boot = weir.Boot{State: weir.BootFailed, Why: "user-data exited with 3", Log: "/var/log/web-1"}
+	s.CountMachines()
 	text := read(t, s)
 	wants(t, text, "2 problems · Weir local1",
 		"2 problems Machine web-1 gets no traffic, for its first boot failed: user-data exited with 3; its log is /var/log/web-1. Server web-2 of load balancer front is down: L4CON: Connection refused. Load balancer front",
-		"web-2 down L4CON: Connection refused 10.10.0.4", "web-1 boot failed user-data exited with 3; its log is /var/log/web-1 pool web")
+		"web-2 down L4CON: Connection refused 10.10.0.4", "Machines 2 active, 1 failed", "web-1 boot failed user-data exited with 3; its log is /var/log/web-1 pool web")
 }
 
 func TestThePageSaysWhatIsOnItsWay(t *testing.T) {

@@ -29,7 +29,8 @@ func applyCommand(u *user) *cobra.Command {
 		Use:   "apply -f FILE",
 		Short: "Make the region what a weir.yaml says",
 		Long: `Make a pool and its load balancer what a weir.yaml says, print what that changes, a
-line each, and wait until it is so. A file that was applied already changes nothing.
+line each, and wait until it is so. A file that was applied already changes nothing, and
+a file that says no count leaves the pool as large as it is.
 
 A new template is for new machines: those that are there stay as they are.`,
 		Example: `  weir apply -f weir.yaml
@@ -104,9 +105,8 @@ func (a *apply) load(stdin io.Reader) (*config.App, error) {
 type settling struct {
 	app    *config.App
 	board  *board
-	had    map[weir.ID]string // names of the pool's machines, those that have gone too
-	failed []string           // names of machines that will not get further
-	told   []weir.ID          // the same
+	had    map[weir.ID]string     // names of the pool's machines, those that have gone too
+	failed []weir.MachineOverview // machines that will not get further, by ID
 }
 
 // see reports whether all is as the app says, so far as it can become so. A machine
@@ -125,7 +125,11 @@ func (to *settling) see(s weir.RegionStatus) (done bool, err error) {
 		}
 	}
 	if done && len(to.failed) > 0 {
-		return true, fmt.Errorf("%s failed: %s", count(len(to.failed), "machine"), strings.Join(to.failed, ", "))
+		var names []string
+		for _, m := range to.failed {
+			names = append(names, m.Name)
+		}
+		return true, fmt.Errorf("%s failed: %s", count(len(names), "machine"), strings.Join(names, ", "))
 	}
 	return done, nil
 }
@@ -188,11 +192,13 @@ func (to *settling) remember(s *weir.RegionStatus) {
 
 // fail tells of a machine that has failed, once.
 func (to *settling) fail(s *weir.RegionStatus, m weir.MachineOverview) {
-	if slices.Contains(to.told, m.ID) {
+	if slices.ContainsFunc(to.failed, func(f weir.MachineOverview) bool { return f.ID == m.ID }) {
 		return
 	}
-	to.told = append(to.told, m.ID)
-	to.failed = append(to.failed, m.Name)
+	to.failed = append(to.failed, m)
+	slices.SortFunc(to.failed, func(a, b weir.MachineOverview) int {
+		return cmp.Or(cmp.Compare(len(a.ID), len(b.ID)), cmp.Compare(a.ID, b.ID)) // decimal
+	})
 	if log := endOfLog(s, m.ID); log != "" {
 		to.board.say(log)
 	}

@@ -45,7 +45,7 @@ exit status is 1.`,
 			return c.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().IntVarP(&c.count, "number", "n", 1, "how many")
+	cmd.Flags().IntVarP(&c.count, "count", "n", 1, "how many")
 	cmd.Flags().StringVar(&c.pool, "pool", "", "`name` of the pool; not needed if there is only one")
 	c.patience.flags(cmd)
 	c.format.flags(cmd)
@@ -54,7 +54,7 @@ exit status is 1.`,
 
 func (c *create) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if c.count < 1 || c.count > weir.MaxPool {
-		return usageErrorf("-n is %d, want 1 to %d", c.count, weir.MaxPool)
+		return usageErrorf("--count/-n is %d, want 1 to %d", c.count, weir.MaxPool)
 	}
 	client, err := c.user.connect()
 	if err != nil {
@@ -99,7 +99,7 @@ func (c *create) run(ctx context.Context, stdout, stderr io.Writer) error {
 }
 
 // wait waits until each of the machines is up or has failed, and returns the names of
-// those that have.
+// those that have, in the order in which they were made.
 func (c *create) wait(ctx context.Context, client *client, b *board, made []godo.Droplet) (failed []string, err error) {
 	goesOn := fmt.Sprintf("%s on being made; weir print shows how far", goOrGoes(len(made), "machine"))
 	told := map[string]bool{}
@@ -112,7 +112,6 @@ func (c *create) wait(ctx context.Context, client *client, b *board, made []godo
 			b.set(id, d.Name, far.said)
 			if far.failed && !told[id] {
 				told[id] = true
-				failed = append(failed, d.Name)
 				if log := endOfLog(&s, weir.ID(id)); log != "" {
 					b.say(log)
 				}
@@ -133,6 +132,11 @@ func (c *create) wait(ctx context.Context, client *client, b *board, made []godo
 		}
 		return !waits, nil
 	})
+	for _, d := range made {
+		if told[idOf(d)] {
+			failed = append(failed, d.Name)
+		}
+	}
 	return failed, err
 }
 

@@ -19,40 +19,68 @@ import (
 type remove struct {
 	user     *user
 	patience patience
+	pool     string // its name, if a pool is to go
+	balancer string // a name or ID, if a load balancer is
 }
 
 func deleteCommand(u *user) *cobra.Command {
 	r := remove{user: u}
 	cmd := &cobra.Command{
-		Use:     "delete LINE|NAME|ID...",
+		Use:     "delete LINE|NAME|ID... | --pool NAME | --lb NAME",
 		Aliases: []string{"rm"},
-		Short:   "Drain and destroy machines",
+		Short:   "Drain and destroy machines, a pool or a load balancer",
 		Long: `Drain machines, take them out of the load balancer and destroy them. Their pool
 shrinks by as many.
 
 Lines are those that weir print shows as the command begins: delete 1 2 deletes the
 first two. A number that is no line is an ID. If anything is not right about one of
-the arguments, nothing is deleted.`,
+the arguments, nothing is deleted.
+
+With --pool, a pool goes, with all its machines; its load balancer stays. With --lb, a
+load balancer goes, with its instances and its address; its servers stay.`,
 		Example: `  weir delete 3
   weir delete web-1 web-2
-  weir delete 1 2 --no-wait`,
-		Args: arguments(1, -1, "the machines to delete: lines, names or IDs"),
+  weir delete 1 2 --no-wait
+  weir delete --pool web
+  weir delete --lb web`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"pool", "lb"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return usageErrorf("--%s is empty, want a name", name)
+				}
+			}
+			if r.pool != "" && r.balancer != "" {
+				return usageErrorf("delete takes one of --pool and --lb; see %s --help", cmd.CommandPath())
+			}
+			if r.pool != "" || r.balancer != "" {
+				return arguments(0, 0, "no machines beside --pool or --lb")(cmd, args)
+			}
+			return arguments(1, -1, "the machines to delete: lines, names or IDs")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.run(cmd.Context(), args, cmd.ErrOrStderr())
+			client, err := u.connect()
+			if err != nil {
+				return err
+			}
+			switch {
+			case r.pool != "":
+				return r.deletePool(cmd.Context(), client, cmd.ErrOrStderr())
+			case r.balancer != "":
+				return r.deleteBalancer(cmd.Context(), client, cmd.ErrOrStderr())
+			}
+			return r.deleteMachines(cmd.Context(), client, args, cmd.ErrOrStderr())
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return r.complete(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	cmd.Flags().StringVar(&r.pool, "pool", "", "delete the pool of this `name`, and its machines")
+	cmd.Flags().StringVar(&r.balancer, "lb", "", "delete the load balancer of this `name` or ID")
 	r.patience.flags(cmd)
 	return cmd
 }
 
-func (r *remove) run(ctx context.Context, args []string, stderr io.Writer) error {
-	client, err := r.user.connect()
-	if err != nil {
-		return err
-	}
+func (r *remove) deleteMachines(ctx context.Context, client *client, args []string, stderr io.Writer) error {
 	all, err := client.machines(ctx)
 	if err != nil {
 		return err
@@ -139,6 +167,9 @@ func choose(all []api.InventoryMachine, args []string) (chosen []api.InventoryMa
 // chooseOne returns the machine of a line, an ID or a name, in this order: a number may
 // be any of them, and lines are what people see.
 func chooseOne(all []api.InventoryMachine, arg string) (m api.InventoryMachine, err error) {
+	if arg == "" {
+		return m, usageErrorf("one of the arguments is empty, want a line, a name or an ID")
+	}
 	n, err := strconv.ParseUint(arg, 10, 63)
 	number := err == nil
 	lines := 0

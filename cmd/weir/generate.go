@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -57,10 +58,12 @@ func (g *generate) run(ctx context.Context, args []string, stdout, stderr io.Wri
 	return err
 }
 
-// chooseBalancer returns the load balancer that args name, or the only one.
+// chooseBalancer returns the load balancer that args name, or the only one. One that is
+// being deleted is none.
 func chooseBalancer(s *weir.RegionStatus, args []string) (lb weir.LoadBalancerOverview, err error) {
 	var names []string
-	for _, lb := range s.LoadBalancers {
+	kept := slices.DeleteFunc(slices.Clone(s.LoadBalancers), func(lb weir.LoadBalancerOverview) bool { return lb.Deleting })
+	for _, lb := range kept {
 		if len(args) > 0 && (args[0] == lb.Name || args[0] == string(lb.ID)) {
 			return lb, nil
 		}
@@ -74,7 +77,7 @@ func chooseBalancer(s *weir.RegionStatus, args []string) (lb weir.LoadBalancerOv
 	case len(names) > 1:
 		return lb, usageErrorf("there %s: say which load balancer", listed(names))
 	}
-	return s.LoadBalancers[0], nil
+	return kept[0], nil
 }
 
 // completeBalancer returns the names of load balancers for a verb that takes one.

@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func main() {
@@ -84,9 +85,7 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageErrorf("%w; see %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: "machines", Title: "Machines:"},
 		&cobra.Group{ID: "region", Title: "Region and load balancers:"},
@@ -115,6 +114,42 @@ func meant(root *cobra.Command, typed string) string {
 		return fmt.Sprintf(", did you mean %s?", strings.Join(near, " or "))
 	}
 	return "; weir --help lists all"
+}
+
+// flagError returns the error of a flag that cannot be meant, without Go's words.
+func flagError(cmd *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &value):
+		return usageErrorf("%s is %.40q, want %s; see %s --help", named(value.GetFlag()), value.GetValue(), wanted(value.GetFlag().Value.Type()), cmd.CommandPath())
+	case errors.As(err, &missing):
+		return usageErrorf("%s has no value; see %s --help", named(missing.GetFlag()), cmd.CommandPath())
+	}
+	return usageErrorf("%w; see %s --help", err, cmd.CommandPath())
+}
+
+// named returns a flag's names: "--count/-n".
+func named(f *pflag.Flag) string {
+	if f.Shorthand != "" {
+		return "--" + f.Name + "/-" + f.Shorthand
+	}
+	return "--" + f.Name
+}
+
+// wanted says what may be the value of a flag of that type.
+func wanted(kind string) string {
+	switch kind {
+	case "int":
+		return "a whole number"
+	case "duration":
+		return "a duration such as 90s or 10m"
+	case "bool":
+		return "true or false"
+	case "format":
+		return "json"
+	}
+	return "a " + kind
 }
 
 // arguments returns the check of a command that takes at least least and at most most

@@ -16,11 +16,10 @@ import (
 // stateOf returns a machine's state in a word.
 func stateOf(m api.InventoryMachine) string {
 	switch {
-	case m.Status != string(weir.MachineActive):
-		return m.Status
+	case m.Status == "deleting":
 	case m.Boot.State == weir.BootFailed:
 		return "failed"
-	case m.Boot.State == weir.BootRunning:
+	case m.Status == string(weir.MachineActive) && m.Boot.State == weir.BootRunning:
 		return "booting"
 	}
 	return m.Status

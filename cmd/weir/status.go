@@ -181,6 +181,7 @@ func (p *page) servers(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.M
 			strconv.Itoa(server.Sessions), strconv.FormatInt(server.Requests, 10), server.Backend})
 	}
 	p.table("  ", rows)
+	p.text("  ", "requests are those since HAProxy's last reload")
 }
 
 // machineCounts says how many machines there are, load balancers' instances included.
@@ -189,7 +190,7 @@ func machineCounts(c weir.MachineCounts) string {
 	for _, part := range []struct {
 		n    int
 		word string
-	}{{c.Active, "active"}, {c.New, "new"}, {c.Off, "off"}, {c.Deleting, "being deleted"}} {
+	}{{c.Active, "active"}, {c.Failed, "failed"}, {c.New, "new"}, {c.Off, "off"}, {c.Deleting, "being deleted"}} {
 		if part.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.word))
 		}

@@ -56,6 +56,9 @@ func TestExitStatusTellsUsageFromFailure(t *testing.T) {
 		{"print -o xml", 2},
 		{"create -n 0", 2},
 		{"create -n x", 2},
+		{"delete --lb web --pool web", 2},
+		{"dev foo", 2},
+		{"version foo", 2},
 		{"frobnicate", 2},
 		{"--api nowhere print", 2},
 	} {
@@ -215,6 +218,45 @@ func TestInventoryOfManyPagesIsWhole(t *testing.T) {
 	}
 }
 
+func TestFailedMachinesAreListedInTheOrderOfTheInventory(t *testing.T) {
+	asked := 0 // for the status
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusAccepted)
+			fmt.Fprint(w, `{"droplets": [{"id": 99999, "name": "bad-2"}, {"id": 100000, "name": "bad-3"}]}`)
+			return
+		}
+		if r.Method == http.MethodPut {
+			fmt.Fprint(w, `{"changes": []}`)
+			return
+		}
+		asked++
+		status := weir.RegionStatus{Region: "local1", Pools: []weir.PoolOverview{{ID: "p", Name: "web", Count: 2, Machines: 2}}}
+		for i, id := range []weir.ID{"99999", "100000"} {
+			m := weir.MachineOverview{ID: id, Name: fmt.Sprint("bad-", i+2), Pool: "p", Phase: weir.MachineActive, Boot: weir.Boot{State: weir.BootRunning}}
+			if i == 1 || asked > 2 { // the last fails first
+				m.Boot = weir.Boot{State: weir.BootFailed, Why: "exited with 3"}
+			}
+			status.Machines = append(status.Machines, m)
+		}
+		json.NewEncoder(w).Encode(map[string]any{"status": status})
+	}))
+	defer s.Close()
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"create", "-n", "2"}, "weir: 2 of 2 machines failed: bad-2, bad-3\n"},
+		{[]string{"apply", "-f", writeApp(t, "#!/bin/sh\n")}, "weir: 2 machines failed: bad-2, bad-3\n"},
+	} {
+		asked = 0
+		if _, stderr, status := runWeir(t.Context(), t, s.URL, test.args...); status != 1 || !strings.HasSuffix(stderr, test.want) || asked < 3 {
+			t.Errorf("weir %s: exit status %d after %d looks and stderr\n%s\nwant 1 and %q at its end", test.args, status, asked, stderr, test.want)
+		}
+	}
+}
+
 func TestHowFarAMachineIs(t *testing.T) {
 	const id = "100007"
 	server := func(states ...weir.ServerState) []weir.ServerStatus {
@@ -268,7 +310,7 @@ func TestHowFarAMachineIs(t *testing.T) {
 func TestStatusFitsInEightyColumns(t *testing.T) {
 	now := time.Now()
 	s := weir.RegionStatus{Region: "local1", Taken: now, Versions: weir.Versions{Weir: "v0.1.0-12-gabcdef0", HAProxy: "2.6.12", Etcd: "3.7.3"},
-		Counts:   weir.MachineCounts{New: 2, Active: 998, Off: 3, Deleting: 4},
+		Counts:   weir.MachineCounts{New: 2, Active: 998, Failed: 2, Off: 3, Deleting: 4},
 		Problems: []string{"Server web-2 of load balancer web is down: L7STS: HTTP status 503, and it goes on for much longer than a line has room for."},
 		LoadBalancers: []weir.LoadBalancerOverview{{ID: "x", Name: "front-of-the-shop", Algorithm: weir.RoundRobin, Plan: []string{"a", "b", "c", "d", "e", "f", "g"},
 			Rules: []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 8080}, {Entry: weir.TCP, EntryPort: 5432, Target: weir.TCP, TargetPort: 5432}},
@@ -287,7 +329,7 @@ func TestStatusFitsInEightyColumns(t *testing.T) {
 			t.Errorf("line of %d characters: %q", n, line)
 		}
 	}
-	for _, want := range []string{"! Server web-2", "998 active", "12344 of 12345", "3s ago", "next: create a machine", "and 2 more steps", "no address yet", "down"} {
+	for _, want := range []string{"! Server web-2", "998 active, 2 failed", "since HAProxy's last reload", "12344 of 12345", "3s ago", "next: create a machine", "and 2 more steps", "no address yet", "down"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("status has no %q:\n%s", want, b.String())
 		}
