@@ -7,9 +7,13 @@
 // running HAProxy with the document every second, whatever was done before: what is
 // remembered in between only saves Set a look.
 //
+// A reload leaves an old worker behind, which finishes what it has, for up to an hour: also
+// a long download, or a WebSocket. Until then it takes memory.
+//
 // A server gets its first request only after its health check has passed once, at once
 // when it does, and from then on HAProxy's thresholds rule. One that leaves finishes its
-// requests, for as long as the document's Drain allows.
+// requests, for as long as the document's Drain allows, whichever worker has them, and
+// [Proxy.Status] lists it until then.
 //
 // [Proxy.Run] owns the process: it starts HAProxy again when it dies, keeping its listening
 // sockets open meanwhile so that clients wait instead of being refused. With Options.Keep
@@ -66,12 +70,13 @@ type Proxy struct {
 	proc     *process // nil while none runs
 	want     *document
 	stopped  bool
-	have     []server      // at the last look, and by what was done since
-	known    bool          // have is of the worker that runs
-	wait     []waiting     // as of the last look
-	looked   time.Time     // at all servers
-	set      time.Time     // when Set last was
-	glancing time.Duration // what the last look at those that wait took
+	have     []server             // at the last look, and by what was done since
+	known    bool                 // have is of the worker that runs
+	wait     []waiting            // as of the last look
+	lingers  map[target]time.Time // servers that left and that old workers serve, since they were first seen
+	looked   time.Time            // at all servers
+	set      time.Time            // when Set last was
+	glancing time.Duration        // what the last look at those that wait took
 	held     held
 	allHeld  bool
 	reloads  int
@@ -241,7 +246,7 @@ func (p *Proxy) leave() {
 }
 
 // Stop ends HAProxy: it accepts nothing more, finishes what it has, and is gone when Stop
-// returns. When ctx ends first, what is left is cut off. A later Set starts it again.
+// returns. When ctx ends first, or after an hour, what is left is cut off. A later Set starts it again.
 func (p *Proxy) Stop(ctx context.Context) error {
 	if err := p.acquire(ctx); err != nil {
 		return err

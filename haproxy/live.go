@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -168,9 +169,13 @@ func (p *Proxy) ask(ctx context.Context, d *document) error {
 }
 
 // master is what the master tells of its reloads.
-type master struct{ reloads, failed int }
+type master struct {
+	reloads, failed int
+	old             []int // workers that reloads have replaced, and that are not done yet
+}
 
 var masterLine = regexp.MustCompile(`(?m)^\d+\s+master\s+(\d+)(?:\s+\[failed: (\d+)\])?`)
+var workerLine = regexp.MustCompile(`(?m)^(\d+)\s+worker\s`)
 
 // master asks the master. While it replaces itself it does not answer.
 func (p *Proxy) master(ctx context.Context) (m master, err error) {
@@ -184,7 +189,13 @@ func (p *Proxy) master(ctx context.Context) (m master, err error) {
 	if f == nil {
 		return m, fmt.Errorf("ask the master: %.60q is no list of processes", out)
 	}
-	return master{atoi(string(f[1])), atoi(string(f[2]))}, nil
+	m = master{reloads: atoi(string(f[1])), failed: atoi(string(f[2]))}
+	_, old, _ := bytes.Cut(out, []byte("# old workers"))
+	old, _, _ = bytes.Cut(old, []byte("# programs"))
+	for _, w := range workerLine.FindAllSubmatch(old, -1) {
+		m.old = append(m.old, atoi(string(w[1])))
+	}
+	return m, nil
 }
 
 // idleMaster returns when the master is done with what it was at.
@@ -437,5 +448,8 @@ func (p *Proxy) look(ctx context.Context) error {
 	if err := p.steer(ctx, true); err != nil {
 		return err
 	}
-	return p.settle(ctx)
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
+	return p.tendOld(ctx)
 }

@@ -105,7 +105,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	// of them just as the client's next request arrives. Without it each connection ends
 	// with its next answer, or here.
 	w.line("    # After a reload the old worker finishes what it has, for this long.")
-	w.word("    hard-stop-after ").time(drainOf(p)).line("")
+	w.word("    hard-stop-after ").time(hardStop).line("")
 	w.line("    # A new server's first check is due at once; later ones drift apart.")
 	w.line("    max-spread-checks 1ms")
 	w.line("    spread-checks 10")
@@ -120,19 +120,21 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	w.line("    option redispatch 1")
 }
 
+// perServer is how many descriptors HAProxy counts for each server that is checked.
+const perServer = 2
+
 // maxConn returns how many connections to accept so that with a socket to a server for each,
-// and the checks, the process stays within files: HAProxy does not start otherwise. The
-// reserve for checks is as large as it is so that it seldom changes with the servers,
+// and the checks, the process stays within files: HAProxy does not start otherwise. What is
+// reserved for checks grows by large pieces, so that it seldom changes with the servers,
 // because a change is a reload.
 func maxConn(files int, p *weir.Proxy) int {
-	servers := 0
+	// Of its own HAProxy has some, and some for each of at most 64 threads.
+	need := len(p.Frontends) + 128
 	for i := range p.Backends {
-		servers += len(p.Backends[i].Servers)
+		need += perServer * len(p.Backends[i].Servers)
 	}
-	reserve := max(min(files/4, 4096), 64)
-	for reserve < servers+len(p.Frontends)+64 {
-		reserve *= 2
-	}
+	piece := max(min(files/4, 4096), 64)
+	reserve := (need + piece - 1) / piece * piece
 	// 50,000 take about 2 GiB when all are busy.
 	return min(max((files-reserve)/2, 10), 50_000)
 }

@@ -208,7 +208,6 @@ func TestShapeIsOfEverythingButServers(t *testing.T) {
 		"balance": func(d *weir.Proxy) { d.Backends[0].Balance = weir.LeastConnections },
 		"bind":    func(d *weir.Proxy) { d.Frontends[0].Bind = addr("10.10.0.2:81") },
 		"idle":    func(d *weir.Proxy) { d.Frontends[0].Idle *= 2 },
-		"drain":   func(d *weir.Proxy) { d.Drain *= 2 },
 	} {
 		other := withServers(d, d.Backends[0].Servers...)
 		other.Frontends = append([]weir.Frontend(nil), d.Frontends...)
@@ -220,13 +219,40 @@ func TestShapeIsOfEverythingButServers(t *testing.T) {
 }
 
 func TestConnectionsFitTheDescriptors(t *testing.T) {
-	for _, files := range []int{1024, 20_000, 1 << 20} {
-		for _, servers := range []int{0, 10, 200} {
-			d := testDocument(addr("127.0.0.1:80"), crowd(servers, 80)...)
-			n := maxConn(files, &d)
-			if 2*n+servers+64 > files || n < files/8 && n < 50_000 {
-				t.Errorf("%d connections with %d descriptors and %d servers", n, files, servers)
-			}
+	for _, c := range []struct{ files, servers, want int }{
+		{1024, 0, 384},
+		{1024, 60, 384},
+		{1024, 200, 128},
+		{20_000, 0, 7952},
+		{20_000, 1900, 7952}, // a thousand more or less are no reload
+		{20_000, 5000, 3856},
+		{20_000, 9000, 10}, // there is no room, and HAProxy says so
+		{1 << 20, 5000, 50_000},
+	} {
+		d := testDocument(addr("127.0.0.1:80"), crowd(c.servers, 80)...)
+		if got := maxConn(c.files, &d); got != c.want {
+			t.Errorf("%d connections with %d descriptors and %d servers, want %d", got, c.files, c.servers, c.want)
+		}
+	}
+}
+
+// Whether it fits HAProxy decides, at its start.
+func TestThousandsOfServersStartWithinTheDescriptors(t *testing.T) {
+	const files = 12_000
+	limited := filepath.Join(t.TempDir(), "haproxy")
+	if err := os.WriteFile(limited, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d && exec haproxy \"$@\"\n", files), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, servers := range []int{0, 1400, 1500, 4400} {
+		p, _ := startProxy(t, Options{Binary: limited})
+		if err := p.acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.host.Files = files
+		p.release()
+		set(t, p, testDocument(freeAddr(t), crowd(servers, freeAddr(t).Port())...))
+		if h, _ := status(t, p); h.PID == 0 {
+			t.Errorf("HAProxy does not run with %d servers", servers)
 		}
 	}
 }

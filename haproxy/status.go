@@ -10,7 +10,7 @@ import (
 )
 
 // Status returns what HAProxy and its servers do at this moment; servers that leave are among
-// them until they are gone. If no HAProxy runs, its PID is 0 and there are no servers.
+// them until they are gone, also from workers that reloads have replaced. If no HAProxy runs, its PID is 0 and there are no servers.
 func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerStatus, error) {
 	if err := p.acquire(ctx); err != nil {
 		return weir.HAProxyStatus{}, nil, fmt.Errorf("status of haproxy: %w", err)
@@ -69,5 +69,9 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 		}
 		servers = append(servers, is)
 	}
-	return status, servers, nil
+	old, err := p.lingering(ctx)
+	if err != nil {
+		return status, nil, fmt.Errorf("status of haproxy: %w", err)
+	}
+	return status, withOld(servers, old), nil
 }
