@@ -56,7 +56,9 @@ type Machines interface {
 	CreateMachine(ctx context.Context, spec Spec) (Machine, error)
 
 	// Room returns nil if n more machines like t can be created now, as far as can be told,
-	// and weir.Exhausted with what is there and what was wanted if not.
+	// and weir.Exhausted with what is there and what was wanted if not. A template that can
+	// never make one, for its region, its size or user-data that cannot be run, is
+	// weir.Invalid, with why.
 	Room(ctx context.Context, t weir.Template, n int) error
 
 	// DeleteMachine destroys a machine with its disk and gives back its addresses. A

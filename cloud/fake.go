@@ -194,8 +194,13 @@ func (f *Fake) create(spec Spec) (*fakeMachine, error) {
 }
 
 // Room keeps the promise of [Machines].
-func (f *Fake) Room(ctx context.Context, _ weir.Template, n int) error {
-	return f.call(ctx, func() error { return f.room(n) }, "ask for room for %d machines", n)
+func (f *Fake) Room(ctx context.Context, t weir.Template, n int) error {
+	return f.call(ctx, func() error {
+		if err := t.Check(f.o.Region); err != nil {
+			return err
+		}
+		return f.room(n)
+	}, "ask for room for %d machines", n)
 }
 
 func (f *Fake) room(n int) error {

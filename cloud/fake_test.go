@@ -28,7 +28,7 @@ func scripts(s cloud.Spec) (time.Duration, weir.Boot) {
 }
 
 func spec(id weir.ID) cloud.Spec {
-	return cloud.Spec{ID: id, Name: "web", Template: weir.Template{Region: "lab", Size: "s-1vcpu-1gb", Image: "debian"}}
+	return cloud.Spec{ID: id, Name: "web", Template: weir.Template{Region: "lab", Size: "s-1vcpu-1gb", Image: "debian-12-x64"}}
 }
 
 func TestFakeRunsOutOfMachinesAndGivesBackTheRoom(t *testing.T) {

@@ -279,6 +279,9 @@ func testCreateInvalid(t *testing.T, s suite) {
 		change(&sp)
 		_, err := s.CreateMachine(s.ctx, sp)
 		want(t, "create a machine with "+what, err, weir.Invalid)
+		if !reflect.DeepEqual(sp.Template, spec("100001").Template) { // and not the name alone
+			want(t, "ask for room for machines with "+what, s.Room(s.ctx, sp.Template, 1), weir.Invalid)
+		}
 	}
 	if got := s.machines(t); len(got) > 0 {
 		t.Errorf("there are machines that were refused: %v", got)

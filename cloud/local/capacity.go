@@ -65,25 +65,30 @@ func (m memory) room(size weir.Size, n int, taken, limit int64) error {
 
 // Room keeps the promise of [cloud.Machines].
 func (c *Cloud) Room(ctx context.Context, t weir.Template, n int) error {
-	_, done, err := c.begin(ctx)
-	if err == nil {
-		defer done()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		err = c.room(t, n)
-	}
-	if err != nil {
+	if err := c.hasRoom(ctx, t, n); err != nil {
 		return fmt.Errorf("ask for room for %d machines: %w", n, err)
 	}
 	return nil
 }
 
-// room returns why there is no room for n more machines like t. The caller holds mu.
-func (c *Cloud) room(t weir.Template, n int) error {
-	size, ok := weir.SizeOf(t.Size)
-	if !ok {
-		return weir.Errorf(weir.Invalid, "size %q is not offered", t.Size)
+func (c *Cloud) hasRoom(ctx context.Context, t weir.Template, n int) error {
+	_, done, err := c.begin(ctx)
+	if err != nil {
+		return err
 	}
+	defer done()
+	if _, err := c.script(t); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.room(t, n)
+}
+
+// room returns why there is no room for n more machines like t, which script takes. The
+// caller holds mu.
+func (c *Cloud) room(t weir.Template, n int) error {
+	size, _ := weir.SizeOf(t.Size)
 	host, err := hostMemory()
 	if err != nil {
 		return err
