@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"weir/weir"
@@ -45,6 +47,60 @@ func readBoot(dir string) weir.Boot {
 		boot.End = lastLines(printable(string(end)), endLines)
 	}
 	return boot
+}
+
+// glance is how often a machine that boots for the first time is looked at.
+const glance = 200 * time.Millisecond
+
+// witness looks at m's first boot until it has come to its end.
+//
+// A failure counts if a living region saw it, and is on record then. User-data that
+// outlives a region which was killed fails as often as not because of that: nobody answers
+// for the metadata or behind the gateway. So the next Open doubts what none saw.
+func (c *Cloud) witness(m *machine, r *run) {
+	for !c.judge(m) {
+		select {
+		case <-time.After(glance):
+		case <-r.ended:
+			return
+		case <-c.watching.Done():
+			return
+		}
+	}
+}
+
+// judge puts it on record if m's first boot has failed, and reports whether there is
+// nothing left to wait for.
+func (c *Cloud) judge(m *machine) bool {
+	c.mu.Lock()
+	id, known := m.record.ID, m.record.Failed
+	c.mu.Unlock()
+	if known {
+		return true
+	}
+	switch readBoot(c.paths.bootOf(id)).State {
+	case weir.BootRunning:
+		return false
+	case weir.BootFailed:
+		err := c.change(m, func(r *record) { r.Failed = true }, nil)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			c.log.Warn("failed boot not on record, its user-data may run again", "machine", id, "err", err)
+		}
+	}
+	return true
+}
+
+// doubt has init run the user-data of m again if it failed and no region saw that. Nothing
+// of m runs.
+func (c *Cloud) doubt(m *machine) {
+	dir := c.paths.bootOf(m.record.ID)
+	if m.record.Failed || readBoot(dir).State != weir.BootFailed {
+		return
+	}
+	err := renameio.WriteFile(filepath.Join(dir, "status"), []byte(weir.BootRunning+"\n"), 0o644)
+	if err != nil {
+		c.log.Warn("user-data whose end nobody saw cannot run again", "machine", m.record.ID, "err", err)
+	}
 }
 
 // readEnd returns the last bytes of a file, up to limit. It follows no link, and waits for

@@ -100,8 +100,9 @@ var _ cloud.Cloud = (*Cloud)(nil)
 
 // Open brings the region in c.Dir to life: it clears away what a killed predecessor
 // left in the kernel, and powers on each machine that should be on, with the ID, the
-// addresses and the disk that it had. A machine that does not come up is logged and shown as
-// off. A directory that another process has open is weir.Conflict.
+// addresses and the disk that it had. User-data that the predecessor did not see to its end
+// runs again from its beginning, unless it was done. A machine that does not come up is
+// logged and shown as off. A directory that another process has open is weir.Conflict.
 func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 	if err := checkRights(); err != nil {
 		return nil, fmt.Errorf("local cloud: %w", err)
@@ -183,6 +184,7 @@ func (c *Cloud) begins(ctx context.Context) error {
 		if err := c.gateway.setFirewall(&m.record, m.record.Firewall); err != nil {
 			return err
 		}
+		c.doubt(m)
 	}
 	if err := c.serveMetadata(); err != nil {
 		return err

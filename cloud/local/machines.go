@@ -101,7 +101,7 @@ func (c *Cloud) create(ctx context.Context, spec cloud.Spec) (cloud.Machine, err
 	if err := c.checkSpec(spec); err != nil {
 		return cloud.Machine{}, err
 	}
-	script, err := compileUserData([]byte(spec.UserData))
+	script, err := c.script(spec.Template)
 	if err != nil {
 		return cloud.Machine{}, err
 	}
@@ -138,10 +138,16 @@ func (c *Cloud) checkSpec(spec cloud.Spec) error {
 	if !machineID.MatchString(string(spec.ID)) {
 		return weir.Errorf(weir.Invalid, "ID %.80q: 1 to 64 letters, digits, _ and - are allowed", spec.ID)
 	}
-	if err := weir.CheckName(spec.Name); err != nil {
-		return err
+	return weir.CheckName(spec.Name)
+}
+
+// script returns what machines like t run at their first boot, nil for nothing, or why
+// there can be none like it.
+func (c *Cloud) script(t weir.Template) ([]byte, error) {
+	if err := t.Check(c.region); err != nil {
+		return nil, err
 	}
-	return spec.Check(c.region)
+	return compileUserData([]byte(t.UserData))
 }
 
 // admit finds the machine of spec, or makes room for a new one with that record. Its
@@ -260,6 +266,7 @@ func (c *Cloud) start(ctx context.Context, m *machine) error {
 	m.run = running
 	c.mu.Unlock()
 	c.work.Go(func() { c.attend(m, running) })
+	c.work.Go(func() { c.witness(m, running) })
 	return c.point()
 }
 
@@ -270,6 +277,7 @@ func (c *Cloud) attend(m *machine, r *run) {
 	if err := r.init.wait(c.watching); err != nil {
 		return // we are closed: it runs on
 	}
+	c.judge(m)
 	c.mu.Lock()
 	r.died = true
 	rec := m.record

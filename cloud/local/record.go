@@ -23,7 +23,8 @@ type record struct {
 	Public   netip.Addr     `json:"public"`
 	Anchor   netip.Addr     `json:"anchor"`
 	Private  netip.Addr     `json:"private"`
-	On       bool           `json:"on"` // it should be; a machine that died by itself is still to be on
+	On       bool           `json:"on"`               // it should be; a machine that died by itself is still to be on
+	Failed   bool           `json:"failed,omitempty"` // its first boot failed, and a region that lived saw it: see witness
 	Firewall *weir.Firewall `json:"firewall,omitempty"`
 	Created  time.Time      `json:"created"`
 }

@@ -325,27 +325,70 @@ func TestCloseLeavesNothingAndOpenBringsTheRegionBack(t *testing.T) {
 	}
 }
 
-// The process of this test, run again with this variable, is the one that is killed.
-const victim = "WEIR_TEST_REGION"
+// The process of this test, run again with these variables, is the one that is killed: the
+// directory of its region, and the life that it leads there.
+const (
+	victim = "WEIR_TEST_REGION"
+	leads  = "WEIR_TEST_LIFE"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(victim); dir != "" {
-		live(dir)
+		ctx := context.Background()
+		c, err := Open(ctx, Config{Dir: dir, Region: "lab"})
+		die(err)
+		map[string]func(context.Context, *Cloud){"busy": busy, "watchful": watchful}[os.Getenv(leads)](ctx, c)
 	}
 	os.Exit(m.Run())
 }
 
-// live keeps a region busy until it is killed.
-func live(dir string) {
-	ctx := context.Background()
-	c, err := Open(ctx, Config{Dir: dir, Region: "lab"})
-	die := func(err error) {
-		if err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
+// die ends a victim before its time, if there is a reason.
+func die(err error) {
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
 	}
-	die(err)
+}
+
+// begin runs a victim in a region until it says that it is ready to be killed. The region
+// is destroyed at the end of the test, however it ends.
+func begin(t *testing.T, dir, life string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	t.Cleanup(func() {
+		cancel()
+		cmd.Wait()
+		if err := Destroy(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	cmd.Env = append(os.Environ(), victim+"="+dir, leads+"="+life)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		kill(t, cmd)
+		t.Fatalf("the region says %q, %v", line, err)
+	}
+	return cmd
+}
+
+// kill kills a victim.
+func kill(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+}
+
+// busy always has something half done.
+func busy(ctx context.Context, c *Cloud) {
 	for n := 1; n <= 2; n++ {
 		_, err := c.CreateMachine(ctx, spec(n, serve(80)))
 		die(err)
@@ -380,24 +423,9 @@ func TestKilledRegionServesOnAndComesBackTheSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), victim+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-			cmd.Process.Kill()
-			t.Fatalf("the region says %q, %v", line, err)
-		}
+		cmd := begin(t, dir, "busy")
 		time.Sleep(time.Duration(round) * 170 * time.Millisecond) // anywhere in the middle of something
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		cmd.Wait()
+		kill(t, cmd)
 
 		// Nobody is in charge, and requests still pass.
 		ns, err := os.Open(filepath.Join(namespaces, p.gateway()))
