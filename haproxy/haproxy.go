@@ -246,7 +246,8 @@ func (p *Proxy) leave() {
 }
 
 // Stop ends HAProxy: it accepts nothing more, finishes what it has, and is gone when Stop
-// returns. When ctx ends first, or after an hour, what is left is cut off. A later Set starts it again.
+// returns. When ctx ends first, or after an hour, what is left is cut off. A later Set
+// starts it again.
 func (p *Proxy) Stop(ctx context.Context) error {
 	if err := p.acquire(ctx); err != nil {
 		return err

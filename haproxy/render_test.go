@@ -198,8 +198,9 @@ func TestShapeIsOfEverythingButServers(t *testing.T) {
 	same := withServers(d, crowd(1000, 80)...)
 	same.Backends[0].Servers[3].Weight = 7
 	same.Name = "renamed"
+	same.Drain *= 2
 	if got := shapeOf(&same, Host{Files: 20_000}); got != shape {
-		t.Errorf("shape %s with other servers, want %s still: it would be a reload", got, shape)
+		t.Errorf("shape %s with other servers and another drain, want %s still: it would be a reload", got, shape)
 	}
 	for name, change := range map[string]func(d *weir.Proxy){
 		"reload":  func(d *weir.Proxy) { d.Reload++ },
