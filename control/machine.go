@@ -205,6 +205,9 @@ func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time
 		if s.Revision != c.Revision {
 			return fmt.Sprintf("node %s runs revision %d, not yet %d", c.Node, s.Revision, c.Revision), nil
 		}
+		if s.Err != "" {
+			return fmt.Sprintf("node %s may not know what it serves: %s", c.Node, s.Err), nil
+		}
 		if s.Has(m.ID) {
 			return fmt.Sprintf("node %s lets it finish its requests", c.Node), nil
 		}

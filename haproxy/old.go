@@ -16,6 +16,10 @@ import (
 // from 8 MiB up with what it has open, for as long as it has any connection.
 const hardStop = time.Hour
 
+// maxOld is how many reloads a worker outlives at the most: many reloads within hardStop
+// are not to take a small machine's memory.
+const maxOld = 20
+
 // A lingering is a server that an old worker has sessions of.
 type lingering struct {
 	target

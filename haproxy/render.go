@@ -106,6 +106,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	// with its next answer, or here.
 	w.line("    # After a reload the old worker finishes what it has, for this long.")
 	w.word("    hard-stop-after ").time(hardStop).line("")
+	w.word("    mworker-max-reloads ").int(maxOld).line("")
 	w.line("    # A new server's first check is due at once; later ones drift apart.")
 	w.line("    max-spread-checks 1ms")
 	w.line("    spread-checks 10")

@@ -217,7 +217,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 			door.stop()
 		}
 	}()
-	parts.Go(func() error { return door.watch(ctx) })
+	parts.Go(func() error { return door.watch(ctx, log) })
 	parts.Go(func() error { return pointFront(ctx, ctl, door) })
 
 	unpublish, err := publish(record{API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
@@ -417,9 +417,7 @@ func pointFront(ctx context.Context, ctl *control.Control, f *front) error {
 			if len(lbs) > 0 && lbs[0].Status.Address.IsValid() {
 				to = netip.AddrPortFrom(lbs[0].Status.Address, uint16(lbs[0].Rules[0].EntryPort)).String()
 			}
-			if err := f.point(to); err != nil {
-				return nil // it has ended, and run says why
-			}
+			f.point(to)
 		}
 		select {
 		case <-ctx.Done():

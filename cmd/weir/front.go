@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -52,11 +53,19 @@ func frontCommand() *cobra.Command {
 // forward connects each connection that ln accepts to the address that was last read
 // from targets, until ctx ends. It waits for the connections that are open.
 func forward(ctx context.Context, ln net.Listener, targets io.Reader) error {
+	lines := bufio.NewScanner(targets)
 	var target atomic.Pointer[string]
-	go func() { // ends with the process: reading standard input cannot be interrupted
-		for lines := bufio.NewScanner(targets); lines.Scan(); {
+	next := func() bool {
+		more := lines.Scan()
+		if more {
 			line := lines.Text()
 			target.Store(&line)
+		}
+		return more
+	}
+	next()      // until it knows where to, connections wait
+	go func() { // ends with the process: reading standard input cannot be interrupted
+		for next() {
 		}
 	}()
 	var wg sync.WaitGroup
@@ -106,46 +115,100 @@ func join(ctx context.Context, client *net.TCPConn, to string) {
 
 // front is the front process as weir dev sees it.
 type front struct {
+	namespace string
+	record    string   // the file with its pid, for endFront
+	socket    *os.File // the listening socket, so that connections wait while there is no process
+
+	mu      sync.Mutex
 	cmd     *exec.Cmd
-	targets io.WriteCloser
-	record  string
-	last    string
-	ended   chan struct{} // closed when its process has
+	targets io.Writer
+	last    string        // where it forwards to
+	ended   chan struct{} // closed when the process has
 }
 
 // startFront starts the front in a network namespace, with the listening socket ln,
-// which it takes over. Its pid goes to a record under dir, for endFront.
+// which it takes over. Its pid goes to a record under dir.
 func startFront(dir, namespace string, ln *net.TCPListener) (*front, error) {
 	socket, err := ln.File()
 	if err != nil {
 		return nil, err
 	}
-	defer socket.Close()
 	ln.Close() // the file has a descriptor of its own
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(exe, "front")
-	cmd.ExtraFiles = []*os.File{socket}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's Ctrl-C is for weir dev alone
-	targets, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := startIn(namespace, cmd); err != nil {
-		return nil, fmt.Errorf("front: %w", err)
-	}
-	f := &front{cmd: cmd, targets: targets, record: filepath.Join(dir, "front.pid"), ended: make(chan struct{})}
-	go func() { // until stop; or, if the front is to outlive this process, with it
-		cmd.Wait() // its state tells more than the error
-		close(f.ended)
-	}()
-	if err := renameio.WriteFile(f.record, []byte(processRecord(cmd.Process.Pid)), 0o600); err != nil {
-		f.stop()
+	f := &front{namespace: namespace, record: filepath.Join(dir, "front.pid"), socket: socket}
+	if err := f.start(); err != nil {
+		socket.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+func (f *front) start() error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(exe, "front")
+	cmd.ExtraFiles = []*os.File{f.socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's Ctrl-C is for weir dev alone
+	targets, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := startIn(f.namespace, cmd); err != nil {
+		return fmt.Errorf("front: %w", err)
+	}
+	ended := make(chan struct{})
+	go func() { // until stop; or, if the front is to outlive this process, with it
+		cmd.Wait() // its state tells more than the error
+		close(ended)
+	}()
+	f.mu.Lock()
+	f.cmd, f.targets, f.ended = cmd, targets, ended
+	fmt.Fprintln(targets, f.last) // a process that has ended is started again by watch
+	f.mu.Unlock()
+	if err := renameio.WriteFile(f.record, []byte(processRecord(cmd.Process.Pid)), 0o600); err != nil {
+		f.stop()
+		return err
+	}
+	return nil
+}
+
+// point forwards new connections to addr from now on.
+func (f *front) point(addr string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if addr != f.last {
+		f.last = addr
+		fmt.Fprintln(f.targets, addr)
+	}
+}
+
+// watch starts the front again when it ends, until ctx does.
+func (f *front) watch(ctx context.Context, log *slog.Logger) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.ended:
+		}
+		log.Warn("front ended, and is started again", "was", f.cmd.ProcessState.String())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(100 * time.Millisecond): // not to spin if it cannot live
+		}
+		if err := f.start(); err != nil {
+			return err
+		}
+	}
+}
+
+// stop ends the front and waits for it.
+func (f *front) stop() {
+	f.cmd.Process.Signal(syscall.SIGTERM)
+	<-f.ended
+	f.socket.Close()
+	os.Remove(f.record) // one that stays is of a process that is gone
 }
 
 // startIn starts cmd in a network namespace. A child is born in the namespace of the
@@ -167,33 +230,6 @@ func startIn(namespace string, cmd *exec.Cmd) error {
 		done <- cmd.Start()
 	}()
 	return <-done
-}
-
-// point forwards new connections to addr from now on.
-func (f *front) point(addr string) error {
-	if addr == f.last {
-		return nil
-	}
-	f.last = addr
-	_, err := fmt.Fprintln(f.targets, addr)
-	return err
-}
-
-// watch returns when ctx ends, or with an error when the front does.
-func (f *front) watch(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-f.ended:
-		return fmt.Errorf("front: its process has ended: %s", f.cmd.ProcessState)
-	}
-}
-
-// stop ends the front and waits for it.
-func (f *front) stop() {
-	f.cmd.Process.Signal(syscall.SIGTERM)
-	<-f.ended
-	os.Remove(f.record) // one that stays is of a process that is gone
 }
 
 // endFront ends the front that a killed weir dev left behind, if it still runs.
