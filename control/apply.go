@@ -29,9 +29,12 @@ func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalance
 		return nil, err
 	}
 	if add > 0 {
-		if err := c.room(ctx, pool.Template, add); err != nil {
-			return nil, fmt.Errorf("pool %q: %w", pool.Name, err)
-		}
+		err = c.room(ctx, pool.Template, add)
+	} else {
+		err = c.Cloud.Room(ctx, pool.Template, 0) // can such a machine be made at all?
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pool %q: %w", pool.Name, err)
 	}
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		was, err := poolNamed(ctx, tx, pool.Name)
