@@ -66,7 +66,7 @@ func main() {
 func run(ctx context.Context) error {
 	sizes := flag.String("sizes", "1,100,1000", "numbers of servers that are present")
 	runs := flag.Int("runs", 9, "how often each figure is measured")
-	changes := flag.Int("changes", 1000, "additions, and as many removals, under load")
+	changes := flag.Int("changes", 1000, "additions and removals under load, as many of each")
 	rate := flag.Int("rate", 400, "requests a second of the load")
 	weir := flag.String("weir", "bin/weir", "the binary whose `weir node` is measured")
 	flag.Parse()
@@ -111,7 +111,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	fmt.Printf("\n%d additions and %d removals with %d servers present, load of %d requests/s\n", *changes, *changes, churnPresent, *rate)
+	fmt.Printf("\n%d additions and %d removals with %d servers present, load of %d requests/s\n", *changes/2, *changes/2, churnPresent, *rate)
 	fmt.Fprintln(out, "contender\ttook s\treloads\tlost\tfailed of sent\tp50 ms\tp99 ms\tCPU s\tRSS MiB\tof it anonymous\tHAProxys left\t")
 	for _, c := range contenders() {
 		r, err := measureChurn(ctx, c, servers, churnPresent, *changes, *rate)
@@ -189,7 +189,7 @@ type churn struct {
 	haproxies    int           // processes at the end: old workers linger
 }
 
-// measureChurn adds and removes a server changes times under load. A change begins
+// measureChurn makes changes under load, additions and removals in turn. A change begins
 // when the one before is in effect.
 func measureChurn(ctx context.Context, c contender, servers *servers, n, changes, rate int) (r churn, err error) {
 	front, err := c.start(ctx, servers.addrs[:n])
@@ -204,7 +204,7 @@ func measureChurn(ctx context.Context, c contender, servers *servers, n, changes
 	defer load.stop()
 	cpu := cpuOf(c.process())
 	start := time.Now()
-	for range changes {
+	for range changes / 2 {
 		for _, err := range []error{
 			errors.Join(c.add(ctx, servers.addrs[n]), untilAnswers(ctx, front, servers.addrs[n])),
 			errors.Join(c.remove(ctx, servers.addrs[n]), untilGone(ctx, front, servers.addrs[n], n)),
