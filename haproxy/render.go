@@ -134,7 +134,7 @@ func maxConn(files int, p *weir.Proxy) int {
 	for i := range p.Backends {
 		need += perServer * len(p.Backends[i].Servers)
 	}
-	piece := max(min(files/4, 4096), 64)
+	piece := max(min(files/3, 8192), 64)
 	reserve := (need + piece - 1) / piece * piece
 	// 50,000 take about 2 GiB when all are busy.
 	return min(max((files-reserve)/2, 10), 50_000)

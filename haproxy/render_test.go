@@ -221,12 +221,12 @@ func TestShapeIsOfEverythingButServers(t *testing.T) {
 
 func TestConnectionsFitTheDescriptors(t *testing.T) {
 	for _, c := range []struct{ files, servers, want int }{
-		{1024, 0, 384},
-		{1024, 60, 384},
-		{1024, 200, 128},
-		{20_000, 0, 7952},
-		{20_000, 1900, 7952}, // a thousand more or less are no reload
-		{20_000, 5000, 3856},
+		{1024, 0, 341},
+		{1024, 60, 341},
+		{1024, 200, 171},
+		{20_000, 0, 6667},
+		{20_000, 3200, 6667}, // a thousand more or less are no reload
+		{20_000, 5000, 3334},
 		{20_000, 9000, 10}, // there is no room, and HAProxy says so
 		{1 << 20, 5000, 50_000},
 	} {
