@@ -221,7 +221,8 @@ func (e *etcd) Watch(ctx context.Context, span Span, after int64) iter.Seq2[[]Ev
 			case !open:
 				err = e.explain(ctx, errors.New("the watch ended"))
 			case len(answer.Events) > 0:
-				if !yield(eventsOf(answer.Events), nil) {
+				events := eventsOf(answer.Events)
+				if err = e.awaitReadable(ctx, events[len(events)-1].Revision); err == nil && !yield(events, nil) {
 					return
 				}
 			}
@@ -230,6 +231,27 @@ func (e *etcd) Watch(ctx context.Context, span Span, after int64) iter.Seq2[[]Ev
 			yield(nil, err)
 		}
 	}
+}
+
+// awaitReadable returns once what was written at a revision can be read. etcd tells of
+// a write before it is: whoever looked at once, and found nothing, would not be told again.
+// Only a member that is alone can be looked at so soon: see Read.
+func (e *etcd) awaitReadable(ctx context.Context, revision int64) error {
+	for e.alone {
+		_, _, err := e.Read(ctx, Span{Key: leaders}, revision)
+		if !errors.Is(err, rpctypes.ErrFutureRev) {
+			if errors.Is(err, ErrCompacted) {
+				err = nil // it was read, and more
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+	return nil
 }
 
 func eventsOf(got []*clientv3.Event) []Event {

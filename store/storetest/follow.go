@@ -101,6 +101,45 @@ func testSilence(t *testing.T, s *store.Store) {
 	}
 }
 
+// A follower looks at what it hears of, and is not told again: what is not there yet
+// would be missed for ever.
+func testFollowedIsReadable(t *testing.T, s *store.Store) {
+	ctx, cancel := context.WithCancel(limited(t))
+	things := store.NewTable[thing]("things")
+	const writers, each = 4, 200
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for w := range writers {
+		wg.Go(func() {
+			for n := range each {
+				err := s.Update(ctx, func(tx *store.Tx) error {
+					things.Put(tx, weir.ID(fmt.Sprintf("%d-%d", w, n)), thing{Name: "new"})
+					return nil
+				})
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	heard := 0
+	for change, err := range things.Follow(ctx, s) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if change.Synced {
+			continue
+		}
+		if _, err := things.Get(ctx, s, change.Key); err != nil {
+			t.Fatalf("row %s was heard of, and then: %v", change.Key, err)
+		}
+		if heard++; heard == writers*each {
+			return
+		}
+	}
+}
+
 func testFollowEnds(t *testing.T, s *store.Store) {
 	things := store.NewTable[thing]("things")
 	put(t, limited(t), s, things, "a", thing{Name: "1"})

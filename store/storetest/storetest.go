@@ -37,6 +37,7 @@ func tests() []test {
 		{"what changes nothing is not heard of", testSilence},
 		{"a follower ends with its context, with its listener, and with the store", testFollowEnds},
 		{"a follower misses nothing while others write", testFollowBusy},
+		{"what a follower hears of can be read", testFollowedIsReadable},
 		{"increments by many are all counted", testIncrements},
 		{"transfers between accounts keep the sum", testTransfers},
 		{"names stay unique", testUniqueNames},
