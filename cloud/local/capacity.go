@@ -15,8 +15,9 @@ import (
 
 const (
 	// overcommit is how many times the host's memory the sizes of all machines may sum
-	// to. Machines seldom use what they may; each is held to its size.
-	overcommit = 4
+	// to, so that fifty of 1 GiB fit a host of 4. Machines seldom use what they may; each is
+	// held to its size, and spareMemory watches what is really left.
+	overcommit = 16
 
 	// spareMemory is what must be available on the host for one more machine, in bytes.
 	spareMemory = 256 << 20
