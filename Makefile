@@ -19,7 +19,7 @@ GOTEST   := $(GO) test $(if $(SUDO),-exec 'sudo env WEIR_BINARY=$(CURDIR)/bin/we
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-deps: ## install what is missing: HAProxy, runc, nftables, iproute2, nginx, curl, gcc
+deps: ## install what is missing: HAProxy, runc, nftables, iproute2, nginx, curl, procps, gcc
 	@$(SUDO) scripts/deps
 
 build: ## build bin/weir
