@@ -2,6 +2,7 @@ package weir
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,21 +44,40 @@ type HealthCheck struct {
 	Healthy   int           `json:"healthy"`   // successes in a row that bring it back
 }
 
+// AddressMode says how a load balancer's address gets to its active instance.
+type AddressMode string
+
+// The address modes. The zero value is InCloud.
+const (
+	InCloud   AddressMode = ""    // a reserved IP, which the cloud leads to one machine
+	OnSegment AddressMode = "arp" // the active instance holds it on a network segment, by ARP or NDP
+)
+
+// MinInstances is how many instances a load balancer has at the least: one that is active
+// and one that stands by.
+const MinInstances = 2
+
 // LoadBalancer spreads traffic to one address over machines.
 type LoadBalancer struct {
 	ID        ID            `json:"id"`
 	Name      string        `json:"name"` // unique in a region
 	Region    string        `json:"region"`
 	Size      string        `json:"size"`      // of each instance
-	Instances int           `json:"instances"` // how many machines run it
+	Instances int           `json:"instances"` // how many machines run it; fewer than MinInstances count as that
 	Algorithm Algorithm     `json:"algorithm"`
 	Rules     []Rule        `json:"rules"`
 	Health    HealthCheck   `json:"health"`
 	Idle      time.Duration `json:"idle"`               // a connection without traffic is closed after this
 	Machines  []ID          `json:"machines,omitempty"` // its targets by ID …
-	Tag       string        `json:"tag,omitempty"`      // … or by tag
+	Tag       string        `json:"tag,omitempty"`      // … or by tag …
+	Servers   []netip.Addr  `json:"servers,omitempty"`  // … or by address, where they are no machines of Weir's
+	Mode      AddressMode   `json:"mode,omitempty"`
+	Addr      netip.Prefix  `json:"addr,omitzero"`      // OnSegment: its address, with the length of the segment's prefix
 	Serial    int           `json:"serial,omitempty"`   // the last number given to an instance; none is given twice
+	Revision  int64         `json:"revision,omitempty"` // of the NodeConfigs last made for its instances
+	Key       []byte        `json:"key,omitempty"`      // authenticates the heartbeats of its instances
 	Reload    int64         `json:"reload,omitempty"`   // raised to have every instance load its configuration anew
+	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
 
@@ -80,6 +100,45 @@ type LoadBalancerStatus struct {
 	Address netip.Addr        `json:"address,omitzero"` // its reserved IP
 	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
 	Err     string            `json:"err,omitempty"`
+
+	Active   ID          `json:"active,omitempty"`   // the instance that was last given the address
+	Since    time.Time   `json:"since,omitzero"`     // when
+	Failover *Failover   `json:"failover,omitempty"` // the last one
+	Moves    []time.Time `json:"moves,omitempty"`    // when the address last moved without being asked to, oldest first
+	Health   []Health    `json:"health,omitempty"`   // of its instances, by machine
+}
+
+// Failover is one move of a load balancer's address from one instance to another.
+type Failover struct {
+	At       time.Time     `json:"at"` // when it was decided
+	From     ID            `json:"from,omitempty"`
+	FromName string        `json:"from_name,omitempty"` // the machine may be gone
+	To       ID            `json:"to"`
+	ToName   string        `json:"to_name"`
+	Planned  bool          `json:"planned"` // nothing was broken: a user, or a repair, asked for it
+	Why      string        `json:"why"`
+	Took     time.Duration `json:"took,omitempty"` // from the decision until the address was seen to have moved; 0 until then
+}
+
+// HealthState says what the control plane thinks of an instance.
+type HealthState string
+
+// The states of an instance.
+const (
+	InstanceBoots   HealthState = "boots"   // it has not served yet
+	InstanceWell    HealthState = "well"    // it serves, or could at once
+	InstanceDrained HealthState = "drained" // it is well, and an operator keeps it from serving
+	InstanceUnwell  HealthState = "unwell"  // it lives and cannot serve as its peer could
+	InstanceSilent  HealthState = "silent"  // nobody who asks it hears of it
+	InstanceGone    HealthState = "gone"    // its cloud says that it is off, or not there
+)
+
+// Health is one instance as the control plane judges it.
+type Health struct {
+	Machine ID          `json:"machine"`
+	State   HealthState `json:"state"`
+	Why     string      `json:"why,omitempty"` // it is not well
+	Since   time.Time   `json:"since"`
 }
 
 // DefaultCheck is the health check of DigitalOcean's load balancers.
@@ -102,12 +161,7 @@ func (lb *LoadBalancer) Targets(m *Machine) bool {
 	if lb.Tag != "" {
 		return m.HasTag(lb.Tag)
 	}
-	for _, id := range lb.Machines {
-		if id == m.ID {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(lb.Machines, m.ID)
 }
 
 // Check returns why lb cannot be a load balancer in a region of that name. Limits are DigitalOcean's.
@@ -147,6 +201,9 @@ func (lb *LoadBalancer) Check(region string) error {
 		if r.TargetPort < 1 || r.TargetPort > 65535 {
 			return bad("target_port is %d, want 1 to 65535", r.TargetPort)
 		}
+		if r.EntryPort == HealthPort {
+			return bad("entry_port %d is where its instances answer health checks, want another", r.EntryPort)
+		}
 		if seen[r.EntryPort] {
 			return bad("two forwarding rules have entry_port %d", r.EntryPort)
 		}
@@ -158,6 +215,12 @@ func (lb *LoadBalancer) Check(region string) error {
 	if lb.Tag != "" && len(lb.Machines) > 0 {
 		return bad("it has both droplet_ids and a tag, want one of them")
 	}
+	if len(lb.Servers) > 0 && (lb.Tag != "" || len(lb.Machines) > 0) {
+		return bad("it has servers by address and also by droplet_ids or a tag, want one of them")
+	}
+	if err := lb.checkAddress(); err != nil {
+		return bad("%w", err)
+	}
 	if lb.Tag != "" {
 		if err := CheckTag(lb.Tag); err != nil {
 			return bad("%w", err)
@@ -165,6 +228,37 @@ func (lb *LoadBalancer) Check(region string) error {
 	}
 	if err := lb.Health.check(); err != nil {
 		return bad("health_check: %w", err)
+	}
+	return nil
+}
+
+// checkAddress returns what is wrong with how clients and servers are reached.
+func (lb *LoadBalancer) checkAddress() error {
+	switch lb.Mode {
+	case InCloud:
+		if lb.Addr.IsValid() {
+			return Errorf(Invalid, "address %s is given, and its cloud gives it one", lb.Addr)
+		}
+	case OnSegment:
+		a := lb.Addr.Addr()
+		if !lb.Addr.IsValid() || !a.IsGlobalUnicast() || lb.Addr.IsSingleIP() {
+			return Errorf(Invalid, "address is %q, want one with the length of its network's prefix, such as 192.0.2.10/24", lb.Addr)
+		}
+		if slices.Contains(lb.Servers, a) {
+			return Errorf(Invalid, "server %s is the load balancer's own address", a)
+		}
+	default:
+		return Errorf(Invalid, "address mode is %q, want \"arp\" or none", lb.Mode)
+	}
+	seen := map[netip.Addr]bool{}
+	for _, a := range lb.Servers {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" {
+			return Errorf(Invalid, "server %q is not an address, want one such as 192.0.2.21", a)
+		}
+		if seen[a] {
+			return Errorf(Invalid, "server %s is there twice", a)
+		}
+		seen[a] = true
 	}
 	return nil
 }

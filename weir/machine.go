@@ -32,8 +32,10 @@ type Machine struct {
 	Blob         ID        `json:"blob,omitempty"`          // in a row, where its user-data is: one copy serves many machines
 	Pool         ID        `json:"pool,omitempty"`          // the pool that it counts in
 	LoadBalancer ID        `json:"load_balancer,omitempty"` // the load balancer that it is an instance of
+	Own          bool      `json:"own,omitempty"`           // a machine of one's own, which joined: no cloud made it or can end it
 	Created      time.Time `json:"created"`
 	Off          bool      `json:"off,omitempty"`     // it should be powered off
+	Drained      bool      `json:"drained,omitempty"` // an operator keeps it from serving
 	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
 
 	Firewall *Firewall `json:"firewall,omitempty"` // what may reach it; nil for anything
@@ -93,9 +95,9 @@ type Boot struct {
 }
 
 // Serves reports whether m may get traffic from a load balancer: it is there, is to
-// stay, and its user-data did not fail and is not still at work.
+// stay, nobody has drained it, and its user-data did not fail and is not still at work.
 func (m *Machine) Serves() bool {
-	return m.Status.Phase == MachineActive && m.Deleting.IsZero() && !m.Off &&
+	return m.Status.Phase == MachineActive && m.Deleting.IsZero() && !m.Off && !m.Drained &&
 		m.Status.Private.IsValid() &&
 		(m.Status.Boot.State == BootUnknown || m.Status.Boot.State == BootDone)
 }

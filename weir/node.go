@@ -6,12 +6,40 @@ import (
 	"time"
 )
 
+// The ports that instances of load balancers answer on, beside those of their rules.
+const (
+	BeatPort   = 7072 // UDP: heartbeats of the other instances and of the control plane
+	HealthPort = 7073 // HTTP: HAProxy says that it lives
+)
+
 // NodeConfig is all that one node should do. The control plane writes it, the agent
 // brings its node to it; neither knows more of the other than this and NodeStatus.
 type NodeConfig struct {
-	Node     ID    `json:"node"`     // the machine that it is for
-	Revision int64 `json:"revision"` // rises with each change
-	Proxy    Proxy `json:"proxy"`
+	Node     ID       `json:"node"`     // the machine that it is for
+	Revision int64    `json:"revision"` // rises with each change, and is the same on all instances of a load balancer
+	Proxy    Proxy    `json:"proxy"`
+	Group    *Group   `json:"group,omitempty"`   // whom it watches
+	Hold     *Hold    `json:"hold,omitempty"`    // the address that nodes hold by themselves; nil where a cloud leads it to them
+	Members  []string `json:"members,omitempty"` // URLs of the control plane's members, as nodes reach them
+}
+
+// Group is the instances of one load balancer, which watch one another by heartbeats.
+type Group struct {
+	Key   []byte `json:"key"`             // authenticates heartbeats
+	Peers []Peer `json:"peers,omitempty"` // all but the node itself, by ID
+}
+
+// Peer is another instance of the same load balancer. It is watched at each of its
+// addresses: they are paths that can break one by one.
+type Peer struct {
+	Node  ID           `json:"node"`
+	Addrs []netip.Addr `json:"addrs"` // its private address first, then where clients reach it
+}
+
+// Hold is the address of a load balancer that its nodes hold by themselves, by ARP or NDP.
+type Hold struct {
+	Addr   netip.Prefix `json:"addr"`   // with the length of its network's prefix
+	Active bool         `json:"active"` // this node is the one that should have it
 }
 
 // Proxy is what HAProxy should do on one node. It is typed throughout: a string that
@@ -21,6 +49,7 @@ type Proxy struct {
 	LoadBalancer ID            `json:"load_balancer"`
 	Name         string        `json:"name"` // of the load balancer
 	Frontends    []Frontend    `json:"frontends"`
+	Health       []netip.Addr  `json:"health,omitempty"` // where HAProxy answers at HealthPort that it lives
 	Backends     []Backend     `json:"backends"`
 	Drain        time.Duration `json:"drain"`            // how long a server that leaves may finish its requests
 	Reload       int64         `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
@@ -69,6 +98,10 @@ type NodeStatus struct {
 	Agent    string         `json:"agent"`           // the version of weir
 	HAProxy  HAProxyStatus  `json:"haproxy"`
 	Servers  []ServerStatus `json:"servers"`
+	Peers    []PeerStatus   `json:"peers,omitempty"` // the other instances as heartbeats show them, by ID
+	Down     []string       `json:"down,omitempty"`  // network interfaces whose link is down
+	Held     *HeldStatus    `json:"held,omitempty"`  // the address that it holds by itself
+	Host     *HostStatus    `json:"host,omitempty"`  // of a machine of one's own
 
 	// The control plane adds these.
 	LoadBalancer ID        `json:"load_balancer,omitempty"`
@@ -83,9 +116,52 @@ func (s *NodeStatus) Has(machine ID) bool {
 // HAProxyStatus is the HAProxy process of a node.
 type HAProxyStatus struct {
 	Version string    `json:"version"`
-	PID     int       `json:"pid"`     // of the worker that has the listening sockets
-	Started time.Time `json:"started"` // when that worker did
-	Reloads int       `json:"reloads"` // since the agent started
+	PID     int       `json:"pid"`           // of the worker that has the listening sockets
+	Started time.Time `json:"started"`       // when that worker did
+	Reloads int       `json:"reloads"`       // since the agent started
+	Err     string    `json:"err,omitempty"` // why it serves nobody at this moment: it has died, or does not answer
+}
+
+// PathState is what heartbeats say of a peer at one of its addresses.
+type PathState string
+
+// The states of a path.
+const (
+	PathUnknown     PathState = "unknown" // nothing was heard yet
+	PathUp          PathState = "up"
+	PathLate        PathState = "late" // beats are missing, too few to call it silent
+	PathSilent      PathState = "silent"
+	PathRefused     PathState = "refused"     // the machine lives, and no agent answers there
+	PathUnreachable PathState = "unreachable" // the network says that there is no such machine
+)
+
+// Lost reports whether nobody can be expected to answer on a path.
+func (s PathState) Lost() bool { return s == PathSilent || s == PathUnreachable }
+
+// PeerStatus is another instance as a node's heartbeats show it.
+type PeerStatus struct {
+	Node  ID           `json:"node"`
+	Paths []PathStatus `json:"paths"` // in the order of Peer.Addrs
+}
+
+// PathStatus is one address of a peer.
+type PathStatus struct {
+	Addr  netip.Addr `json:"addr"`
+	State PathState  `json:"state"`
+	Since time.Time  `json:"since"` // when it got into that state, by the reporting node's clock
+}
+
+// HeldStatus is an address that a node holds by ARP or NDP.
+type HeldStatus struct {
+	Addr      netip.Prefix `json:"addr"`
+	Since     time.Time    `json:"since"`
+	Duplicate string       `json:"duplicate,omitempty"` // the hardware address of somebody else who claims it
+}
+
+// HostStatus is a machine of one's own as its agent sees it.
+type HostStatus struct {
+	Name  string         `json:"name"`
+	Addrs []netip.Prefix `json:"addrs"` // its addresses, without loopback and those that it holds for a load balancer
 }
 
 // ServerState is what HAProxy thinks of a server.

@@ -14,6 +14,8 @@ type RegionStatus struct {
 	Region        string                 `json:"region"`
 	Taken         time.Time              `json:"taken"` // when everything was read
 	Versions      Versions               `json:"versions"`
+	Members       []MemberOverview       `json:"members"`  // of the control plane, by name
+	Quorum        bool                   `json:"quorum"`   // enough of them are there to decide
 	Problems      []string               `json:"problems"` // as [RegionStatus.FindProblems] says
 	LoadBalancers []LoadBalancerOverview `json:"load_balancers"`
 	Pools         []PoolOverview         `json:"pools"`
@@ -28,6 +30,16 @@ type Versions struct {
 	Etcd    string `json:"etcd,omitempty"`
 }
 
+// MemberOverview is one member of the control plane.
+type MemberOverview struct {
+	Name  string    `json:"name"`
+	Addr  string    `json:"addr,omitempty"` // where the other members reach it
+	Up    bool      `json:"up"`             // it answers
+	Leads bool      `json:"leads"`          // it is the one that decides
+	Since time.Time `json:"since,omitzero"` // it leads
+	Self  bool      `json:"self"`           // it is the one that says all this
+}
+
 // LoadBalancerOverview is one load balancer at a glance.
 type LoadBalancerOverview struct {
 	ID        ID                 `json:"id"`
@@ -36,7 +48,9 @@ type LoadBalancerOverview struct {
 	Address   netip.Addr         `json:"address,omitzero"`
 	Algorithm Algorithm          `json:"algorithm"`
 	Rules     []Rule             `json:"rules"`
-	Tag       string             `json:"tag,omitempty"` // of its servers, unless they are named one by one
+	Tag       string             `json:"tag,omitempty"`      // of its servers, unless they are named one by one
+	Since     time.Time          `json:"since,omitzero"`     // when its active instance became that
+	Failover  *Failover          `json:"failover,omitempty"` // the last one
 	Plan      []string           `json:"plan,omitempty"`
 	Err       string             `json:"err,omitempty"`
 	Deleting  bool               `json:"deleting,omitempty"`
@@ -47,8 +61,9 @@ type LoadBalancerOverview struct {
 type InstanceOverview struct {
 	Machine ID         `json:"machine"`
 	Active  bool       `json:"active"` // it has the load balancer's address
-	Wants   int64      `json:"wants"`  // the revision of the newest NodeConfig made for it
-	Node    NodeStatus `json:"node"`   // its last report; Seen is zero if there was none
+	Health  Health     `json:"health"`
+	Wants   int64      `json:"wants"` // the revision of the newest NodeConfig made for it
+	Node    NodeStatus `json:"node"`  // its last report; Seen is zero if there was none
 }
 
 // PoolOverview is one pool at a glance.
@@ -73,6 +88,8 @@ type MachineOverview struct {
 	Public       netip.Addr   `json:"public,omitzero"`
 	Private      netip.Addr   `json:"private,omitzero"`
 	Boot         Boot         `json:"boot"`
+	Drained      bool         `json:"drained,omitempty"`
+	Own          bool         `json:"own,omitempty"` // a machine of one's own, which joined
 	Deleting     bool         `json:"deleting,omitempty"`
 	Err          string       `json:"err,omitempty"`
 }
@@ -105,7 +122,7 @@ func (s *RegionStatus) Up(machine ID) bool {
 func (m *Machine) Overview() MachineOverview {
 	return MachineOverview{ID: m.ID, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
 		Phase: m.Status.Phase, Public: m.Status.Public, Private: m.Status.Private, Boot: m.Status.Boot,
-		Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
+		Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
 }
 
 // CountMachines counts s.Machines into s.Counts.
