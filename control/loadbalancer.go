@@ -251,14 +251,14 @@ func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
 	gone := false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
-		v := balancerView{drain: t.Drain, configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
-		err := v.read(ctx, tx, id)
+		v, err := readBalancer(ctx, tx, id)
 		if gone = errors.Is(err, weir.NotFound); gone {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		v.drain = t.Drain
 		steps := planBalancer(v)
 		lb := v.lb
 		lb.Status = statusOf(v, steps)
@@ -276,6 +276,21 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		t.balancers.Delete(id) // no change concerns it any more
 	}
 	return 0, err
+}
+
+// viewBalancer returns all there is about a load balancer at this moment.
+func (c *Control) viewBalancer(ctx context.Context, id weir.ID) (v balancerView, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		v, err = readBalancer(ctx, tx, id)
+		return err
+	})
+	return v, err
+}
+
+// readBalancer returns all there is about a load balancer in one snapshot.
+func readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
+	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+	return v, v.read(ctx, tx, id)
 }
 
 // read fills v from one snapshot.

@@ -112,8 +112,8 @@ func (c *Control) DeleteLoadBalancer(ctx context.Context, id weir.ID) error {
 // Generate returns the configuration of HAProxy on the instance of a load balancer
 // that has its address: as it runs there if live, otherwise as it would be.
 func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live bool, err error) {
-	v := balancerView{drain: c.Drain, configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
-	if err := c.Store.View(ctx, func(tx *store.Tx) error { return v.read(ctx, tx, id) }); err != nil {
+	v, err := c.viewBalancer(ctx, id)
+	if err != nil {
 		return "", false, err
 	}
 	proxy := proxyOf(v.lb, v.machines, netip.IPv4Unspecified(), c.Drain)
@@ -163,8 +163,8 @@ func (c *Control) Reload(ctx context.Context, id weir.ID) error {
 // reloading returns the names of the instances that do not yet run a configuration
 // with that Reload, or the error of one that refuses it.
 func (c *Control) reloading(ctx context.Context, id weir.ID, want int64) (waits []string, err error) {
-	v := balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
-	if err := c.Store.View(ctx, func(tx *store.Tx) error { return v.read(ctx, tx, id) }); err != nil {
+	v, err := c.viewBalancer(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	instances := v.instances()

@@ -205,6 +205,36 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 	return a, err
 }
 
+// DrainMachine keeps a machine from serving, or lets it serve again. A server finishes its requests
+// and gets no new ones; a load balancer's instance stands by, and if it is the active one
+// another takes over, if there is one that can. If it is so already, DrainMachine does nothing.
+func (c *Control) DrainMachine(ctx context.Context, machine weir.ID, drained bool) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		m, err := machines.Get(ctx, tx, machine)
+		if err != nil {
+			return err
+		}
+		if !m.Deleting.IsZero() {
+			return weir.Errorf(weir.Conflict, "machine %s is being deleted", m.Name)
+		}
+		if m.Drained == drained {
+			return nil
+		}
+		m.Drained = drained
+		machines.Put(tx, m.ID, m)
+		text := "drains " + m.Name
+		if !drained {
+			text = "lets " + m.Name + " serve again"
+		}
+		e := weir.Event{Kind: weir.EventRequest, LoadBalancer: m.LoadBalancer, Machine: m.ID, Name: m.Name, Text: text}
+		if lb, err := loadBalancers.Get(ctx, tx, m.LoadBalancer); err == nil {
+			e.Name = lb.Name
+		}
+		tellEvent(tx, e)
+		return nil
+	})
+}
+
 // tag is a word that machines are found by.
 type tag struct {
 	Name    string    `json:"name"` // as first written; tags are compared without case

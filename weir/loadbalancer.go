@@ -133,6 +133,14 @@ const (
 	InstanceGone    HealthState = "gone"    // its cloud says that it is off, or not there
 )
 
+// Phrase returns s as what is said of an instance: "boots", "is silent".
+func (s HealthState) Phrase() string {
+	if s == InstanceBoots {
+		return string(s)
+	}
+	return "is " + string(s)
+}
+
 // Health is one instance as the control plane judges it.
 type Health struct {
 	Machine ID          `json:"machine"`

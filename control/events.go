@@ -1,0 +1,59 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// events are what happened, by ID, which sorts them by time.
+var events = store.NewTable[weir.Event]("events")
+
+// tellEvent writes an event in the transaction that it tells of, so that both are made or
+// neither. Its ID is its time and a random word: a number in sequence would have all
+// decisions, of which there are many when much breaks, wait for one another.
+func tellEvent(tx *store.Tx, e weir.Event) {
+	e.At = time.Now().UTC()
+	e.ID = weir.ID(fmt.Sprintf("%016x%04x", e.At.UnixNano(), rand.Uint32N(1<<16)))
+	events.Put(tx, e.ID, e)
+}
+
+// Events returns what happened after the event with that ID, at most limit (0: all that is
+// remembered) of the newest, the oldest of them first. With lb it returns what concerns that load
+// balancer alone. Events that happened at different members within the difference of
+// their clocks may be in either order.
+func (c *Control) Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error) {
+	all, err := events.All(ctx, c.Store)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(e weir.Event) bool {
+		return e.ID <= after || lb != "" && e.LoadBalancer != lb
+	})
+	slices.SortFunc(all, func(a, b weir.Event) int { return cmp.Compare(a.ID, b.ID) })
+	if limit > 0 && len(all) > limit {
+		all = all[len(all)-limit:]
+	}
+	return all, nil
+}
+
+// sweepEvents deletes what happened long ago, and the oldest of too many.
+func sweepEvents(ctx context.Context, tx *store.Tx) error {
+	all, err := events.All(ctx, tx)
+	if err != nil {
+		return err
+	}
+	long := time.Now().Add(-keptFor)
+	for i, e := range all {
+		if e.At.Before(long) || i < len(all)-keptMost {
+			events.Delete(tx, e.ID)
+		}
+	}
+	return nil
+}
