@@ -86,7 +86,7 @@ func (app *App) parts(region string) (pool weir.Pool, lb weir.LoadBalancer, err 
 		Name:      cmp.Or(w.Name, app.Name),
 		Region:    pool.Template.Region,
 		Size:      cmp.Or(w.Size, weir.DefaultNodeSize),
-		Instances: 1,
+		Instances: weir.MinInstances,
 		Algorithm: algorithmOf(w.Algorithm),
 		Rules:     rules,
 		Health:    health,

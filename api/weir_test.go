@@ -214,7 +214,7 @@ func TestTheInventoryHasALineForEachMachineOfUsers(t *testing.T) {
 	r.eventually("all are active", func() bool {
 		got, _, err := call[struct{ Machines []api.InventoryMachine }](r, "GET", "machines", nil)
 		all = got
-		return err == nil && len(all.Machines) == 3 && !slices.ContainsFunc(all.Machines, func(m api.InventoryMachine) bool { return m.Status != "active" })
+		return err == nil && len(all.Machines) == 4 && !slices.ContainsFunc(all.Machines, func(m api.InventoryMachine) bool { return m.Status != "active" })
 	})
 	line := 0
 	for _, m := range all.Machines {
@@ -349,9 +349,9 @@ func TestTheStatusIsTheWholeRegion(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = got.Status
-		return len(s.LoadBalancers) == 1 && s.LoadBalancers[0].Phase == weir.LoadBalancerActive && len(s.LoadBalancers[0].Instances[0].Node.Servers) == 2
+		return len(s.LoadBalancers) == 1 && s.LoadBalancers[0].Phase == weir.LoadBalancerActive && len(s.LoadBalancers[0].Instances) == 2 && len(s.LoadBalancers[0].Instances[1].Node.Servers) == 2 && s.Counts.Active == 4
 	})
-	if s.Region != "lab" || s.Counts.Active != 3 || len(s.Pools) != 1 || s.Pools[0].Serving != 2 || s.Versions.HAProxy != "2.6.12" || len(s.Problems) != 0 || len(s.Machines) != 3 {
+	if s.Region != "lab" || s.Counts.Active != 4 || len(s.Pools) != 1 || s.Pools[0].Serving != 2 || s.Versions.HAProxy != "2.6.12" || len(s.Problems) != 0 || len(s.Machines) != 4 {
 		t.Errorf("status %+v, want a region in which all is well", s)
 	}
 	a := lab(t).ask("GET", "/v2/weir/status", "")

@@ -120,7 +120,7 @@ func named(name string) *App {
 		LoadBalancer: weir.LoadBalancer{
 			Name:      name,
 			Size:      weir.DefaultNodeSize,
-			Instances: 1,
+			Instances: weir.MinInstances,
 			Algorithm: weir.RoundRobin,
 			Rules:     []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}},
 			Health:    weir.DefaultCheck(),

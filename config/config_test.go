@@ -48,7 +48,7 @@ func TestANameIsEnough(t *testing.T) {
 	want := &App{
 		Pool: weir.Pool{Name: "web", Prefix: "web", Count: 1, KeepCount: true, Template: weir.Template{
 			Size: "s-1vcpu-1gb", Image: "debian-12-x64", Tags: []string{"web"}}},
-		LoadBalancer: weir.LoadBalancer{Name: "web", Size: weir.DefaultNodeSize, Instances: 1,
+		LoadBalancer: weir.LoadBalancer{Name: "web", Size: weir.DefaultNodeSize, Instances: weir.MinInstances,
 			Algorithm: weir.RoundRobin, Rules: []weir.Rule{{Entry: "http", EntryPort: 80, Target: "http", TargetPort: 80}},
 			Health: weir.DefaultCheck(), Idle: weir.DefaultIdle, Tag: "web"},
 	}
@@ -99,7 +99,7 @@ tags: [blue, SHOP, "env:test"]
 			Region: "local1", Size: "s-2vcpu-4gb", Image: "ubuntu-24-04-x64", UserData: "#!/bin/sh\necho hello\n",
 			SSHKeys: []string{publicKey, publicKey, publicKey + "2", publicKey + "3"},
 			Tags:    []string{"shop", "blue", "env:test"}}},
-		LoadBalancer: weir.LoadBalancer{Name: "shop-front", Region: "local1", Size: "s-2vcpu-2gb", Instances: 1,
+		LoadBalancer: weir.LoadBalancer{Name: "shop-front", Region: "local1", Size: "s-2vcpu-2gb", Instances: weir.MinInstances,
 			Algorithm: weir.LeastConnections,
 			Rules: []weir.Rule{
 				{Entry: "http", EntryPort: 80, Target: "http", TargetPort: 8080},

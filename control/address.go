@@ -40,6 +40,9 @@ func planAddress(row weir.Address, seen *cloud.Address, ready bool) addressStep 
 
 // reconcileAddress brings the reserved IP of one owner to its row.
 func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.Duration, err error) {
+	if row, err := addresses.Get(ctx, t.db, owner); err == nil && row.Mode == weir.OnSegment {
+		return 0, t.forgetHeld(ctx, row)
+	}
 	seen, err := t.seenAddress(ctx, owner)
 	if err != nil {
 		return 0, err
@@ -89,6 +92,17 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 		return 0, err
 	}
 	return 0, t.observeAddress(ctx, row, *seen)
+}
+
+// forgetHeld forgets an address that no cloud has given, once nobody needs it.
+func (t *term) forgetHeld(ctx context.Context, row weir.Address) error {
+	if row.Deleting.IsZero() {
+		return nil
+	}
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		addresses.Delete(tx, row.Owner)
+		return nil
+	})
 }
 
 // observeAddress brings what the cloud shows into the row, and completes what was
@@ -147,7 +161,9 @@ func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) err
 // Addresses returns the reserved IPs that the cloud has given us.
 func (c *Control) Addresses(ctx context.Context) ([]weir.Address, error) {
 	all, err := addresses.All(ctx, c.Store)
-	all = slices.DeleteFunc(all, func(a weir.Address) bool { return !a.Addr.IsValid() || !a.Deleting.IsZero() })
+	all = slices.DeleteFunc(all, func(a weir.Address) bool {
+		return !a.Addr.IsValid() || !a.Deleting.IsZero() || a.Mode == weir.OnSegment
+	})
 	slices.SortFunc(all, func(a, b weir.Address) int { return a.Addr.Compare(b.Addr) })
 	return all, err
 }

@@ -138,7 +138,8 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		want.ID = weir.ID(uuid.NewString())
 		want.Created = time.Now().UTC()
 		want.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
-		want.Serial, want.Reload, want.Deleting = 0, 0, time.Time{}
+		want.Serial, want.Reload, want.Revision, want.Deleting = 0, 0, 0, time.Time{}
+		want.Key = newKey()
 		return want, []string{fmt.Sprintf("load balancer %s: created", want.Name)}
 	}
 	lb := *was

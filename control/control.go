@@ -12,7 +12,9 @@
 //	machines       bring each machine's row to the cloud, and its state back
 //	addresses      reserve, point and release reserved IPs
 //	loadBalancers  give each load balancer instances, an address, firewalls and the
-//	               NodeConfig of each instance
+//	               NodeConfig of each instance; judge the instances, and move the
+//	               address when the one that has it cannot serve
+//	watches        ask the instances whether they live and serve
 //
 // Nodes take part by three calls, [Control.Enrol], [Control.NodeConfig] and
 // [Control.Report], which package nodeapi serves to them.
@@ -22,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"sync"
 	"time"
@@ -63,6 +66,15 @@ type Options struct {
 	// that its certificate is from. Both go into the user-data of each instance.
 	NodeURL string
 	NodeCA  []byte
+
+	// Members are the URLs of all members of the control plane, as nodes reach them; only
+	// NodeURL if empty.
+	Members []string
+
+	// Prober asks instances whether they live, and From is where it asks from: firewalls let it
+	// in. Without one, what nodes report is all that is known of them.
+	Prober Prober
+	From   []netip.Addr
 
 	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
 	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero
@@ -125,14 +137,16 @@ type term struct {
 	*Control
 	db *store.Store
 
-	machines, pools, addresses, loadBalancers *reconcile.Loop
+	machines, pools, addresses, loadBalancers, watches *reconcile.Loop
+
+	watching *watch
 
 	leaving   sync.Map // the IDs of machines that finish their requests before they go
 	balancers sync.Map // the IDs of all load balancers: a change of any machine may concern each
 }
 
 func newTerm(c *Control, led *store.Store) *term {
-	t := &term{Control: c, db: led}
+	t := &term{Control: c, db: led, watching: newWatch()}
 	loop := func(kind string, workers int, do reconcile.Func, failed func(context.Context, weir.ID, string) error) *reconcile.Loop {
 		return reconcile.New(kind, func(ctx context.Context, id weir.ID) (time.Duration, error) {
 			again, err := do(ctx, id)
@@ -146,7 +160,8 @@ func newTerm(c *Control, led *store.Store) *term {
 	t.machines = loop("machine", 16, t.reconcileMachine, t.machineFailed)
 	t.pools = loop("pool", 2, t.reconcilePool, t.poolFailed)
 	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
-	t.loadBalancers = loop("lb", 4, t.reconcileLoadBalancer, t.loadBalancerFailed)
+	t.loadBalancers = loop("lb", 16, t.reconcileLoadBalancer, t.loadBalancerFailed)
+	t.watches = reconcile.New("watch", t.reconcileWatch, reconcile.Options{Workers: 512, Log: c.Log})
 	return t
 }
 
@@ -155,7 +170,9 @@ func newTerm(c *Control, led *store.Store) *term {
 func (t *term) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers} {
+	t.nodes.heardBy(t.hear)
+	defer t.nodes.heardBy(nil)
+	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.watches} {
 		wg.Go(func() { loop.Run(ctx) })
 	}
 	wg.Go(func() {

@@ -24,6 +24,33 @@ func tellEvent(tx *store.Tx, e weir.Event) {
 	events.Put(tx, e.ID, e)
 }
 
+// tellOf tells of a load balancer and one of its instances.
+func tellOf(tx *store.Tx, lb *weir.LoadBalancer, m weir.Machine, kind weir.EventKind, text string) {
+	tellEvent(tx, weir.Event{Kind: kind, LoadBalancer: lb.ID, Name: lb.Name, Machine: m.ID, Text: text})
+}
+
+// tellHealth tells which instances are not what they were thought to be before.
+func tellHealth(tx *store.Tx, v *balancerView, health []weir.Health) {
+	for _, h := range health {
+		if was := v.health(h.Machine); was.State != h.State {
+			m := v.machine(h.Machine)
+			tellOf(tx, &v.lb, m, weir.EventEvidence, fmt.Sprintf("%s %s%s", m.Name, h.State.Phrase(), because(h.Why)))
+		}
+	}
+}
+
+// noteArrival notes that an address has got to where it was to move.
+func noteArrival(tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) {
+	f := lb.Status.Failover
+	if f == nil || f.Took > 0 || v.address == nil || v.address.Assigned != f.To {
+		return
+	}
+	arrived := *f
+	arrived.Took = max(time.Since(f.At), time.Microsecond)
+	lb.Status.Failover = &arrived
+	tellOf(tx, lb, v.machine(f.To), weir.EventStep, fmt.Sprintf("the address is at %s, %.1f ms after the decision", f.ToName, float64(arrived.Took)/float64(time.Millisecond)))
+}
+
 // Events returns what happened after the event with that ID, at most limit (0: all that is
 // remembered) of the newest, the oldest of them first. With lb it returns what concerns that load
 // balancer alone. Events that happened at different members within the difference of

@@ -1,12 +1,14 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"weir/store"
@@ -24,7 +26,10 @@ type balancerView struct {
 	address  *weir.Address       // lb's own; nil if there is no row
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
+	seen     evidence
 	drain    time.Duration
+	members  []string     // URLs of the control plane, for nodes
+	from     []netip.Addr // where the control plane asks instances from
 }
 
 // instances returns the machines that run lb and are to stay.
@@ -46,148 +51,310 @@ func (v *balancerView) live(node weir.ID) bool {
 // balancerStep is one thing to do about a load balancer: a change of rows.
 type balancerStep interface {
 	fmt.Stringer
-	do(ctx context.Context, t *term, tx *store.Tx, lb *weir.LoadBalancer) error
+	do(ctx context.Context, t *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error
 }
 
 type (
-	addInstance    struct{}
-	dropInstance   struct{ machine weir.Machine }
+	addInstance   struct{}
+	claimInstance struct{ machine weir.Machine } // of one's own
+	dropInstance  struct {
+		machine weir.Machine
+		why     string
+	}
 	reserveAddress struct{}
 	releaseAddress struct{ addr netip.Addr }
-	pointAddress   struct{ to weir.Machine }
+	moveAddress    struct{ move }
+	sawAddress     struct{ at weir.ID } // a node holds it by itself
+	giveUp         struct{ why string }
 	guard          struct {
 		machine  weir.Machine
 		firewall *weir.Firewall
 	}
 	configure struct {
-		node  weir.Machine
-		proxy weir.Proxy
+		nodes   []weir.Machine // whose configuration is another than before
+		configs []weir.NodeConfig
 	}
 	forget struct{}
 )
 
 func (addInstance) String() string      { return "create an instance" }
-func (s dropInstance) String() string   { return "delete instance " + s.machine.Name }
+func (s claimInstance) String() string  { return "make " + s.machine.Name + " an instance" }
+func (s dropInstance) String() string   { return "delete instance " + s.machine.Name + because(s.why) }
 func (reserveAddress) String() string   { return "reserve an address" }
 func (s releaseAddress) String() string { return fmt.Sprintf("release address %s", s.addr) }
-func (s pointAddress) String() string   { return "point the address to " + s.to.Name }
+func (s moveAddress) String() string    { return "point the address to " + s.to.Name }
+func (s sawAddress) String() string     { return fmt.Sprintf("note that %s has the address", s.at) }
+func (s giveUp) String() string         { return "give up handing over: " + s.why }
 func (s guard) String() string          { return "change the firewall of " + s.machine.Name }
-func (s configure) String() string      { return "configure " + s.node.Name }
 func (forget) String() string           { return "forget the load balancer" }
 
-// planBalancer returns the steps that bring a load balancer to its row.
-func planBalancer(v balancerView) (steps []balancerStep) {
-	walls := firewalls(v.all, v.machines)
+func (s configure) String() string {
+	var names []string
+	for _, m := range s.nodes {
+		names = append(names, m.Name)
+	}
+	return "configure " + strings.Join(names, ", ")
+}
+
+// planBalancer returns the steps that bring a load balancer to its row, and what is to be
+// thought of its instances.
+func planBalancer(v balancerView) (steps []balancerStep, health []weir.Health) {
+	walls := firewalls(v.all, v.machines, v.from)
 	for _, m := range v.machines {
-		if want := walls[m.ID]; m.Deleting.IsZero() && !reflect.DeepEqual(m.Firewall, want) {
+		if want := walls[m.ID]; m.Deleting.IsZero() && !m.Own && !reflect.DeepEqual(m.Firewall, want) {
 			steps = append(steps, guard{m, want})
 		}
 	}
-	instances := v.instances()
 	if !v.lb.Deleting.IsZero() {
-		for _, m := range instances {
-			steps = append(steps, dropInstance{m})
-		}
-		switch {
-		case slices.ContainsFunc(v.machines, func(m weir.Machine) bool { return m.LoadBalancer == v.lb.ID }):
-		case v.address == nil:
-			steps = append(steps, forget{})
-		case v.address.Deleting.IsZero():
-			steps = append(steps, releaseAddress{v.address.Addr})
-		}
-		return steps
+		return append(steps, v.planEnd()...), nil
 	}
+	health = v.judge()
 	if v.address == nil {
 		steps = append(steps, reserveAddress{})
 	}
-	for range v.lb.Instances - len(instances) {
+	steps = append(steps, v.planInstances(health)...)
+	if v.lb.Mode == weir.OnSegment && v.address != nil {
+		if at := v.holder(); at != v.address.Assigned {
+			steps = append(steps, sawAddress{at})
+		}
+	}
+	m, givenUp := v.planMove(health)
+	if givenUp != "" {
+		steps = append(steps, giveUp{givenUp})
+	}
+	if m != nil {
+		steps = append(steps, moveAddress{*m})
+		v.address.Machine = m.to.ID // v is a copy, but its address is not
+	}
+	if c := v.planConfigs(); len(c.nodes) > 0 {
+		steps = append(steps, c)
+	}
+	return steps, health
+}
+
+// planEnd returns the steps of a load balancer that is being deleted.
+func (v *balancerView) planEnd() (steps []balancerStep) {
+	for _, m := range v.instances() {
+		steps = append(steps, dropInstance{m, ""})
+	}
+	switch {
+	case slices.ContainsFunc(v.machines, func(m weir.Machine) bool { return m.LoadBalancer == v.lb.ID }):
+	case v.address == nil:
+		steps = append(steps, forget{})
+	case v.address.Deleting.IsZero():
+		steps = append(steps, releaseAddress{v.address.Addr})
+	}
+	return steps
+}
+
+// planInstances returns the steps after which there are as many instances as there should be:
+// broken ones go, and for each that went another comes.
+func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep) {
+	instances := v.instances()
+	want := max(v.lb.Instances, weir.MinInstances)
+	fenced := map[weir.ID]bool{}
+	for _, h := range v.planFences(health) {
+		steps = append(steps, dropInstance{v.machine(h.Machine), h.State.Phrase() + because(h.Why)})
+		fenced[h.Machine] = true
+	}
+	instances = slices.DeleteFunc(instances, func(m weir.Machine) bool { return fenced[m.ID] })
+	if len(fenced) == 0 && len(instances) == want && v.surges(health) {
+		want++
+	}
+	if v.lb.Mode == weir.OnSegment {
+		return append(steps, v.planClaims(health, want)...)
+	}
+	for range want - len(instances) {
 		steps = append(steps, addInstance{})
 	}
-	for _, m := range instances[min(len(instances), v.lb.Instances):] {
-		steps = append(steps, dropInstance{m})
-	}
-	for _, m := range instances {
-		if !m.Status.Anchor.IsValid() {
-			continue // it is not there yet
-		}
-		proxy := proxyOf(v.lb, v.machines, m.Status.Anchor, v.drain)
-		if c, ok := v.configs[m.ID]; !ok || !reflect.DeepEqual(c.Proxy, proxy) {
-			steps = append(steps, configure{m, proxy})
-		}
-	}
-	if v.address != nil && !slices.ContainsFunc(instances, func(m weir.Machine) bool { return m.ID == v.address.Machine }) {
-		for _, m := range instances {
-			if v.live(m.ID) {
-				steps = append(steps, pointAddress{m})
-				break
+	if len(instances) > want && slices.ContainsFunc(health, func(h weir.Health) bool { return h.State == weir.InstanceWell }) {
+		// The least useful goes first, and never the active one.
+		rank := func(m weir.Machine) int {
+			if v.address != nil && v.address.Machine == m.ID {
+				return 9
 			}
+			i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == m.ID })
+			return slices.Index([]weir.HealthState{weir.InstanceGone, weir.InstanceSilent, weir.InstanceUnwell,
+				weir.InstanceBoots, weir.InstanceDrained, weir.InstanceWell}, health[i].State)
+		}
+		slices.SortStableFunc(instances, func(a, b weir.Machine) int {
+			return cmp.Or(cmp.Compare(rank(a), rank(b)), -cmp.Compare(number(a.ID), number(b.ID)))
+		})
+		for _, m := range instances[:len(instances)-want] {
+			steps = append(steps, dropInstance{m, "there is one too many"})
 		}
 	}
 	return steps
 }
 
+// planClaims makes machines of one's own that joined, and that no load balancer has, instances.
+// One that has been silent for long does not count, and keeps its place for when it is back.
+func (v *balancerView) planClaims(health []weir.Health, want int) (steps []balancerStep) {
+	for _, h := range health {
+		if h.State != weir.InstanceSilent || v.seen.now.Sub(h.Since) < surgeAfter {
+			want--
+		}
+	}
+	for _, m := range v.machines {
+		if want > 0 && m.Own && m.LoadBalancer == "" && m.Deleting.IsZero() && m.Status.Phase == weir.MachineActive {
+			steps = append(steps, claimInstance{m})
+			want--
+		}
+	}
+	return steps
+}
+
+// holder returns the instance that says it holds the address, or nobody. While an address
+// moves, two may say so for a moment: the one that should have it counts.
+func (v *balancerView) holder() (at weir.ID) {
+	for _, m := range v.instances() {
+		if held := v.statuses[m.ID].Held; held != nil && held.Addr == v.lb.Addr && (at == "" || m.ID == v.address.Machine) {
+			at = m.ID
+		}
+	}
+	return at
+}
+
+// planConfigs returns the NodeConfigs that are to be, if one of them is another than what is there. They
+// share a revision, so that of two instances it can be told which one runs the older.
+func (v *balancerView) planConfigs() (c configure) {
+	for _, m := range v.instances() {
+		if !m.Status.Anchor.IsValid() && !m.Own || m.Own && m.Status.Phase != weir.MachineActive {
+			continue // it is not there yet
+		}
+		config := weir.NodeConfig{Node: m.ID, Revision: v.lb.Revision, Members: v.members, Group: v.groupOf(m)}
+		if v.lb.Mode == weir.OnSegment {
+			config.Proxy = proxyOf(v.lb, v.machines, v.lb.Addr.Addr(), v.drain)
+			config.Proxy.Floating = v.lb.Addr.Addr()
+			config.Hold = &weir.Hold{Addr: v.lb.Addr, Active: v.address != nil && v.address.Machine == m.ID}
+		} else {
+			config.Proxy = proxyOf(v.lb, v.machines, m.Status.Anchor, v.drain)
+		}
+		if was, ok := v.configs[m.ID]; !ok || !reflect.DeepEqual(was, config) {
+			c.nodes = append(c.nodes, m)
+		}
+		c.configs = append(c.configs, config)
+	}
+	return c
+}
+
+// groupOf returns whom an instance watches.
+func (v *balancerView) groupOf(m weir.Machine) *weir.Group {
+	g := &weir.Group{Key: v.lb.Key}
+	for _, other := range v.instances() {
+		if addrs := watchedAt(other); other.ID != m.ID && len(addrs) > 0 {
+			g.Peers = append(g.Peers, weir.Peer{Node: other.ID, Addrs: addrs})
+		}
+	}
+	return g
+}
+
+// watchedAt returns the addresses at which an instance is watched: its private one, and then
+// that of the link on which its clients reach it.
+func watchedAt(m weir.Machine) (addrs []netip.Addr) {
+	for _, a := range []netip.Addr{m.Status.Private, m.Status.Public} {
+		if a.IsValid() && !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// targets returns whom the control plane asks: the address of the load balancer, and each
+// instance.
+func (v *balancerView) targets() (service Target, instances []Target) {
+	if v.address != nil && v.address.Addr.IsValid() && v.address.Assigned != "" {
+		service = Target{Health: netip.AddrPortFrom(v.address.Addr, weir.HealthPort)}
+	}
+	for _, m := range v.instances() {
+		// Only one that has served can stop doing so.
+		if addrs := watchedAt(m); len(addrs) > 0 && v.statuses[m.ID].Revision != 0 {
+			instances = append(instances, Target{Node: m.ID, Key: v.lb.Key, Agent: addrs,
+				Health: netip.AddrPortFrom(addrs[len(addrs)-1], weir.HealthPort)})
+		}
+	}
+	return service, instances
+}
+
 // firewalls returns what may reach each machine: servers answer the instances of
 // their load balancers alone, instances what their rules take in, and machines that no
 // load balancer concerns have none.
-func firewalls(lbs []weir.LoadBalancer, all []weir.Machine) map[weir.ID]*weir.Firewall {
+// Instances also answer each other's heartbeats, and the control plane, which asks from from.
+func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) map[weir.ID]*weir.Firewall {
 	walls := map[weir.ID]*weir.Firewall{}
-	open := func(m weir.Machine, ports []int, from []netip.Prefix) {
+	open := func(m weir.Machine, o weir.Opening) {
 		f := walls[m.ID]
 		if f == nil {
 			f = &weir.Firewall{}
 			walls[m.ID] = f
 		}
-		for _, port := range ports {
-			i := slices.IndexFunc(f.Openings, func(o weir.Opening) bool { return o.Port == port && !o.UDP })
-			if i < 0 {
-				i = len(f.Openings)
-				f.Openings = append(f.Openings, weir.Opening{Port: port})
-			}
-			o := &f.Openings[i]
-			o.From = append(o.From, from...)
-			slices.SortFunc(o.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
-			o.From = slices.Compact(o.From)
+		i := slices.IndexFunc(f.Openings, func(there weir.Opening) bool { return there.Compare(o) == 0 })
+		if i < 0 {
+			i = len(f.Openings)
+			f.Openings = append(f.Openings, weir.Opening{Port: o.Port, UDP: o.UDP})
 		}
+		there := &f.Openings[i]
+		there.From = append(there.From, o.From...)
+		slices.SortFunc(there.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+		there.From = slices.Compact(there.From)
 		slices.SortFunc(f.Openings, weir.Opening.Compare)
 	}
 	for _, lb := range lbs {
-		if !lb.Deleting.IsZero() {
+		if !lb.Deleting.IsZero() || lb.Mode == weir.OnSegment {
 			continue
 		}
-		var entries, targets []int
-		for _, r := range lb.Rules {
-			entries = append(entries, r.EntryPort)
-			targets = append(targets, r.TargetPort)
-		}
-		targets = append(targets, lb.Health.Port)
-		var sources []netip.Prefix
+		var sources []netip.Prefix // of requests to servers
+		askers := hosts(from)      // of instances
 		for _, m := range all {
 			if m.LoadBalancer == lb.ID {
-				open(m, entries, []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)})
-				if a := m.Status.Private; a.IsValid() {
-					sources = append(sources, netip.PrefixFrom(a, a.BitLen()))
+				if m.Status.Private.IsValid() {
+					sources = append(sources, hosts([]netip.Addr{m.Status.Private})...)
 				}
+				askers = append(askers, hosts(watchedAt(m))...)
 			}
-		}
-		if len(sources) == 0 {
-			targets = nil // closed until there is somebody to open for
 		}
 		for _, m := range all {
-			if lb.Targets(&m) {
-				open(m, targets, sources)
+			if m.LoadBalancer != lb.ID {
+				continue
 			}
+			for _, r := range lb.Rules {
+				open(m, weir.Opening{Port: r.EntryPort, From: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
+			}
+			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, From: askers})
+			open(m, weir.Opening{Port: weir.HealthPort, From: askers})
+		}
+		for _, m := range all {
+			if !lb.Targets(&m) {
+				continue
+			}
+			if len(sources) == 0 {
+				walls[m.ID] = cmp.Or(walls[m.ID], &weir.Firewall{}) // closed until there is somebody to open for
+				continue
+			}
+			for _, r := range lb.Rules {
+				open(m, weir.Opening{Port: r.TargetPort, From: sources})
+			}
+			open(m, weir.Opening{Port: lb.Health.Port, From: sources})
 		}
 	}
 	return walls
 }
 
-// proxyOf returns what HAProxy should do on an instance of lb with that anchor address.
-func proxyOf(lb weir.LoadBalancer, all []weir.Machine, anchor netip.Addr, drain time.Duration) weir.Proxy {
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload}
+// hosts returns addresses as sources of a firewall.
+func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
+	for _, a := range addrs {
+		prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return prefixes
+}
+
+// proxyOf returns what HAProxy should do on an instance of lb that listens at that address.
+func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time.Duration) weir.Proxy {
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true}
 	for _, r := range lb.Rules {
 		backend := fmt.Sprintf("servers-%s-%d", r.Target, r.TargetPort)
 		p.Frontends = append(p.Frontends, weir.Frontend{
-			Name: fmt.Sprintf("%s-%d", r.Entry, r.EntryPort), Bind: netip.AddrPortFrom(anchor, uint16(r.EntryPort)),
+			Name: fmt.Sprintf("%s-%d", r.Entry, r.EntryPort), Bind: netip.AddrPortFrom(at, uint16(r.EntryPort)),
 			Mode: r.Entry, Idle: lb.Idle, Backend: backend,
 		})
 		if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == backend }) {
@@ -200,15 +367,20 @@ func proxyOf(lb weir.LoadBalancer, all []weir.Machine, anchor netip.Addr, drain 
 					Addr: netip.AddrPortFrom(m.Status.Private, uint16(r.TargetPort)), Weight: 1})
 			}
 		}
+		for _, a := range lb.Servers {
+			b.Servers = append(b.Servers, weir.Server{ID: weir.ID(a.String()), Name: a.String(),
+				Addr: netip.AddrPortFrom(a, uint16(r.TargetPort)), Weight: 1})
+		}
 		p.Backends = append(p.Backends, b)
 	}
 	return p
 }
 
 // statusOf returns what users are shown of a load balancer, given the steps that are
-// being taken.
-func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
-	s := weir.LoadBalancerStatus{Phase: v.lb.Status.Phase}
+// being taken and what is thought of its instances.
+func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.LoadBalancerStatus {
+	s := v.lb.Status
+	s.Plan, s.Err, s.Address, s.Health = nil, "", netip.Addr{}, health
 	for _, step := range steps {
 		s.Plan = append(s.Plan, step.String())
 	}
@@ -219,6 +391,8 @@ func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
 	serving := false
 	for _, m := range v.instances() {
 		status := v.statuses[m.ID]
+		active := v.address != nil && v.address.Assigned == m.ID
+		serving = serving || active && v.live(m.ID)
 		switch {
 		case m.Status.Err != "":
 			s.Err = m.Status.Err
@@ -228,9 +402,10 @@ func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
 			s.Err = fmt.Sprintf("instance %s: %s", m.Name, status.Err)
 		case !v.live(m.ID):
 			s.Plan = append(s.Plan, fmt.Sprintf("wait for %s to run its configuration", m.Name))
-		case v.address != nil && v.address.Assigned == m.ID:
-			serving = true
 		}
+	}
+	if v.lb.Mode == weir.OnSegment && len(v.instances()) < weir.MinInstances {
+		s.Plan = append(s.Plan, "wait for a node to join: weir node token NAME")
 	}
 	switch {
 	case s.Err != "":
@@ -243,38 +418,65 @@ func statusOf(v balancerView, steps []balancerStep) weir.LoadBalancerStatus {
 	return s
 }
 
+// lookAgain is how soon a load balancer is looked at again while one of its instances is not
+// well: how long that has been so decides what is done.
+const lookAgain = 200 * time.Millisecond
+
 // reconcileLoadBalancer brings one load balancer to its row. It looks and writes in
 // one transaction, so that what it gives a node to do was so at that moment: a server
 // that is being deleted may be destroyed as soon as no node is to send it requests.
 // Machines and addresses follow by their own controllers.
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	gone := false
+	seen := t.watching.evidence(id, t.nodes)
+	var v balancerView
+	gone, moved := false, false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
-		v, err := readBalancer(ctx, tx, id)
+		again, moved = 0, false
+		v, err = readBalancer(ctx, tx, id)
 		if gone = errors.Is(err, weir.NotFound); gone {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		v.drain = t.Drain
-		steps := planBalancer(v)
+		v.seen, v.drain, v.from, v.members = seen, t.Drain, t.From, t.Members
 		lb := v.lb
-		lb.Status = statusOf(v, steps)
+		steps, health := planBalancer(v)
+		lb.Status = statusOf(v, steps, health)
+		tellHealth(tx, &v, health)
+		noteArrival(tx, &v, &lb)
 		for _, step := range steps {
-			if err := step.do(ctx, t, tx, &lb); err != nil {
+			if err := step.do(ctx, t, tx, &v, &lb); err != nil {
 				return fmt.Errorf("load balancer %s: %s: %w", lb.Name, step, err)
 			}
+			if _, ok := step.(moveAddress); ok {
+				moved = true
+			}
 		}
-		if !slices.Contains(steps, balancerStep(forget{})) {
+		if n := len(steps); n == 0 || steps[n-1].String() != (forget{}).String() {
 			loadBalancers.Put(tx, id, lb)
+		}
+		if slices.ContainsFunc(health, func(h weir.Health) bool { return h.State != weir.InstanceWell && h.State != weir.InstanceDrained }) || lb.Wanted != "" {
+			again = lookAgain
 		}
 		return nil
 	})
 	if gone {
 		t.balancers.Delete(id) // no change concerns it any more
+		t.watching.set(id, Target{}, nil)
 	}
-	return 0, err
+	if err != nil || gone {
+		return again, err
+	}
+	if moved {
+		t.addresses.Touch(id) // before the store says so
+	}
+	if v.lb.Deleting.IsZero() {
+		service, instances := v.targets()
+		t.watching.set(id, service, instances)
+		t.watches.Touch(id)
+	}
+	return again, nil
 }
 
 // viewBalancer returns all there is about a load balancer at this moment.
@@ -326,7 +528,7 @@ func (v *balancerView) read(ctx context.Context, tx *store.Tx, id weir.ID) (err 
 	return nil
 }
 
-func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, lb *weir.LoadBalancer) error {
+func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
 	lb.Serial++
 	m, _, err := newMachine(ctx, tx, weir.Machine{
 		Name:         fmt.Sprintf("%s-lb-%d", lb.Name, lb.Serial),
@@ -338,40 +540,81 @@ func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, lb *weir.LoadB
 	}
 	m.UserData = t.userDataOf(newEnrolment(tx, m.ID))
 	machines.Put(tx, m.ID, stored(tx, m))
+	tellOf(tx, lb, m, weir.EventStep, "creates instance "+m.Name)
 	return nil
 }
 
-func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalancer) error {
+func (s claimInstance) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
+	tellOf(tx, lb, s.machine, weir.EventStep, "makes "+s.machine.Name+" its instance")
+	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.LoadBalancer = lb.ID })
+}
+
+func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
+	if s.machine.Own {
+		nodeConfigs.Delete(tx, s.machine.ID)
+		return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.LoadBalancer = "" })
+	}
+	if s.why != "" {
+		tellOf(tx, lb, s.machine, weir.EventDecision, fmt.Sprintf("destroys %s, which %s", s.machine.Name, s.why))
+	}
+	// It was no flapping signal that had the address moved away from it.
+	if f := lb.Status.Failover; f != nil && f.From == s.machine.ID && len(lb.Status.Moves) > 0 {
+		lb.Status.Moves = slices.DeleteFunc(slices.Clone(lb.Status.Moves), f.At.Equal)
+	}
 	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.Deleting = time.Now().UTC() })
 }
 
-func (reserveAddress) do(_ context.Context, _ *term, tx *store.Tx, lb *weir.LoadBalancer) error {
-	addresses.Put(tx, lb.ID, weir.Address{Owner: lb.ID, Created: time.Now().UTC()})
+func (reserveAddress) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
+	addresses.Put(tx, lb.ID, weir.Address{Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr()})
 	return nil
 }
 
-func (releaseAddress) do(ctx context.Context, _ *term, tx *store.Tx, lb *weir.LoadBalancer) error {
+func (releaseAddress) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
 	return changeAddress(ctx, tx, lb.ID, func(a *weir.Address) { a.Deleting = time.Now().UTC() })
 }
 
-func (s pointAddress) do(ctx context.Context, _ *term, tx *store.Tx, lb *weir.LoadBalancer) error {
+func (s moveAddress) do(ctx context.Context, t *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
+	now := time.Now().UTC()
+	from := lb.Status.Active
+	lb.Status.Active, lb.Status.Since, lb.Wanted = s.to.ID, now, ""
+	if from != "" {
+		was := v.machine(from)
+		lb.Status.Failover = &weir.Failover{At: now, From: from, FromName: was.Name, To: s.to.ID, ToName: s.to.Name, Planned: s.planned, Why: s.why}
+		if !s.planned {
+			lb.Status.Moves = slices.DeleteFunc(append(slices.Clone(lb.Status.Moves), now), func(at time.Time) bool { return now.Sub(at) >= movesCount })
+		}
+		tellOf(tx, lb, s.to, weir.EventDecision, fmt.Sprintf("moves the address from %s to %s: %s", was.Name, s.to.Name, s.why))
+	} else {
+		tellOf(tx, lb, s.to, weir.EventDecision, fmt.Sprintf("gives the address to %s", s.to.Name))
+	}
 	return changeAddress(ctx, tx, lb.ID, func(a *weir.Address) { a.Machine = s.to.ID })
 }
 
-func (s guard) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalancer) error {
-	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.Firewall = s.firewall })
+func (s sawAddress) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
+	return changeAddress(ctx, tx, lb.ID, func(a *weir.Address) { a.Assigned = s.at })
 }
 
-func (s configure) do(ctx context.Context, _ *term, tx *store.Tx, _ *weir.LoadBalancer) error {
-	was, err := nodeConfigs.Get(ctx, tx, s.node.ID)
-	if err != nil && !errors.Is(err, weir.NotFound) {
-		return err
-	}
-	nodeConfigs.Put(tx, s.node.ID, weir.NodeConfig{Node: s.node.ID, Revision: was.Revision + 1, Proxy: s.proxy})
+func (s giveUp) do(_ context.Context, _ *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
+	to := v.machine(lb.Wanted)
+	lb.Wanted = ""
+	tellOf(tx, lb, to, weir.EventDecision, fmt.Sprintf("does not hand over to %s: %s", to.Name, s.why))
 	return nil
 }
 
-func (forget) do(_ context.Context, _ *term, tx *store.Tx, lb *weir.LoadBalancer) error {
+func (s guard) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, _ *weir.LoadBalancer) error {
+	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.Firewall = s.firewall })
+}
+
+func (s configure) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
+	lb.Revision++
+	for _, c := range s.configs {
+		c.Revision = lb.Revision
+		nodeConfigs.Put(tx, c.Node, c)
+	}
+	return nil
+}
+
+func (forget) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
 	loadBalancers.Delete(tx, lb.ID)
 	return nil
 }

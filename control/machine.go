@@ -58,6 +58,8 @@ func planMachine(v machineView) (steps []machineStep) {
 	switch {
 	case v.row.Off && on:
 		steps = append(steps, stepPowerOff)
+	case !v.row.Off && !on && v.row.LoadBalancer != "":
+		// Its load balancer replaces it, and need not wait for what it may be when it is back.
 	case !v.row.Off && !on:
 		steps = append(steps, stepPowerOn)
 	case !v.row.Off && slices.ContainsFunc(v.pending, reboots):

@@ -38,6 +38,13 @@ func newEnrolment(tx *store.Tx, machine weir.ID) (token string) {
 	return token
 }
 
+// newKey returns a key for the heartbeats of a load balancer's instances.
+func newKey() []byte {
+	key := make([]byte, 32)
+	rand.Read(key) // it never fails
+	return key
+}
+
 // Enrol lets the holder of token become the node that it was made for, and returns
 // that node's ID. The first public key that uses a token owns it: the same key may ask
 // again, since the first answer may have been lost; any other is weir.Denied.
@@ -75,6 +82,7 @@ type nodes struct {
 	configs  map[weir.ID]weir.NodeConfig
 	changed  chan struct{} // closed and replaced when configs changes
 	reported map[weir.ID]weir.NodeStatus
+	hear     func(was, is weir.NodeStatus) // told of each report while this member leads; nil otherwise
 }
 
 func newNodes() *nodes {
@@ -123,7 +131,8 @@ func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (we
 }
 
 // Report takes what a node says of itself. Only what is of consequence is stored;
-// counters and the time are kept in memory, so that a heartbeat writes nothing.
+// counters and the time are kept in memory, so that a heartbeat writes nothing. A leader hears it
+// before it is stored: it may say that another instance has fallen silent.
 func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 	s.Seen = time.Now().UTC()
 	stored := s
@@ -132,7 +141,8 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 	for i, server := range s.Servers {
 		stored.Servers[i] = weir.ServerStatus{Backend: server.Backend, ID: server.ID, State: server.State, Why: server.Why}
 	}
-	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+	c.nodes.report(&s)
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
 		m, err := machines.Get(ctx, tx, s.Node)
 		if errors.Is(err, weir.NotFound) {
 			return weir.Errorf(weir.Denied, "node %s: there is no such machine any more", s.Node)
@@ -140,7 +150,7 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 		if err != nil {
 			return err
 		}
-		s.LoadBalancer, stored.LoadBalancer = m.LoadBalancer, m.LoadBalancer
+		stored.LoadBalancer = m.LoadBalancer
 		was, err := nodeStatuses.Get(ctx, tx, s.Node)
 		if err != nil && !errors.Is(err, weir.NotFound) {
 			return err
@@ -150,13 +160,28 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
+}
+
+// report remembers the report of a node that has a configuration.
+func (n *nodes) report(s *weir.NodeStatus) {
+	n.mu.Lock()
+	config, ok := n.configs[s.Node]
+	s.LoadBalancer = config.Proxy.LoadBalancer
+	was, hear := n.reported[s.Node], n.hear
+	if ok {
+		n.reported[s.Node] = *s
 	}
-	c.nodes.mu.Lock()
-	c.nodes.reported[s.Node] = s
-	c.nodes.mu.Unlock()
-	return nil
+	n.mu.Unlock()
+	if ok && hear != nil {
+		hear(was, *s)
+	}
+}
+
+// heardBy has hear told of each report from now on; nil ends it.
+func (n *nodes) heardBy(hear func(was, is weir.NodeStatus)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hear = hear
 }
 
 // userDataOf returns the user-data with which a machine becomes a load balancer's

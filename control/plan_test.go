@@ -128,7 +128,9 @@ func instance(n int) weir.Machine {
 	return m
 }
 
-func said[T fmt.Stringer](steps []T) (words []string) {
+// planned returns the steps that bring a load balancer to its row, in words.
+func planned(v balancerView) (words []string) {
+	steps, _ := planBalancer(v)
 	for _, s := range steps {
 		words = append(words, s.String())
 	}
@@ -141,21 +143,23 @@ func TestBalancerComesUpStepByStep(t *testing.T) {
 	v.all = []weir.LoadBalancer{v.lb}
 	expect := func(want ...string) {
 		t.Helper()
-		if diff := cmp.Diff(want, said(planBalancer(v))); diff != "" {
+		if diff := cmp.Diff(want, planned(v)); diff != "" {
 			t.Errorf("steps (-want +got):\n%s", diff)
 		}
 	}
-	expect("change the firewall of web-1", "reserve an address", "create an instance")
+	expect("change the firewall of web-1", "reserve an address", "create an instance", "create an instance")
 
 	v.machines[0].Firewall = &weir.Firewall{}
 	v.address = &weir.Address{Owner: "lb", Addr: netip.MustParseAddr("198.51.100.1")}
-	young := instance(2)
-	young.Status = weir.MachineStatus{Phase: weir.MachineNew}
-	v.machines = append(v.machines, young)
-	expect("change the firewall of web-lb-2")
+	for _, n := range []int{2, 3} {
+		young := instance(n)
+		young.Status = weir.MachineStatus{Phase: weir.MachineNew}
+		v.machines = append(v.machines, young)
+	}
+	expect("change the firewall of web-lb-2", "change the firewall of web-lb-3")
 
-	walls := func() {
-		for i, want := range firewalls(v.all, v.machines) {
+	guarded := func() {
+		for i, want := range firewalls(v.all, v.machines, nil) {
 			for j := range v.machines {
 				if v.machines[j].ID == i {
 					v.machines[j].Firewall = want
@@ -163,28 +167,51 @@ func TestBalancerComesUpStepByStep(t *testing.T) {
 			}
 		}
 	}
+	configured := func() {
+		v.lb.Revision++
+		for _, c := range v.planConfigs().configs {
+			c.Revision = v.lb.Revision
+			v.configs[c.Node] = c
+		}
+	}
+	runs := func(n int, revision int64) {
+		id := instance(n).ID
+		v.statuses[id] = weir.NodeStatus{Node: id, Revision: revision}
+	}
 	v.machines[1] = instance(2)
-	walls()
+	guarded()
 	expect("configure web-lb-2")
-
-	node := v.machines[1].ID
-	v.configs[node] = weir.NodeConfig{Node: node, Revision: 1, Proxy: proxyOf(v.lb, v.machines, v.machines[1].Status.Anchor, v.drain)}
+	configured()
 	expect()
-	if s := statusOf(v, nil); s.Phase == weir.LoadBalancerActive || len(s.Plan) != 1 {
-		t.Errorf("status before the node runs it: %+v, want not active and one thing to wait for", s)
+	if s := statusOf(v, nil, nil); s.Phase == weir.LoadBalancerActive || len(s.Plan) != 2 {
+		t.Errorf("status before the nodes run it: %+v, want not active and two to wait for", s)
 	}
 
-	v.statuses[node] = weir.NodeStatus{Node: node, Revision: 1}
+	// The first that serves gets the address; it does not wait for the other.
+	runs(2, 1)
 	expect("point the address to web-lb-2")
-	v.address.Machine = node
+	v.address.Machine, v.lb.Status.Active = instance(2).ID, instance(2).ID
 	expect()
-	v.address.Assigned = node
-	if s := statusOf(v, nil); s.Phase != weir.LoadBalancerActive || s.Address != v.address.Addr {
+	v.address.Assigned = instance(2).ID
+	if s := statusOf(v, nil, nil); s.Phase != weir.LoadBalancerActive || s.Address != v.address.Addr {
 		t.Errorf("status once the address is there: %+v, want active at %s", s, v.address.Addr)
 	}
 
+	// When the second is there, each is told of the other, under one revision.
+	v.machines[2] = instance(3)
+	guarded()
+	expect("configure web-lb-2, web-lb-3")
+	configured()
+	if a, b := v.configs[instance(2).ID], v.configs[instance(3).ID]; a.Revision != 2 || b.Revision != 2 ||
+		len(a.Group.Peers) != 1 || a.Group.Peers[0].Node != b.Node || len(b.Group.Peers) != 1 {
+		t.Errorf("configurations %+v and %+v, want both at revision 2, each with the other as its peer", a, b)
+	}
+	runs(2, 2)
+	runs(3, 2)
+	expect()
+
 	v.machines[0].Deleting = testNow
-	expect("configure web-lb-2")
+	expect("configure web-lb-2, web-lb-3")
 }
 
 func TestBalancerThatIsDeletedLeavesNothing(t *testing.T) {
@@ -200,7 +227,7 @@ func TestBalancerThatIsDeletedLeavesNothing(t *testing.T) {
 		"[]",
 		"[forget the load balancer]",
 	} {
-		if got := fmt.Sprint(said(planBalancer(v))); got != want {
+		if got := fmt.Sprint(planned(v)); got != want {
 			t.Errorf("steps %s, want %s", got, want)
 		}
 		switch want {
@@ -219,17 +246,31 @@ func TestBalancerThatIsDeletedLeavesNothing(t *testing.T) {
 	}
 }
 
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
+}
+
 func TestServersAnswerTheirBalancerAlone(t *testing.T) {
 	lb := balancer()
 	other := server(3)
 	other.Tags = []string{"db"}
-	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), other})
+	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), instance(4), other}, []netip.Addr{netip.MustParseAddr("10.110.0.1")})
+	askers := prefixes("10.110.0.1/32", "10.110.0.2/32", "10.110.0.4/32")
+	wall := &weir.Firewall{Openings: []weir.Opening{
+		{Port: 80, From: prefixes("0.0.0.0/0")},
+		{Port: weir.BeatPort, UDP: true, From: askers},
+		{Port: weir.HealthPort, From: askers},
+	}}
 	want := map[weir.ID]*weir.Firewall{
 		"100001": {Openings: []weir.Opening{
-			{Port: 80, From: []netip.Prefix{netip.MustParsePrefix("10.110.0.2/32")}},
-			{Port: 8080, From: []netip.Prefix{netip.MustParsePrefix("10.110.0.2/32")}},
+			{Port: 80, From: prefixes("10.110.0.2/32", "10.110.0.4/32")},
+			{Port: 8080, From: prefixes("10.110.0.2/32", "10.110.0.4/32")},
 		}},
-		"100002": {Openings: []weir.Opening{{Port: 80, From: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}}},
+		"100002": wall,
+		"100004": wall,
 	}
 	if diff := cmp.Diff(want, walls, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("firewalls (-want +got):\n%s", diff)

@@ -59,6 +59,7 @@ type Proxy struct {
 	keep        bool
 	log         *slog.Logger
 
+	pulse   pulse
 	wake    chan struct{} // tells Run that there is something to look at
 	changed chan struct{}
 
@@ -186,6 +187,7 @@ func (p *Proxy) open(ctx context.Context) (err error) {
 	}
 	if p.proc != nil {
 		p.log.Info("haproxy adopted", "pid", p.proc.pid)
+		p.pulse.begins(p.proc.pid)
 	}
 	return nil
 }
@@ -201,6 +203,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer p.leave()
+	watchers.Go(func() { p.feel(ctx) })
 	died := make(chan *process)
 	var watched *process
 	timer := time.NewTimer(0)
@@ -255,6 +258,7 @@ func (p *Proxy) Stop(ctx context.Context) error {
 	defer p.release()
 	p.stopped = true
 	p.held.close()
+	p.pulse.begins(0)
 	if p.proc != nil {
 		p.proc.end(ctx, unix.SIGUSR1)
 		p.bury()
@@ -368,6 +372,9 @@ func check(p *weir.Proxy) error {
 		if !f.Bind.IsValid() || f.Bind.Port() == 0 {
 			return fmt.Errorf("frontend %s has no address and port", f.Name)
 		}
+		if p.Health && f.Bind.Port() == weir.HealthPort {
+			return fmt.Errorf("frontend %s is at port %d, where HAProxy answers health checks", f.Name, f.Bind.Port())
+		}
 		// HAProxy would let the kernel choose between the two.
 		if other, taken := bound[f.Bind]; taken {
 			return fmt.Errorf("frontends %s and %s are both at %s", other, f.Name, f.Bind)
@@ -446,6 +453,9 @@ func complaint(output []byte) string {
 // would have its old worker pause.
 func (p *Proxy) test(ctx context.Context, d *document) error {
 	for _, f := range d.proxy.Frontends {
+		if f.Bind.Addr() == d.proxy.Floating {
+			continue // it may not be here, or be somebody else's to have at this moment
+		}
 		if err := bindable(f.Bind); err != nil {
 			return weir.Errorf(weir.Unavailable, "frontend %s: listen at %s: %w", f.Name, f.Bind, err)
 		}
@@ -473,5 +483,5 @@ func binds(p *weir.Proxy) (addrs []netip.AddrPort) {
 	for i := range p.Frontends {
 		addrs = append(addrs, p.Frontends[i].Bind)
 	}
-	return addrs
+	return append(addrs, healthBinds(p)...)
 }

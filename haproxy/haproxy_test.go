@@ -564,9 +564,6 @@ func TestFailedReloadLeavesTheOldConfiguration(t *testing.T) {
 }
 
 func TestHAProxyThatHangsIsReplaced(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes 10 s until nobody hopes for an answer any more")
-	}
 	p, _ := startProxy(t, Options{})
 	var f farm
 	a := f.start(t)

@@ -61,7 +61,10 @@ func (p *Proxy) launch(ctx context.Context) error {
 		})
 		args = append(args, "-x", p.path(heldSocket))
 	}
-	note := func(pid int) error { return writePid(p.path(pidFile), pid) }
+	note := func(pid int) error {
+		p.pulse.begins(pid)
+		return writePid(p.path(pidFile), pid)
+	}
 	if p.proc, err = spawn(p.binary, args, out, note); err != nil {
 		return err
 	}
@@ -78,6 +81,7 @@ func (p *Proxy) launch(ctx context.Context) error {
 func (p *Proxy) loaded(ctx context.Context, shape string, failed func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTime)
 	defer cancel()
+	defer p.pulse.loads()()
 	s := socket{path: p.path(workerSocket), shape: shape}
 	for wait := time.Millisecond; ; wait = min(wait+time.Millisecond, 20*time.Millisecond) {
 		if t, err := s.open(ctx); err == nil {

@@ -142,8 +142,9 @@ func maxConn(files int, p *weir.Proxy) int {
 
 func (w *writer) sections(p *weir.Proxy, servers bool) {
 	for i := range p.Frontends {
-		w.frontend(&p.Frontends[i])
+		w.frontend(&p.Frontends[i], p.Floating)
 	}
+	w.health(p)
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		w.backend(b)
@@ -163,10 +164,14 @@ func (w *writer) sections(p *weir.Proxy, servers bool) {
 	}
 }
 
-func (w *writer) frontend(f *weir.Frontend) {
+func (w *writer) frontend(f *weir.Frontend, floating netip.Addr) {
 	w.line("")
 	w.word("frontend ").name(f.Name).line("")
-	w.word("    bind ").addr(f.Bind).line("")
+	w.word("    bind ").addr(f.Bind)
+	if floating.IsValid() && f.Bind.Addr() == floating {
+		w.word(" transparent") // also while this machine does not have the address
+	}
+	w.line("")
 	w.mode(f.Mode)
 	w.word("    timeout client ").time(f.Idle).line("")
 	if f.Mode == weir.HTTP {
@@ -177,6 +182,37 @@ func (w *writer) frontend(f *weir.Frontend) {
 		w.word("    http-request set-header X-Forwarded-Port ").int(int64(f.Bind.Port())).line("")
 	}
 	w.word("    default_backend ").name(f.Backend).line("")
+}
+
+// healthBinds returns where HAProxy answers that it lives.
+func healthBinds(p *weir.Proxy) (binds []netip.AddrPort) {
+	if !p.Health {
+		return nil
+	}
+	binds = append(binds, netip.AddrPortFrom(netip.IPv4Unspecified(), weir.HealthPort))
+	if p.Floating.Is6() {
+		binds = append(binds, netip.AddrPortFrom(netip.IPv6Unspecified(), weir.HealthPort))
+	}
+	return binds
+}
+
+// health writes the frontend by which others see that HAProxy lives, whatever its servers do.
+func (w *writer) health(p *weir.Proxy) {
+	if !p.Health {
+		return
+	}
+	w.line("")
+	w.line("frontend weir-health")
+	for _, bind := range healthBinds(p) {
+		w.word("    bind ").addr(bind)
+		if bind.Addr().Is6() {
+			w.word(" v6only")
+		}
+		w.line("")
+	}
+	w.line("    mode http")
+	w.line("    timeout client 5s")
+	w.line("    http-request return status 200 content-type text/plain string alive")
 }
 
 func (w *writer) backend(b *weir.Backend) {
@@ -214,7 +250,9 @@ func checkOf(c *weir.HealthCheck) string {
 	w := new(writer)
 	w.word(" check port ").int(int64(c.Port))
 	w.word(" inter ").time(c.Interval)
-	// One that is down is asked more often, so that it is back, or joins, soon.
+	// One check that fails is followed by others soon, so that thresholds are reached soon; and
+	// one that is down is asked more often, so that it is back, or joins, soon.
+	w.word(" fastinter ").time(min(c.Interval, time.Second))
 	w.word(" downinter ").time(min(c.Interval, time.Second))
 	w.word(" fall ").int(int64(max(c.Unhealthy, 1)))
 	w.word(" rise ").int(int64(max(c.Healthy, 1)))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -61,6 +62,13 @@ func goldens() map[string]struct {
 		Drain: 30 * time.Second,
 	}
 
+	pair := withServers(web, web.Backends[0].Servers...)
+	pair.Health = true
+	segment := withServers(pair, web.Backends[0].Servers...)
+	segment.Floating = netip.MustParseAddr("2001:db8::10")
+	segment.Frontends = slices.Clone(segment.Frontends)
+	segment.Frontends[0].Bind = addr("[2001:db8::10]:80")
+
 	hostile := testDocument(addr("10.10.0.2:80"),
 		weir.Server{ID: "1\nlisten x", Name: "a\n# b\r\nserver evil 127.0.0.1:1", Addr: addr("[fe80::1%eth0\nserver]:80"), Weight: -7})
 	hostile.Name = "shop\nglobal\n    daemon"
@@ -78,6 +86,8 @@ func goldens() map[string]struct {
 		"empty":    {weir.Proxy{LoadBalancer: "4de7ac8b-495b-4884-9a69-1050c6793cd6", Name: "shop"}, Host{}},
 		"http":     {web, Host{}},
 		"node":     {web, node},
+		"pair":     {pair, Host{}},
+		"segment":  {segment, Host{}},
 		"weighted": {weighted, Host{}},
 		"tcp":      {tcp, Host{}},
 		"hostile":  {hostile, Host{}},
@@ -154,7 +164,7 @@ func FuzzRender(f *testing.F) {
 				sections++
 			}
 			words := strings.Fields(l)
-			if strings.HasPrefix(l, "    server ") && (len(words) < 19 || words[17] != "5" || words[18] != "#") {
+			if strings.HasPrefix(l, "    server ") && (len(words) < 21 || words[19] != "5" || words[20] != "#") {
 				t.Errorf("a server's line of other words: %s", l)
 			}
 		}

@@ -277,12 +277,13 @@ const (
 
 // Address is a reserved IP: it is ours until released, and points to one machine or none.
 type Address struct {
-	Owner    ID         `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
-	Addr     netip.Addr `json:"addr,omitzero"`     // as soon as the cloud has given one
-	Machine  ID         `json:"machine,omitempty"` // where it should point
-	Created  time.Time  `json:"created"`
-	Deleting time.Time  `json:"deleting,omitzero"`
-	Actions  []ID       `json:"actions,omitempty"` // those in progress, oldest first
+	Mode     AddressMode `json:"mode,omitempty"`
+	Owner    ID          `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
+	Addr     netip.Addr  `json:"addr,omitzero"`     // as soon as the cloud has given one
+	Machine  ID          `json:"machine,omitempty"` // where it should point
+	Created  time.Time   `json:"created"`
+	Deleting time.Time   `json:"deleting,omitzero"`
+	Actions  []ID        `json:"actions,omitempty"` // those in progress, oldest first
 
 	Assigned ID     `json:"assigned,omitempty"` // where it was last seen to point
 	Err      string `json:"err,omitempty"`      // why it is not yet as it should be

@@ -49,7 +49,8 @@ type Proxy struct {
 	LoadBalancer ID            `json:"load_balancer"`
 	Name         string        `json:"name"` // of the load balancer
 	Frontends    []Frontend    `json:"frontends"`
-	Health       []netip.Addr  `json:"health,omitempty"` // where HAProxy answers at HealthPort that it lives
+	Health       bool          `json:"health,omitempty"`  // HAProxy answers at HealthPort, everywhere, that it lives
+	Floating     netip.Addr    `json:"floating,omitzero"` // an address that the node may or may not have at any moment
 	Backends     []Backend     `json:"backends"`
 	Drain        time.Duration `json:"drain"`            // how long a server that leaves may finish its requests
 	Reload       int64         `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same

@@ -1,0 +1,142 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"weir/weir"
+)
+
+// Prober asks instances of load balancers, from where the control plane stands, whether they
+// live and serve. [NewProber] returns the one that asks over the network.
+type Prober interface {
+	// Probe asks once, and returns as soon as it knows, within a second. It can be called
+	// for many targets at once.
+	Probe(ctx context.Context, t Target) Finding
+}
+
+// Target is whom to ask.
+type Target struct {
+	Node   weir.ID        // the instance; empty where it is an address, whoever has it
+	Key    []byte         // authenticates heartbeats
+	Agent  []netip.Addr   // where its agent answers heartbeats
+	Health netip.AddrPort // where its HAProxy answers
+}
+
+// Finding is what came of asking.
+type Finding struct {
+	Alive  bool // something of it answered, be it its kernel
+	Agent  bool // its agent answered
+	Serves bool // its HAProxy answered
+}
+
+// How long a probe waits: for a first sign of life, which a kernel gives, however busy its
+// machine is; and then for HAProxy, which may just be starting again.
+const (
+	lifePatience  = 40 * time.Millisecond
+	servePatience = 500 * time.Millisecond
+)
+
+// Dial opens connections to the instances' networks, as [net.Dialer.DialContext] does.
+type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// NewProber returns a Prober that asks over the network by dial. ask asks an agent by
+// heartbeats over a connected UDP socket, until it answers or ctx ends: package
+// heartbeat's Ask is one.
+func NewProber(dial Dial, ask func(ctx context.Context, conn net.Conn, key []byte) error) Prober {
+	return &prober{dial, ask}
+}
+
+type prober struct {
+	dial Dial
+	ask  func(ctx context.Context, conn net.Conn, key []byte) error
+}
+
+func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
+	ctx, cancel := context.WithTimeout(ctx, servePatience)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	alive, agent, serves := make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	wg.Go(func() { p.haproxy(ctx, t.Health, alive, serves) })
+	for _, addr := range t.Agent {
+		wg.Go(func() { p.agent(ctx, netip.AddrPortFrom(addr, weir.BeatPort), t.Key, agent) })
+	}
+	life := time.NewTimer(lifePatience)
+	defer life.Stop()
+	for waited := false; ; {
+		select {
+		case <-alive:
+			f.Alive = true
+		case <-agent:
+			f.Alive, f.Agent = true, true
+		case <-serves:
+			f.Alive, f.Serves = true, true
+		case <-life.C:
+			waited = true
+		case <-ctx.Done():
+			return f
+		}
+		if f.Serves && (f.Agent || waited || len(t.Agent) == 0) || waited && !f.Alive {
+			return f
+		}
+	}
+}
+
+// agent asks an agent until it answers, or ctx ends.
+func (p *prober) agent(ctx context.Context, addr netip.AddrPort, key []byte, answered chan<- struct{}) {
+	conn, err := p.dial(ctx, "udp", addr.String())
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	if p.ask(ctx, conn, key) == nil {
+		signal(answered)
+	}
+}
+
+// haproxy asks HAProxy until it answers, or ctx ends. A connection that is refused says
+// nothing: somebody else may refuse it in the name of a machine that is gone.
+func (p *prober) haproxy(ctx context.Context, addr netip.AddrPort, accepted, answered chan<- struct{}) {
+	for ctx.Err() == nil {
+		if p.healthy(ctx, addr, accepted) {
+			signal(answered)
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (p *prober) healthy(ctx context.Context, addr netip.AddrPort, accepted chan<- struct{}) bool {
+	conn, err := p.dial(ctx, "tcp", addr.String())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	signal(accepted)
+	if _, err := conn.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
+		return false
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,192 @@
+package control
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"weir/weir"
+)
+
+// How often instances are asked: seldom while all is well, for whoever watches many load
+// balancers; and again and again while something is amiss with one.
+const (
+	askCalm    = time.Second
+	askAlarmed = 20 * time.Millisecond // and then less and less often, if nothing changes
+	calmsAfter = 2 * time.Second       // all have served for so long
+)
+
+// watched is one load balancer as a leader watches it.
+type watched struct {
+	service   Target // its address, whoever has it; zero until it has one
+	instances []Target
+
+	asked   map[weir.ID]asked
+	answers asked     // of the service
+	amiss   time.Time // when something last was
+	changed time.Time // when an answer was last another than before
+}
+
+// watch is what a leader knows of instances by itself: in memory alone, for it is only good
+// for a moment.
+type watch struct {
+	mu  sync.Mutex
+	all map[weir.ID]*watched // by load balancer
+}
+
+func newWatch() *watch { return &watch{all: map[weir.ID]*watched{}} }
+
+// set says whom to ask for a load balancer; without instances nobody.
+func (w *watch) set(lb weir.ID, service Target, instances []Target) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(instances) == 0 {
+		delete(w.all, lb)
+		return
+	}
+	x := w.all[lb]
+	if x == nil {
+		x = &watched{asked: map[weir.ID]asked{}}
+		w.all[lb] = x
+	}
+	x.service, x.instances = service, instances
+	there := func(id weir.ID) bool {
+		return slices.ContainsFunc(instances, func(t Target) bool { return t.Node == id })
+	}
+	maps.DeleteFunc(x.asked, func(id weir.ID, _ asked) bool { return !there(id) })
+}
+
+// evidence returns what is known about a load balancer at this moment.
+func (w *watch) evidence(lb weir.ID, nodes *nodes) evidence {
+	e := evidence{now: time.Now(), heard: map[weir.ID]weir.NodeStatus{}}
+	w.mu.Lock()
+	x := w.all[lb]
+	if x == nil {
+		w.mu.Unlock()
+		return e
+	}
+	e.asked, e.service = maps.Clone(x.asked), x.answers
+	instances := x.instances
+	w.mu.Unlock()
+	nodes.mu.Lock()
+	defer nodes.mu.Unlock()
+	for _, t := range instances {
+		if s, ok := nodes.reported[t.Node]; ok {
+			e.heard[t.Node] = s
+		}
+	}
+	return e
+}
+
+// worries reports whether a node says something that calls for asking at once.
+func worries(s weir.NodeStatus) bool {
+	if s.HAProxy.Err != "" || len(s.Down) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(s.Peers, func(p weir.PeerStatus) bool {
+		return slices.ContainsFunc(p.Paths, func(p weir.PathStatus) bool {
+			return p.State != weir.PathUp && p.State != weir.PathUnknown
+		})
+	})
+}
+
+// hear takes in what a node has just reported, before it is stored: time counts when an
+// instance has fallen silent.
+func (t *term) hear(was, s weir.NodeStatus) {
+	if s.LoadBalancer == "" {
+		return
+	}
+	if worries(s) {
+		t.watches.Touch(s.LoadBalancer)
+	}
+	if !reflect.DeepEqual(pathStates(s), pathStates(was)) || s.HAProxy.Err != was.HAProxy.Err || !slices.Equal(s.Down, was.Down) {
+		t.loadBalancers.Touch(s.LoadBalancer)
+	}
+}
+
+// pathStates returns what is of consequence in what a node says of its peers.
+func pathStates(s weir.NodeStatus) map[netip.Addr]bool {
+	states := map[netip.Addr]bool{}
+	for _, p := range s.Peers {
+		for _, path := range p.Paths {
+			states[path.Addr] = path.State.Lost()
+		}
+	}
+	return states
+}
+
+// reconcileWatch asks the address of a load balancer, and while anything is amiss all its
+// instances, and has the load balancer looked at when an answer is another than before.
+func (t *term) reconcileWatch(ctx context.Context, lb weir.ID) (again time.Duration, err error) {
+	t.watching.mu.Lock()
+	x := t.watching.all[lb]
+	if x == nil || t.Prober == nil {
+		t.watching.mu.Unlock()
+		return 0, nil
+	}
+	service, instances := x.service, x.instances
+	alarmed := time.Since(x.amiss) < calmsAfter
+	t.watching.mu.Unlock()
+	alarmed = alarmed || t.worried(instances)
+
+	began := time.Now()
+	var answers Finding
+	found := make([]Finding, len(instances))
+	var wg sync.WaitGroup
+	if service.Health.IsValid() {
+		wg.Go(func() { answers = t.Prober.Probe(ctx, service) })
+	}
+	if alarmed {
+		for i, target := range instances {
+			wg.Go(func() { found[i] = t.Prober.Probe(ctx, target) })
+		}
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return 0, nil
+	}
+
+	t.watching.mu.Lock()
+	defer t.watching.mu.Unlock()
+	if t.watching.all[lb] != x {
+		return askAlarmed, nil
+	}
+	changed := false
+	if service.Health.IsValid() {
+		changed = answers != x.answers.Finding
+		x.answers = x.answers.after(answers, began)
+		if !answers.Serves {
+			x.amiss = time.Now()
+		}
+	}
+	if alarmed {
+		for i, target := range instances {
+			changed = changed || found[i] != x.asked[target.Node].Finding
+			x.asked[target.Node] = x.asked[target.Node].after(found[i], began)
+			if !found[i].Serves || !found[i].Agent {
+				x.amiss = time.Now()
+			}
+		}
+	}
+	if changed {
+		x.changed = began
+		t.loadBalancers.Touch(lb)
+	}
+	if alarmed || service.Health.IsValid() && !answers.Serves {
+		return min(max(time.Since(x.changed)/8, askAlarmed), askCalm), nil
+	}
+	clear(x.asked) // of old answers nobody knows whether they still hold
+	return askCalm*9/10 + rand.N(askCalm/5), nil
+}
+
+// worried reports whether the last report of an instance calls for asking.
+func (t *term) worried(instances []Target) bool {
+	t.nodes.mu.Lock()
+	defer t.nodes.mu.Unlock()
+	return slices.ContainsFunc(instances, func(target Target) bool { return worries(t.nodes.reported[target.Node]) })
+}
