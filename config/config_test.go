@@ -52,7 +52,7 @@ func TestANameIsEnough(t *testing.T) {
 			Algorithm: weir.RoundRobin, Rules: []weir.Rule{{Entry: "http", EntryPort: 80, Target: "http", TargetPort: 80}},
 			Health: weir.DefaultCheck(), Idle: weir.DefaultIdle, Tag: "web"},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(App{}), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(App{}), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("app (-want +got):\n%s", diff)
 	}
 }
@@ -108,7 +108,7 @@ tags: [blue, SHOP, "env:test"]
 				Timeout: 3 * time.Second, Unhealthy: 2, Healthy: 4},
 			Idle: 90 * time.Second, Tag: "shop"},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(App{}), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(App{}), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("app (-want +got):\n%s", diff)
 	}
 }
