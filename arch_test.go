@@ -30,6 +30,7 @@ var may = map[string][]string{
 	"haproxy":     {"weir"},
 	"pki":         {"weir"},
 	"nodeapi":     {"pki", "weir"},
+	"heartbeat":   {"weir"},
 
 	// Minds. They know each other by two documents in package weir alone.
 	"control": {"store", "reconcile", "cloud", "haproxy", "weir"},
