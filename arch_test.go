@@ -31,10 +31,11 @@ var may = map[string][]string{
 	"pki":         {"weir"},
 	"nodeapi":     {"pki", "weir"},
 	"heartbeat":   {"weir"},
+	"vip":         {"weir"},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "cloud", "haproxy", "weir"},
-	"agent":   {"haproxy", "nodeapi", "pki", "weir"},
+	"control": {"store", "reconcile", "cloud", "haproxy", "heartbeat", "weir"},
+	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
 	"config": {"weir"},
@@ -53,7 +54,10 @@ var only = map[string]string{
 	"go.etcd.io/":                    "store",
 	"github.com/containerd/go-runc":  "cloud/local",
 	"github.com/google/nftables":     "cloud/local",
-	"github.com/vishvananda/netlink": "cloud/local",
+	"github.com/vishvananda/netlink": "cloud/local vip",
+	"github.com/mdlayher/arp":        "vip",
+	"github.com/mdlayher/ndp":        "vip",
+	"github.com/mdlayher/packet":     "vip",
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/digitalocean/godo":   "cmd/weir bench/change",
 	"github.com/goccy/go-yaml":       "config cloud/local",
