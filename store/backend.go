@@ -36,6 +36,10 @@ type Backend interface {
 	// Grant returns a new lease, and keeps it alive until it is ended.
 	Grant(ctx context.Context) (Lease, error)
 
+	// Members returns the members that keep the entries, by name. It needs no quorum of
+	// them if one is in this process, and takes a second at most then.
+	Members(ctx context.Context) ([]Member, error)
+
 	// Done is closed once the backend can do no more: it was closed or is broken.
 	Done() <-chan struct{}
 

@@ -40,11 +40,20 @@ const (
 // store is broken (see Store.Done) and its files stay open, so that only another
 // process, once there is space again, can continue; it finds all that was committed.
 func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
-	lock, err := lockDir(dir)
+	return open(ctx, &member{dir: dir, name: hostname(), log: log})
+}
+
+// open opens the store of m, which holds where its files and its peers are.
+func open(ctx context.Context, m *member) (*Store, error) {
+	lock, err := lockDir(m.dir)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	m := &member{dir: dir, log: log, broken: make(chan struct{})}
+	if err := claimDir(m.dir, m.cluster); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	m.broken, m.closing = make(chan struct{}), make(chan struct{})
 	if err := m.start(ctx); err != nil {
 		if !m.isBroken() {
 			lock.Close()
@@ -57,19 +66,25 @@ func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 		}
 		return lock.Close()
 	})
-	return New(m.backend), nil
+	return New(m.backend).As(m.name), nil
 }
 
 // member is an etcd member in this process.
 type member struct {
 	dir     string
+	name    string
 	log     *slog.Logger
+	cluster *Cluster // nil if it is alone
 	server  *embed.Etcd
 	backend *etcd
+	peers   *peers // nil if it is alone
 
 	once   sync.Once
 	broken chan struct{}
 	cause  error // what closed broken; set before it is closed
+
+	closing  chan struct{}
+	watching sync.WaitGroup // what waits for the end of server
 }
 
 func (m *member) isBroken() bool {
@@ -104,9 +119,19 @@ func (m *member) start(ctx context.Context) error {
 	// What it says while it starts is about settings, or comes back as an error.
 	level := zap.NewAtomicLevelAt(zap.FatalLevel)
 	m.backend = newEtcd(nil)
-	m.backend.alone = true
-
+	m.backend.members = m.members
 	config := m.config()
+	if m.cluster == nil {
+		m.backend.alone = true
+	} else {
+		err := m.cluster.configure(config)
+		if err != nil {
+			return err
+		}
+		if m.peers, err = newPeers(*m.cluster, config.PeerTLSInfo); err != nil {
+			return err
+		}
+	}
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(m.log, level, m.breakDown))
 	started := make(chan error, 1)
 	go func() {
@@ -130,6 +155,7 @@ func (m *member) start(ctx context.Context) error {
 	}
 
 	m.backend.client = v3client.New(m.server.Server)
+	m.watching.Go(m.watch)
 	if err := m.ready(ctx); err != nil {
 		return errors.Join(err, m.stop())
 	}
@@ -137,8 +163,24 @@ func (m *member) start(ctx context.Context) error {
 	return nil
 }
 
+// watch waits for the member's end. One that ends before it is to is broken.
+func (m *member) watch() {
+	select {
+	case <-m.closing:
+	case <-m.server.Server.StopNotify():
+		m.fail(errors.New("etcd has stopped"))
+	case err := <-m.server.Err():
+		m.fail(err)
+	}
+}
+
 // explainStart says what it means that etcd cannot start because of err.
 func (m *member) explainStart(err error) error {
+	if m.cluster != nil {
+		if err := m.cluster.explainStart(err); err != nil {
+			return err
+		}
+	}
 	if err := explainDisk(m.dir, err); weir.KindOf(err) != "" {
 		return err
 	}
@@ -178,6 +220,13 @@ func (m *member) config() *embed.Config {
 
 // ready waits until the member serves, and tidies up.
 func (m *member) ready(ctx context.Context) error {
+	if m.cluster != nil {
+		if err := m.awaitQuorum(ctx); err != nil {
+			return err
+		}
+		m.backend.quorum = m.awaitLeader
+		return m.disarm(ctx)
+	}
 	select {
 	case <-m.server.Server.ReadyNotify():
 	case <-m.broken:
@@ -189,7 +238,7 @@ func (m *member) ready(ctx context.Context) error {
 	return err
 }
 
-// tidy removes what an earlier process left.
+// tidy removes what an earlier process left. It is for a member that is alone.
 func (m *member) tidy(ctx context.Context) error {
 	client := m.backend.client
 	leases, err := client.Leases(ctx)
@@ -232,10 +281,15 @@ func (m *member) stop() error {
 	if m.isBroken() {
 		return explainDisk(m.dir, m.cause)
 	}
+	close(m.closing)
+	m.watching.Wait()
 	stopped := make(chan struct{})
 	go func() {
 		m.backend.client.Close()
 		m.server.Close()
+		if m.peers != nil {
+			m.peers.close()
+		}
 		close(stopped)
 	}()
 	select {

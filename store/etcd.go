@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,20 +15,33 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"weir/weir"
 )
 
-// leaseSeconds is how long a leader that has vanished still counts as one.
-const leaseSeconds = 10
+// A leader that has vanished still counts as one for as long as its lease: two seconds,
+// and up to two more if etcd has to elect a leader of its own first, which then gives
+// all leases their full time again. etcd grants no less than one and a half elections,
+// in whole seconds: one second with the settings of a cluster of ours, two with etcd's.
+// One would leave a process that gets no CPU for half of it no second attempt.
+const (
+	leaseSeconds = 2
+	renewEvery   = 500 * time.Millisecond // a lease
+	renewTimeout = 500 * time.Millisecond // an attempt, which may be stuck where it can get no answer
+	renewPause   = 50 * time.Millisecond  // after one that failed
+)
 
 // etcd is a Backend in etcd, by way of a client.
 type etcd struct {
 	client *clientv3.Client
 	alone  bool         // its only member is in this process: no other could know better
 	close  func() error // closes client and what stands behind it, once
+
+	// quorum waits, for a moment, until there is one; nil if that is not known here.
+	quorum  func(ctx context.Context) error
+	members func(ctx context.Context) ([]Member, error)
 
 	once sync.Once
 	done chan struct{}
@@ -48,16 +63,24 @@ func Dial(ctx context.Context, endpoints []string, config *tls.Config) (*Store, 
 		DialKeepAliveTimeout: 5 * time.Second,
 		PermitWithoutStream:  true,
 		Logger:               zap.NewNop(), // what it could say comes back as errors
+		DialOptions:          []grpc.DialOption{grpc.WithChainStreamInterceptor(waitForConnection)},
 	})
 	if err != nil {
 		return nil, weir.Errorf(weir.Invalid, "etcd at %s: %w", name, err)
 	}
 	b := newEtcd(client)
+	b.members = b.remoteMembers
 	if _, _, err := b.Read(ctx, Span{Key: marks}, 0); err != nil {
 		b.Close()
 		return nil, fmt.Errorf("etcd at %s does not answer: %w", name, err)
 	}
 	return New(b), nil
+}
+
+// waitForConnection has a stream wait for a connection rather than fail at once: where
+// that is an answer, etcd's client asks for a lease again without a pause.
+func waitForConnection(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return streamer(ctx, desc, cc, method, append(opts, grpc.WaitForReady(true))...)
 }
 
 func newEtcd(client *clientv3.Client) *etcd {
@@ -103,15 +126,20 @@ func call[T any](ctx context.Context, e *etcd, f func(context.Context) (T, error
 	defer cancel()
 	answers := make(chan answer, 1)
 	go func() {
-		value, err := f(ctx)
-		answers <- answer{value, err}
+		var a answer
+		if e.quorum != nil {
+			a.err = e.quorum(ctx)
+		}
+		if a.err == nil {
+			if a.value, a.err = f(ctx); a.err != nil {
+				a.err = e.explain(ctx, a.err)
+			}
+		}
+		answers <- a
 	}()
 	select {
 	case a := <-answers:
-		if a.err != nil {
-			return none, e.explain(ctx, a.err)
-		}
-		return a.value, nil
+		return a.value, a.err
 	case <-ctx.Done():
 		return none, ctx.Err()
 	case <-e.done:
@@ -262,27 +290,112 @@ func eventsOf(got []*clientv3.Event) []Event {
 	return events
 }
 
+func (e *etcd) Members(ctx context.Context) ([]Member, error) {
+	if err := e.Err(); err != nil {
+		return nil, err
+	}
+	members, err := e.members(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("members of the store: %w", err)
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	return members, nil
+}
+
+// remoteMembers asks a cluster of which no member is in this process.
+func (e *etcd) remoteMembers(ctx context.Context) ([]Member, error) {
+	list, err := call(ctx, e, func(ctx context.Context) (*clientv3.MemberListResponse, error) { return e.client.MemberList(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	members := make([]Member, len(list.Members))
+	var wg sync.WaitGroup
+	for i, m := range list.Members {
+		members[i] = Member{Name: m.Name}
+		if len(m.PeerURLs) > 0 {
+			members[i].Address = hostOf(m.PeerURLs[0])
+		}
+		if len(m.ClientURLs) == 0 {
+			continue // it has not started yet
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+			defer cancel()
+			status, err := call(ctx, e, func(ctx context.Context) (*clientv3.StatusResponse, error) {
+				return e.client.Status(ctx, m.ClientURLs[0])
+			})
+			members[i].Up = err == nil
+			members[i].Leads = err == nil && status.Leader == m.ID
+		})
+	}
+	wg.Wait()
+	return members, nil
+}
+
 func (e *etcd) Grant(ctx context.Context) (Lease, error) {
+	began := time.Now()
 	granted, err := call(ctx, e, func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) {
 		return e.client.Grant(ctx, leaseSeconds)
 	})
 	if err != nil {
 		return Lease{}, err
 	}
-	session, err := call(ctx, e, func(context.Context) (*concurrency.Session, error) {
-		return concurrency.NewSession(e.client, concurrency.WithLease(granted.ID), concurrency.WithTTL(leaseSeconds))
-	})
-	if err != nil {
-		return Lease{}, err
-	}
-	return Lease{ID: int64(granted.ID), Done: session.Done(), End: func(ctx context.Context) error {
-		_, err := call(ctx, e, func(context.Context) (struct{}, error) {
-			err := session.Close()
+	life := time.Duration(granted.TTL) * time.Second
+	renewing, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.renew(renewing, granted.ID, life, began.Add(life))
+	}()
+	return Lease{ID: int64(granted.ID), Done: done, End: func(ctx context.Context) error {
+		cancel()
+		<-done
+		_, err := call(ctx, e, func(ctx context.Context) (*clientv3.LeaseRevokeResponse, error) {
+			got, err := e.client.Revoke(ctx, granted.ID)
 			if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 				err = nil
 			}
-			return struct{}{}, err
+			return got, err
 		})
 		return err
 	}}, nil
+}
+
+// renew keeps a lease alive until it has ended, or may have, or ctx or e ends. It asks
+// each time anew, where etcd's own client has one stream for all: that hangs for
+// seconds where the request went to a leader of etcd's that has just vanished.
+func (e *etcd) renew(ctx context.Context, id clientv3.LeaseID, life time.Duration, until time.Time) {
+	for pause := renewEvery; ; {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		case <-e.done:
+			return
+		}
+		began := time.Now()
+		if !began.Before(until) {
+			return
+		}
+		attempt, cancel := context.WithDeadline(ctx, earlier(until, began.Add(renewTimeout)))
+		_, err := call(attempt, e, func(ctx context.Context) (*clientv3.LeaseKeepAliveResponse, error) {
+			return e.client.KeepAliveOnce(ctx, id)
+		})
+		cancel()
+		switch {
+		case err == nil:
+			pause, until = renewEvery, began.Add(life)
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			return
+		default:
+			pause = renewPause
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -31,7 +33,7 @@ func (s *Store) Lead(ctx context.Context, name string, work func(ctx context.Con
 	defer cancel(nil)
 	wg.Go(func() { cancel(seat.lost(working, s.backend, lease)) })
 
-	err = work(working, &Store{backend: s.backend, seats: append(s.seats[:len(s.seats):len(s.seats)], seat)})
+	err = work(working, &Store{s.backend, s.name, append(s.seats[:len(s.seats):len(s.seats)], seat)})
 	switch cause := context.Cause(working); {
 	case cause == nil || ctx.Err() != nil || errors.Is(err, cause):
 		return err
@@ -49,6 +51,52 @@ func (s *Store) Depose(ctx context.Context, name string) error {
 		return fmt.Errorf("depose the leader of %s: %w", name, err)
 	}
 	return nil
+}
+
+// Leader returns who leads name, by the name of its process (see [Store.As]), and since
+// when, by that process's clock; "" if nobody does. One that has vanished is still
+// named until its lease ends.
+func (s *Store) Leader(ctx context.Context, name string) (who string, since time.Time, err error) {
+	entries, _, err := s.backend.Read(ctx, seat{name: name}.span(), 0)
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("leader of %s: %w", name, err)
+	}
+	if len(entries) == 0 {
+		return "", time.Time{}, nil
+	}
+	var t term
+	if err := json.Unmarshal(entries[0].Value, &t); err != nil {
+		return "", time.Time{}, fmt.Errorf("leader of %s: %w", name, err)
+	}
+	return t.Who, t.Since, nil
+}
+
+// term is what the key of a seat says of its holder.
+type term struct {
+	Who   string    `json:"who"`
+	Since time.Time `json:"since"`
+}
+
+// begin returns a term of s that begins now, as it is stored.
+func (s *Store) begin() []byte {
+	who := s.name
+	if who == "" {
+		who = hostname()
+	}
+	value, err := json.Marshal(term{who, time.Now().UTC()})
+	if err != nil {
+		panic(err) // a string and a time of this era can be encoded
+	}
+	return value
+}
+
+// hostname returns the name of this host, or a word that stands for it.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
 }
 
 // seat is the leadership of name, as it was won at a revision. Whoever wins it creates
@@ -144,7 +192,7 @@ func (s *Store) run(ctx context.Context, name string) (_ seat, _ Lease, err erro
 	for {
 		revision, ok, err := s.backend.Commit(ctx, Txn{
 			If:   []Condition{{won.span(), 0}},
-			Puts: []Put{{Key: won.span().Key, Lease: lease.ID}},
+			Puts: []Put{{Key: won.span().Key, Value: s.begin(), Lease: lease.ID}},
 		})
 		if err != nil {
 			return seat{}, Lease{}, err

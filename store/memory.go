@@ -46,6 +46,15 @@ func NewMemory() Backend {
 
 func (m *memory) Done() <-chan struct{} { return m.done }
 
+// Members returns the memory itself, which cannot be away.
+func (m *memory) Members(ctx context.Context) ([]Member, error) {
+	if err := m.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	return []Member{{Name: "memory", Self: true, Up: true, Leads: true}}, nil
+}
+
 func (m *memory) Err() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -43,11 +43,17 @@ import (
 // Store holds tables. It is safe for concurrent use.
 type Store struct {
 	backend Backend
+	name    string // under which it leads; see As
 	seats   []seat // the leaderships under which it commits; see Lead
 }
 
 // New returns a store on b.
 func New(b Backend) *Store { return &Store{backend: b} }
+
+// As returns s under the name of a process that uses it, which is the one that
+// [Store.Leader] then gives. Without it that is the name of the cluster's member, or
+// else that of the host.
+func (s *Store) As(name string) *Store { return &Store{s.backend, name, s.seats} }
 
 // Memory returns an empty store in memory. It starts no goroutine, makes no system
 // call and waits on channels alone: it works in a testing/synctest bubble.
