@@ -83,12 +83,23 @@ type Control interface {
 	Pools(ctx context.Context) ([]weir.Pool, error)
 	// Apply makes pool and lb, found by their names, what they are here, or creates them, and
 	// returns what that changes, a sentence each. With dry it only says so. A pool with
-	// KeepCount stays as large as it is.
-	Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error)
+	// KeepCount stays as large as it is; nil stands for none.
+	Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error)
 	// Grow makes the pool of that name n machines larger and returns the new machines.
 	Grow(ctx context.Context, pool string, n int) ([]weir.Machine, error)
 	// DeletePool has the pool of that name deleted, with its machines.
 	DeletePool(ctx context.Context, name string) error
+
+	// Nodes returns the machines of one's own, by name.
+	Nodes(ctx context.Context) ([]weir.NodeOverview, error)
+	// AddNode lets a machine of one's own join under a name, by the token that is returned. One
+	// that has not joined yet gets another token; a name of one that has is weir.Conflict.
+	AddNode(ctx context.Context, name string) (weir.Machine, string, error)
+	// RemoveNode forgets the machine of one's own of that name, which is weir.Conflict while
+	// it is the active instance of a load balancer.
+	RemoveNode(ctx context.Context, name string) error
+	// NodeURLs returns the URLs at which nodes reach the members of the control plane.
+	NodeURLs() []string
 
 	// Generate returns the HAProxy configuration of a load balancer as its active instance
 	// has it, or, with live false, as it would be.
@@ -102,6 +113,7 @@ type Control interface {
 
 // Authorizer says who may call. Package edge has one.
 type Authorizer interface {
-	// Authorize returns nil if the bearer of token may call, and a weir.Denied if not.
+	// Authorize returns nil if the bearer of token may call, and a weir.Denied if not. A
+	// weir.Unavailable says that it cannot be told at this moment.
 	Authorize(ctx context.Context, token string) error
 }

@@ -154,7 +154,7 @@ func (a *api) listDroplets(w http.ResponseWriter, r *http.Request) error {
 // droplets returns the machines that users have.
 func (a *api) droplets(ctx context.Context) ([]weir.Machine, error) {
 	all, err := a.Control.Machines(ctx)
-	return slices.DeleteFunc(all, func(m weir.Machine) bool { return m.LoadBalancer != "" }), err
+	return slices.DeleteFunc(all, func(m weir.Machine) bool { return !isDroplet(m) }), err
 }
 
 // droplet returns the droplet that a path names.
@@ -164,11 +164,14 @@ func (a *api) droplet(r *http.Request) (weir.Machine, error) {
 		return weir.Machine{}, err
 	}
 	m, err := a.Control.Machine(r.Context(), id)
-	if err == nil && m.LoadBalancer != "" {
+	if err == nil && !isDroplet(m) {
 		return m, errNotFound
 	}
 	return m, err
 }
+
+// isDroplet reports whether m is a machine that a user has made.
+func isDroplet(m weir.Machine) bool { return m.LoadBalancer == "" && !m.Own }
 
 func (a *api) getDroplet(w http.ResponseWriter, r *http.Request) error {
 	m, err := a.droplet(r)

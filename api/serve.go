@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"weir/weir"
 )
 
 const requestID = "X-Request-Id"
@@ -68,11 +71,15 @@ func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
 // answer has h answer those who may call, and answers for it if it returns an error.
 func (a *api) answer(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !a.admits(r) {
+		err := a.admit(r)
+		if errors.Is(err, weir.Denied) {
 			a.refuse(w, http.StatusUnauthorized, textUnauthorized)
 			return
 		}
-		if err := h(w, r); err != nil {
+		if err == nil {
+			err = h(w, r)
+		}
+		if err != nil {
 			status, text := statusOf(err)
 			if status >= http.StatusInternalServerError && r.Context().Err() == nil {
 				a.Log.Error("request failed", "request", w.Header().Get(requestID), "method", r.Method, "path", r.URL.Path,
@@ -86,7 +93,7 @@ func (a *api) answer(h handler) http.HandlerFunc {
 // page serves next to callers on this machine, and to others with a token.
 func (a *api) page(next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !local(r) && !a.admits(r) {
+		if !local(r) && a.admit(r) != nil {
 			a.refuse(w, http.StatusUnauthorized, textUnauthorized)
 			return
 		}
@@ -94,10 +101,14 @@ func (a *api) page(next http.Handler) http.HandlerFunc {
 	}
 }
 
-// admits reports whether a request has a token that is good.
-func (a *api) admits(r *http.Request) bool {
+// admit returns nil for a request that has a token which is good, and a weir.Denied for one
+// that has none.
+func (a *api) admit(r *http.Request) error {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	return strings.EqualFold(scheme, "Bearer") && a.Users.Authorize(r.Context(), strings.TrimSpace(token)) == nil
+	if !strings.EqualFold(scheme, "Bearer") {
+		return weir.Errorf(weir.Denied, "there is no token")
+	}
+	return a.Users.Authorize(r.Context(), strings.TrimSpace(token))
 }
 
 // local reports whether a request was made on this machine by somebody who meant this

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -25,32 +26,71 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"status": s})
 }
 
-// AppOf returns the App that asks for a pool and a load balancer.
-func AppOf(pool weir.Pool, lb weir.LoadBalancer) App {
+// AppOf returns the App that asks for a pool and a load balancer; for no pool where that is
+// nil, and the load balancer has its servers by address.
+func AppOf(pool *weir.Pool, lb weir.LoadBalancer) App {
 	health := healthWords(lb.Health)
-	count := &pool.Count
-	if pool.KeepCount {
-		count = nil
-	}
-	return App{
-		Name: pool.Name, Region: pool.Template.Region, Size: pool.Template.Size, Image: pool.Template.Image,
-		UserData: pool.Template.UserData, HostnamePrefix: pool.Prefix, SSHKeys: pool.Template.SSHKeys,
-		Tags: pool.Template.Tags, Count: count,
+	app := App{Name: lb.Name, Region: lb.Region,
 		LoadBalancer: AppLoadBalancer{Name: lb.Name, Size: lb.Size, Algorithm: string(lb.Algorithm),
-			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second)},
+			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second)}}
+	if lb.Addr.IsValid() {
+		app.LoadBalancer.Address = lb.Addr.String()
 	}
+	for _, server := range lb.Servers {
+		app.Servers = append(app.Servers, server.String())
+	}
+	if pool == nil {
+		return app
+	}
+	app.Name, app.Region, app.Size, app.Image = pool.Name, pool.Template.Region, pool.Template.Size, pool.Template.Image
+	app.UserData, app.HostnamePrefix, app.SSHKeys, app.Tags = pool.Template.UserData, pool.Prefix, pool.Template.SSHKeys, pool.Template.Tags
+	if !pool.KeepCount {
+		app.Count = &pool.Count
+	}
+	return app
 }
 
-// parts returns the pool and the load balancer that an App asks for.
-func (app *App) parts(region string) (pool weir.Pool, lb weir.LoadBalancer, err error) {
-	if weir.CheckName(app.Name) != nil || weir.CheckTag(app.Name) != nil { // it is a tag too, and a tag has no dots
-		return pool, lb, invalid("name is %.80q, want letters, digits and -, beginning and ending with a letter or digit", app.Name)
+// parts returns the pool and the load balancer that an App asks for. The pool is nil if
+// the servers are given by address.
+func (app *App) parts(region string) (pool *weir.Pool, lb weir.LoadBalancer, err error) {
+	if weir.CheckName(app.Name) != nil || len(app.Servers) == 0 && weir.CheckTag(app.Name) != nil { // it is a tag too, and a tag has no dots
+		return nil, lb, invalid("name is %.80q, want letters, digits and -, beginning and ending with a letter or digit", app.Name)
 	}
+	if len(app.Servers) > 0 {
+		err = app.refuseTemplate()
+	} else {
+		pool, err = app.pool(region)
+	}
+	if err != nil {
+		return nil, lb, err
+	}
+	lb, err = app.balancer(region)
+	return pool, lb, err
+}
+
+// refuseTemplate returns what of app is about machines to make, beside servers by address.
+func (app *App) refuseTemplate() error {
+	for _, field := range []struct {
+		name string
+		said bool
+	}{
+		{"size", app.Size != ""}, {"image", app.Image != ""}, {"user_data", app.UserData != ""}, {"hostname_prefix", app.HostnamePrefix != ""},
+		{"ssh_keys", len(app.SSHKeys) > 0}, {"tags", len(app.Tags) > 0}, {"count", app.Count != nil},
+	} {
+		if field.said {
+			return invalid("%s is about machines that Weir makes, and servers says that there are others: leave one of them out", field.name)
+		}
+	}
+	return nil
+}
+
+// pool returns the pool that an App asks for.
+func (app *App) pool(region string) (*weir.Pool, error) {
 	count := 1
 	if app.Count != nil {
 		count = *app.Count
 	}
-	pool = weir.Pool{
+	pool := weir.Pool{
 		Name:      app.Name,
 		Prefix:    cmp.Or(app.HostnamePrefix, app.Name),
 		Count:     count,
@@ -64,15 +104,16 @@ func (app *App) parts(region string) (pool weir.Pool, lb weir.LoadBalancer, err 
 			Tags:     join([]string{app.Name}, app.Tags),
 		},
 	}
-	if err := pool.Check(region); err != nil {
-		return pool, lb, err
-	}
+	return &pool, pool.Check(region)
+}
 
+// balancer returns the load balancer that an App asks for.
+func (app *App) balancer(region string) (lb weir.LoadBalancer, err error) {
 	w := app.LoadBalancer
 	rules := []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}}
 	if len(w.ForwardingRules) > 0 {
 		if rules, err = rulesOf(w.ForwardingRules); err != nil {
-			return pool, lb, err
+			return lb, err
 		}
 	}
 	if w.HealthCheck == nil {
@@ -80,20 +121,35 @@ func (app *App) parts(region string) (pool weir.Pool, lb weir.LoadBalancer, err 
 	}
 	health, err := healthOf(w.HealthCheck)
 	if err != nil {
-		return pool, lb, err
+		return lb, err
 	}
 	lb = weir.LoadBalancer{
 		Name:      cmp.Or(w.Name, app.Name),
-		Region:    pool.Template.Region,
+		Region:    cmp.Or(app.Region, region),
 		Size:      cmp.Or(w.Size, weir.DefaultNodeSize),
 		Instances: weir.MinInstances,
 		Algorithm: algorithmOf(w.Algorithm),
 		Rules:     rules,
 		Health:    health,
 		Idle:      seconds(w.HTTPIdleTimeoutSeconds, weir.DefaultIdle),
-		Tag:       app.Name,
 	}
-	return pool, lb, lb.Check(region)
+	if len(app.Servers) == 0 {
+		lb.Tag = app.Name
+	}
+	for _, text := range app.Servers {
+		server, err := netip.ParseAddr(text)
+		if err != nil {
+			return lb, invalid("servers has %.60q, want addresses such as 192.0.2.21", text)
+		}
+		lb.Servers = append(lb.Servers, server)
+	}
+	if w.Address != "" {
+		if lb.Addr, err = netip.ParsePrefix(w.Address); err != nil {
+			return lb, invalid("load_balancer.address is %.60q, want one with the length of its network's prefix, such as 192.0.2.10/24", w.Address)
+		}
+		lb.Mode = weir.OnSegment
+	}
+	return lb, lb.Check(region)
 }
 
 // apply makes a pool and a load balancer what the body says, in one transaction.
@@ -170,7 +226,7 @@ func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
 	}
 	lines := map[weir.ID]int{}
 	for _, m := range all {
-		if m.LoadBalancer == "" {
+		if m.LoadBalancer == "" && !m.Own {
 			lines[m.ID] = len(lines) + 1
 		}
 	}
@@ -180,7 +236,7 @@ func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
 			status = "deleting"
 		}
 		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Size: m.Size, Status: status,
-			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
+			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer, Own: m.Own,
 			Tags: some(m.Tags), Boot: m.Status.Boot, Created: m.Created, Err: m.Status.Err}
 	})
 }

@@ -11,8 +11,9 @@ import (
 
 // App is the body of PUT /v2/weir/app: an application as a weir.yaml describes it, its
 // servers and the load balancer in front of them. [AppOf] makes one. The servers carry
-// Name as a tag, and the load balancer goes by that tag. What is left out has the
-// default named.
+// Name as a tag, and the load balancer goes by that tag; or they are no machines of Weir's
+// and are given by Servers, and then nothing is said of how to make one: Size, Image,
+// UserData, HostnamePrefix, SSHKeys, Tags and Count. What is left out has the default named.
 type App struct {
 	Name           string          `json:"name"`
 	Region         string          `json:"region,omitempty"`          // the one that answers
@@ -23,6 +24,7 @@ type App struct {
 	SSHKeys        []string        `json:"ssh_keys,omitempty"`        // public keys
 	Tags           []string        `json:"tags,omitempty"`            // beside Name
 	Count          *int            `json:"count,omitempty"`           // what the pool has, 1 for a new one
+	Servers        []string        `json:"servers,omitempty"`         // by address
 	LoadBalancer   AppLoadBalancer `json:"load_balancer"`
 }
 
@@ -30,6 +32,7 @@ type App struct {
 type AppLoadBalancer struct {
 	Name                   string           `json:"name,omitempty"`                      // the App's
 	Size                   string           `json:"size,omitempty"`                      // of an instance: weir.DefaultNodeSize
+	Address                string           `json:"address,omitempty"`                   // with the length of its network's prefix; one that the cloud reserves
 	Algorithm              string           `json:"algorithm,omitempty"`                 // round_robin
 	ForwardingRules        []ForwardingRule `json:"forwarding_rules,omitempty"`          // http:80 to http:80
 	HealthCheck            *HealthCheck     `json:"health_check,omitempty"`              // of the first rule's target, otherwise DigitalOcean's
@@ -66,7 +69,7 @@ type Growth struct {
 // InventoryMachine is one of the machines of GET /v2/weir/machines, which has load
 // balancers' instances too.
 type InventoryMachine struct {
-	Line         int        `json:"line"` // in the inventory, from 1; 0 for a load balancer's instance
+	Line         int        `json:"line"` // in the inventory, from 1; 0 for a load balancer's instance and for one of one's own
 	ID           int64      `json:"id"`
 	Name         string     `json:"name"`
 	Size         string     `json:"size"`
@@ -75,10 +78,24 @@ type InventoryMachine struct {
 	Private      netip.Addr `json:"private_ip,omitzero"`
 	Pool         weir.ID    `json:"pool,omitempty"`
 	LoadBalancer weir.ID    `json:"load_balancer,omitempty"` // it is an instance of this one
+	Own          bool       `json:"own,omitempty"`           // a machine of one's own, which joined
 	Tags         []string   `json:"tags"`
 	Boot         weir.Boot  `json:"boot"`
 	Created      time.Time  `json:"created_at"`
 	Err          string     `json:"error,omitempty"` // why it is not yet as it should be
+}
+
+// NewNode is the body of POST /v2/weir/nodes, by which a machine of one's own may join.
+type NewNode struct {
+	Name string `json:"name"`
+}
+
+// NodeToken is the answer to it. Nobody can read the token again.
+type NodeToken struct {
+	ID    int64    `json:"id"`
+	Name  string   `json:"name"`
+	Token string   `json:"token"` // for its agent, once
+	Join  []string `json:"join"`  // the URLs at which its agent reaches the control plane
 }
 
 // LiveHeader is the header of GET /v2/weir/load_balancers/{id}/config that is "true" if

@@ -15,18 +15,51 @@ import (
 
 // Apply makes pool and lb, found by their names, what they are here, or creates them,
 // in one transaction, and returns what that changes, a sentence each. With dry it only
-// says so. A pool with KeepCount stays as large as it is. The IDs, times and statuses of
-// pool and lb are not looked at.
-func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error) {
-	if err := pool.Check(c.Region()); err != nil {
-		return nil, err
-	}
+// says so. A pool with KeepCount stays as large as it is; nil stands for no pool, of a load
+// balancer whose servers are no machines of Weir's. The IDs, times and statuses of pool and
+// lb are not looked at.
+func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error) {
 	if err := lb.Check(c.Region()); err != nil {
 		return nil, err
 	}
+	if err := c.checkPlace(lb); err != nil {
+		return nil, err
+	}
+	if pool != nil {
+		if err := c.checkPool(ctx, *pool); err != nil {
+			return nil, err
+		}
+	}
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		changes = nil
+		if pool != nil {
+			var err error
+			if changes, err = applyPool(ctx, tx, *pool, dry); err != nil {
+				return err
+			}
+		}
+		was, err := balancerNamed(ctx, tx, lb.Name)
+		if err != nil {
+			return err
+		}
+		wanted, lbChanges := mergeBalancer(was, lb)
+		changes = append(changes, lbChanges...)
+		if dry || len(lbChanges) == 0 {
+			return nil
+		}
+		return c.putBalancer(ctx, tx, wanted)
+	})
+	return changes, err
+}
+
+// checkPool returns why a pool cannot become what it is here.
+func (c *Control) checkPool(ctx context.Context, pool weir.Pool) error {
+	if err := pool.Check(c.Region()); err != nil {
+		return err
+	}
 	add, err := c.growth(ctx, pool)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if add > 0 {
 		err = c.room(ctx, pool.Template, add)
@@ -34,37 +67,30 @@ func (c *Control) Apply(ctx context.Context, pool weir.Pool, lb weir.LoadBalance
 		err = c.Cloud.Room(ctx, pool.Template, 0) // can such a machine be made at all?
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %q: %w", pool.Name, err)
+		return fmt.Errorf("pool %q: %w", pool.Name, err)
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
-		was, err := poolNamed(ctx, tx, pool.Name)
-		if err != nil {
-			return err
+	return nil
+}
+
+// applyPool makes a pool what it is here, and returns what that changes.
+func applyPool(ctx context.Context, tx *store.Tx, pool weir.Pool, dry bool) (changes []string, err error) {
+	was, err := poolNamed(ctx, tx, pool.Name)
+	if err != nil {
+		return nil, err
+	}
+	wanted, changes := mergePool(was, pool)
+	if dry {
+		return changes, nil
+	}
+	for _, name := range wanted.Template.Tags {
+		if err := addTag(ctx, tx, name); err != nil {
+			return nil, err
 		}
-		wasLB, err := balancerNamed(ctx, tx, lb.Name)
-		if err != nil {
-			return err
-		}
-		wanted, poolChanges := mergePool(was, pool)
-		wantedLB, lbChanges := mergeBalancer(wasLB, lb)
-		changes = append(poolChanges, lbChanges...)
-		if dry {
-			return nil
-		}
-		for _, name := range wanted.Template.Tags {
-			if err := addTag(ctx, tx, name); err != nil {
-				return err
-			}
-		}
-		if len(poolChanges) > 0 {
-			pools.Put(tx, wanted.ID, wanted)
-		}
-		if len(lbChanges) > 0 {
-			return c.putBalancer(ctx, tx, wantedLB)
-		}
-		return nil
-	})
-	return changes, err
+	}
+	if len(changes) > 0 {
+		pools.Put(tx, wanted.ID, wanted)
+	}
+	return changes, nil
 }
 
 // growth returns by how many machines a pool would grow that became what want is.
@@ -151,11 +177,22 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		{"http_idle_timeout", lb.Idle, want.Idle},
 		{"droplet_ids", lb.Machines, want.Machines},
 		{"tag", lb.Tag, want.Tag},
+		{"servers", lb.Servers, want.Servers},
+		{"address", placed(lb), placed(want)},
 		{"instances", lb.Instances, want.Instances},
 	})
 	lb.Size, lb.Algorithm, lb.Rules, lb.Health, lb.Idle = want.Size, want.Algorithm, want.Rules, want.Health, want.Idle
-	lb.Machines, lb.Tag, lb.Instances = want.Machines, want.Tag, want.Instances
+	lb.Machines, lb.Tag, lb.Servers, lb.Instances = want.Machines, want.Tag, want.Servers, want.Instances
+	lb.Mode, lb.Addr = want.Mode, want.Addr
 	return lb, changes
+}
+
+// placed returns where a load balancer's address is from, as a person would say it.
+func placed(lb weir.LoadBalancer) string {
+	if lb.Mode == weir.InCloud {
+		return "one that its cloud reserves"
+	}
+	return lb.Addr.String()
 }
 
 // field is one thing that a user may have changed.

@@ -47,6 +47,7 @@ var (
 	nodeConfigs   = store.NewTable[weir.NodeConfig]("node_configs")
 	nodeStatuses  = store.NewTable[weir.NodeStatus]("node_statuses")
 	enrolments    = store.NewTable[enrolment]("enrolments") // by hash of the token
+	tokens        = store.NewTable[userToken]("tokens")     // by hash too
 )
 
 // IDs begin where no line number of an inventory gets.
@@ -83,7 +84,8 @@ type Options struct {
 // Control is one member of the control plane.
 type Control struct {
 	Options
-	nodes *nodes
+	nodes  *nodes
+	tokens sync.Map // the keys of the rows of that table
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -103,6 +105,14 @@ func New(o Options) *Control {
 // Region returns the name of the region that c runs.
 func (c *Control) Region() string { return c.Options.Region }
 
+// NodeURLs returns the URLs at which nodes reach the members of the control plane.
+func (c *Control) NodeURLs() []string {
+	if len(c.Members) > 0 {
+		return c.Members
+	}
+	return []string{c.NodeURL}
+}
+
 // Run serves nodes their configuration, and whenever c is the leader runs the
 // controllers, until ctx ends, or the store does with an error.
 func (c *Control) Run(ctx context.Context) error {
@@ -112,6 +122,7 @@ func (c *Control) Run(ctx context.Context) error {
 	defer cancel()
 
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
+	wg.Go(func() { c.followTokens(ctx) })
 	for {
 		err := c.Store.Lead(ctx, "control", func(ctx context.Context, led *store.Store) error {
 			newTerm(c, led).run(ctx)
@@ -286,7 +297,7 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 		}
 	}
 	for id, row := range unseen {
-		if row.Status.Phase != weir.MachineNew && row.Status.Err == "" {
+		if row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own {
 			t.machines.Touch(id)
 		}
 	}

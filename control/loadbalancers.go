@@ -73,6 +73,9 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 	if err := lb.Check(c.Region()); err != nil {
 		return err
 	}
+	if err := c.checkPlace(lb); err != nil {
+		return err
+	}
 	all, err := loadBalancers.All(ctx, tx)
 	if err != nil {
 		return err

@@ -112,6 +112,9 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 	if gone {
 		return 0, t.forgetMachine(ctx, id, v.seen)
 	}
+	if v.row.Own {
+		return 0, nil // its agent says how it is, and its owner whether it is to stay
+	}
 	for _, step := range planMachine(v) {
 		switch step {
 		case stepWait:

@@ -25,6 +25,8 @@ func referred(ctx context.Context, tx *store.Tx, id weir.ID) (weir.Machine, erro
 		return m, weir.Errorf(weir.Invalid, "droplet %s is being deleted", id)
 	case err == nil && m.LoadBalancer != "":
 		return m, weir.Errorf(weir.Invalid, "droplet %s is an instance of load balancer %s", id, m.LoadBalancer)
+	case err == nil && m.Own:
+		return m, weir.Errorf(weir.Invalid, "there is no droplet %s", id)
 	}
 	return m, err
 }
@@ -97,7 +99,7 @@ func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
 		return err
 	}
 	for _, m := range all {
-		if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() {
+		if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() && !m.Own {
 			n++
 		}
 	}
@@ -125,7 +127,7 @@ func (c *Control) DeleteMachinesByTag(ctx context.Context, name string) error {
 			return err
 		}
 		for _, m := range all {
-			if m.LoadBalancer != "" || !m.HasTag(name) {
+			if m.LoadBalancer != "" || m.Own || !m.HasTag(name) {
 				continue
 			}
 			if err := deleteMachine(ctx, tx, m); err != nil {
@@ -137,6 +139,9 @@ func (c *Control) DeleteMachinesByTag(ctx context.Context, name string) error {
 }
 
 func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
+	if m.Own {
+		return weir.Errorf(weir.Conflict, "machine %s is one of your own: `weir node remove %s` forgets it", m.Name, m.Name)
+	}
 	if m.LoadBalancer != "" {
 		return weir.Errorf(weir.Conflict, "machine %s is an instance of load balancer %s: delete the load balancer instead", m.Name, m.LoadBalancer)
 	}
@@ -178,6 +183,9 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 		}
 		if m.LoadBalancer != "" {
 			return weir.Errorf(weir.Conflict, "machine %s is an instance of load balancer %s, which alone decides over it", m.Name, m.LoadBalancer)
+		}
+		if m.Own {
+			return weir.Errorf(weir.Conflict, "machine %s is one of your own, which no cloud has power over", m.Name)
 		}
 		switch kind {
 		case "power_on":

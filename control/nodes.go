@@ -33,9 +33,14 @@ func hash(b []byte) string {
 // newEnrolment returns a token with which machine can become a node.
 func newEnrolment(tx *store.Tx, machine weir.ID) (token string) {
 	token = rand.Text()
+	putEnrolment(tx, machine, token)
+	return token
+}
+
+// putEnrolment lets machine become a node by token.
+func putEnrolment(tx *store.Tx, machine weir.ID, token string) {
 	key := weir.ID(hash([]byte(token)))
 	enrolments.Put(tx, key, enrolment{Token: key, Node: machine})
-	return token
 }
 
 // newKey returns a key for the heartbeats of a load balancer's instances.
@@ -158,7 +163,7 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 		if !reflect.DeepEqual(was, stored) {
 			nodeStatuses.Put(tx, s.Node, stored)
 		}
-		return nil
+		return observeHost(ctx, tx, m, s.Host)
 	})
 }
 

@@ -107,8 +107,8 @@ func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, n int) (made []
 	return made, nil
 }
 
-// newMachine adds a row for a machine that does not exist yet, and, unless it is a load
-// balancer's instance, the action of its creation.
+// newMachine adds a row for a machine that does not exist yet, and the action of its
+// creation, unless it is a load balancer's instance or of one's own.
 func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine, weir.Action, error) {
 	n, err := store.Next(ctx, tx, "machines", firstMachine)
 	if err != nil {
@@ -118,7 +118,7 @@ func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine
 	m.Created = time.Now().UTC()
 	m.Status.Phase = weir.MachineNew
 	var a weir.Action
-	if m.LoadBalancer == "" { // nobody asked for an instance
+	if m.LoadBalancer == "" && !m.Own { // nobody asked for an instance
 		a, err = newAction(ctx, tx, weir.Action{Type: "create", Resource: weir.OnMachine, On: m.ID, Region: m.Region})
 		if err != nil {
 			return m, a, err
@@ -168,6 +168,9 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		return p, p.Check(c.Region())
 	}
 	var t weir.Template
+	if c.cloudless() {
+		return nil, c.Cloud.Room(ctx, t, n) // whether or not there could be such a pool
+	}
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
 		p, err := grown(tx)
 		if err == nil {

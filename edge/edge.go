@@ -4,6 +4,9 @@
 // on a single machine. [OpenToken] makes the file if there is none; a client on the
 // same machine gets the token from it with [ReadToken]. In memory there is only the
 // token's hash.
+//
+// [Tokens] admits the bearer of any token that is in a store: that of a control plane
+// with several members. The store has hashes alone.
 package edge
 
 import (
@@ -11,10 +14,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -25,6 +30,9 @@ import (
 type Token struct {
 	sum [sha256.Size]byte
 }
+
+// Sum returns the SHA-256 of the token that t admits, in hexadecimal.
+func (t *Token) Sum() string { return hex.EncodeToString(t.sum[:]) }
 
 // NewToken returns a Token that admits the bearer of token.
 func NewToken(token string) *Token {
@@ -71,6 +79,38 @@ func ReadToken(file string) (string, error) {
 func (t *Token) Authorize(_ context.Context, token string) error {
 	sum := sha256.Sum256([]byte(token))
 	if subtle.ConstantTimeCompare(sum[:], t.sum[:]) != 1 {
+		return weir.Errorf(weir.Denied, "the token is not known")
+	}
+	return nil
+}
+
+// Store knows tokens by the SHA-256 of each, in hexadecimal.
+type Store interface {
+	// HasToken reports whether there is a token with that sum.
+	HasToken(ctx context.Context, sum string) (bool, error)
+}
+
+// Tokens admits whoever knows a token that is in a store.
+type Tokens struct{ store Store }
+
+// NewTokens returns what admits the bearers of the tokens in s.
+func NewTokens(s Store) *Tokens { return &Tokens{s} }
+
+// storePatience is how long a caller waits to hear whether a token is known. A store
+// without a quorum cannot say.
+const storePatience = 5 * time.Second
+
+// Authorize returns nil for a token that is in the store, a weir.Denied for any other, and
+// a weir.Unavailable if the store cannot say. Tokens are compared by their sums, so that
+// how long it takes does not tell how much of a token is right.
+func (t *Tokens) Authorize(ctx context.Context, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	known, err := t.store.HasToken(ctx, NewToken(token).Sum())
+	if err != nil {
+		return weir.Errorf(weir.Unavailable, "it cannot be told whether the token is good: %w", err)
+	}
+	if !known {
 		return weir.Errorf(weir.Denied, "the token is not known")
 	}
 	return nil

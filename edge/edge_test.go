@@ -1,11 +1,13 @@
 package edge
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"weir/weir"
 )
@@ -74,4 +76,35 @@ func TestAnEmptyTokenFileAdmitsNobody(t *testing.T) {
 	if _, err := OpenToken(file); err == nil || !strings.Contains(err.Error(), "is empty") {
 		t.Errorf("got %v, want an error that says the file is empty", err)
 	}
+}
+
+// sums is a store in which there are tokens with these sums.
+type sums map[string]bool
+
+func (s sums) HasToken(ctx context.Context, sum string) (bool, error) {
+	if s == nil { // a store without a quorum
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
+	return s[sum], nil
+}
+
+func TestTokensAreThoseOfTheStore(t *testing.T) {
+	users := NewTokens(sums{NewToken("sesame").Sum(): true})
+	if err := users.Authorize(t.Context(), "sesame"); err != nil {
+		t.Error(err)
+	}
+	for _, token := range []string{"", "sesam", NewToken("sesame").Sum()} {
+		if err := users.Authorize(t.Context(), token); !errors.Is(err, weir.Denied) {
+			t.Errorf("token %q: %v, want a weir.Denied error", token, err)
+		}
+	}
+}
+
+func TestStoreThatCannotSayKeepsNobodyWaitingForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if err := NewTokens(sums(nil)).Authorize(t.Context(), "sesame"); weir.KindOf(err) != weir.Unavailable {
+			t.Errorf("%v, want a weir.Unavailable error", err)
+		}
+	})
 }

@@ -41,7 +41,7 @@ type Client struct {
 func NewClient(o Options) (*Client, error) {
 	base, err := url.Parse(o.URL)
 	if err != nil || base.Scheme != "https" || base.Host == "" {
-		return nil, weir.Errorf(weir.Invalid, "control plane %q is not a URL such as https://10.0.0.2:7443", o.URL)
+		return nil, weir.Errorf(weir.Invalid, "control plane %q is not a URL such as https://10.0.0.2:7071", o.URL)
 	}
 	conf := &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS13}
 	if o.Identity != nil {
@@ -66,6 +66,26 @@ func NewClient(o Options) (*Client, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+// Authority returns the certificate (PEM) of the control plane's authority at o.URL, which
+// has that fingerprint; of o, Roots and Identity are not looked at. It is how a node that
+// was told a fingerprint alone comes by the roots for [NewClient]. Whoever answers and is
+// not of that authority is weir.Denied, and has been told nothing.
+func Authority(ctx context.Context, o Options, fingerprint string) (authority []byte, err error) {
+	c, err := NewClient(o)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	transport := c.http.Transport.(*http.Transport)
+	transport.TLSClientConfig = pki.Pin(fingerprint, c.base.Hostname(), func(pem []byte) { authority = pem })
+	// Any answer will do: by then the handshake has said it all.
+	_, err = c.do(ctx, answerTime, http.MethodGet, "/", nil)
+	if authority != nil {
+		return authority, nil
+	}
+	return nil, err
 }
 
 // Close gives up the connections that are idle; others end with their request.
@@ -148,6 +168,9 @@ func (c *Client) exchange(ctx context.Context, method, path string, body any) ([
 	if err != nil {
 		if wrapped := new(url.Error); errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL, which do has said
+		}
+		if errors.Is(err, weir.Denied) {
+			return nil, err // it is not whom the caller will speak to, and will not be
 		}
 		return nil, weir.Errorf(weir.Unavailable, "%w", err)
 	}

@@ -8,8 +8,8 @@
 //	POST /node/v1/status           a NodeStatus
 //	POST /node/v1/renew            a certificate request, for a new certificate
 //
-// A node knows the control plane by the authority that its user-data has, and the
-// control plane knows a node by the certificate that it got when it enrolled: no path
+// A node knows the control plane by the authority that its user-data has, or comes by
+// that with [Authority] if its token has no more than the fingerprint, and the control plane knows a node by the certificate that it got when it enrolled: no path
 // or body names a node, so that none can ask or speak for another. A certificate says
 // who a node is. Whether that node may still do anything is asked of Control each time.
 //

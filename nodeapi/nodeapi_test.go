@@ -97,6 +97,25 @@ func TestNodeOfAnotherAuthorityIsAStranger(t *testing.T) {
 	}
 }
 
+func TestNodeThatKnowsAFingerprintLearnsItsAuthority(t *testing.T) {
+	s := newServer(t)
+	authority, err := Authority(t.Context(), Options{URL: s.url, Dial: s.dial}, s.ca.Fingerprint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(authority, s.ca.PEM()) {
+		t.Errorf("it learned of\n%s\nwant\n%s", authority, s.ca.PEM())
+	}
+
+	authority, err = Authority(t.Context(), Options{URL: s.url, Dial: s.dial}, newCA(t).Fingerprint())
+	if weir.KindOf(err) != weir.Denied || authority != nil {
+		t.Errorf("of another authority: %v, want a weir.Denied error and nothing learned", err)
+	}
+	if want := "it is not from the authority with the fingerprint"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want it to say %q", err, want)
+	}
+}
+
 func TestOnlyEnrollingGoesWithoutACertificate(t *testing.T) {
 	s := newServer(t)
 	s.Admit("17", "secret")

@@ -98,6 +98,34 @@ func Roots(data []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// Pin returns settings of TLS for a client that knows the fingerprint of an authority and
+// has no certificate of it yet. The other side must present a certificate that is from that
+// authority and valid for host, and the authority's own beside it, which found gets as PEM.
+// Anything else ends the handshake with a weir.Denied.
+func Pin(fingerprint, host string, found func(authority []byte)) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		// Instead of the roots of this system, with which nothing would pass, the function
+		// below verifies all that they would.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			for _, cert := range state.PeerCertificates {
+				if !cert.IsCA || Fingerprint(cert) != fingerprint {
+					continue
+				}
+				roots := x509.NewCertPool()
+				roots.AddCert(cert)
+				if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: host}); err != nil {
+					return weir.Errorf(weir.Denied, "its certificate: %w", err)
+				}
+				found(encode(cert.Raw))
+				return nil
+			}
+			return weir.Errorf(weir.Denied, "it is not from the authority with the fingerprint %.16s…", fingerprint)
+		},
+	}
+}
+
 func parseCertificate(data []byte) (*x509.Certificate, error) {
 	block := find(data, "CERTIFICATE")
 	if block == nil {

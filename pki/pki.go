@@ -2,11 +2,12 @@
 // certificates that it is about.
 //
 // [Open] keeps an authority in a directory: made once, the same ever after. It signs
-// two sorts of certificate, and neither can stand in for the other: a node's
-// ([CA.Sign]), which says which node its holder is and nothing else, and the control
-// plane's own ([CA.GetCertificate]), which nodes and the command line verify against
-// [CA.PEM] or [CA.Fingerprint]. A certificate says who somebody is; what they may do,
-// and whether they still may, is decided by whoever reads it.
+// three sorts of certificate, and none can stand in for another: a node's ([CA.Sign]),
+// which says which node its holder is and nothing else; the control plane's own
+// ([CA.GetCertificate]), which nodes and the command line verify against [CA.PEM], or
+// against its [Fingerprint] if that is all they have ([Pin]); and that by which members
+// of one control plane know one another ([CA.Member]). A certificate says who somebody is;
+// what they may do, and whether they still may, is decided by whoever reads it.
 //
 // Keys are ECDSA on P-256, which everything that speaks TLS knows.
 package pki
@@ -61,6 +62,30 @@ func Open(dir string) (*CA, error) {
 	return ca, nil
 }
 
+// Load returns the authority in dir, which must be there: without one it is
+// fs.ErrNotExist. Members of one control plane share an authority, so that none of them
+// can make it by itself.
+func Load(dir string) (*CA, error) {
+	path := filepath.Join(dir, "ca.pem")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	ca, err := loadFile(path, data)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	return ca, nil
+}
+
+func loadFile(path string, data []byte) (*CA, error) {
+	ca, err := load(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is truncated or not ours: %w; restore it, or remove it and enrol every node anew", path, err)
+	}
+	return ca, nil
+}
+
 func open(dir string) (*CA, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -77,11 +102,7 @@ func open(dir string) (*CA, error) {
 	path := filepath.Join(dir, "ca.pem")
 	data, err := os.ReadFile(path)
 	if err == nil {
-		ca, err := load(data)
-		if err != nil {
-			return nil, fmt.Errorf("%s is truncated or not ours: %w; restore it, or remove it and enrol every node anew", path, err)
-		}
-		return ca, nil
+		return loadFile(path, data)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -221,13 +242,7 @@ func (ca *CA) ServerCertificate(hosts ...string) (tls.Certificate, error) {
 	}
 	template.Subject = pkix.Name{CommonName: "weir control plane"}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, host)
-		}
-	}
+	addHosts(template, hosts)
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("certificate of the control plane: %w", err)
@@ -236,7 +251,45 @@ func (ca *CA) ServerCertificate(hosts ...string) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+	// With the authority's own, for those who know no more of it than its fingerprint.
+	return tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// MemberName is the common name in the certificates of the control plane's members. It is
+// how they tell one another from nodes, whose certificates are from the same authority
+// and name a node.
+const MemberName = "weir member"
+
+// MemberLife is how long a certificate of [CA.Member] is valid.
+const MemberLife = 30 * 24 * time.Hour
+
+// Member returns a certificate (PEM) of key's public half by which its holder is a member
+// of the control plane at the names and IP addresses given, whichever side connects, for
+// the next [MemberLife].
+func (ca *CA) Member(key crypto.Signer, hosts ...string) ([]byte, error) {
+	template, err := newTemplate(MemberLife)
+	if err != nil {
+		return nil, err
+	}
+	template.Subject = pkix.Name{CommonName: MemberName}
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	addHosts(template, hosts)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate of a member: %w", err)
+	}
+	return encode(der), nil
+}
+
+// addHosts makes a certificate valid for names and IP addresses.
+func addHosts(template *x509.Certificate, hosts []string) {
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
 }
 
 // GetCertificate returns what tls.Config calls GetCertificate: the control plane's own
@@ -268,9 +321,12 @@ func (ca *CA) Pool() *x509.CertPool {
 // PEM returns the authority's certificate, without its key, for those who verify.
 func (ca *CA) PEM() []byte { return encode(ca.cert.Raw) }
 
-// Fingerprint returns the SHA-256 of the authority's certificate, in hexadecimal.
-func (ca *CA) Fingerprint() string {
-	sum := sha256.Sum256(ca.cert.Raw)
+// Fingerprint returns the [Fingerprint] of the authority's certificate.
+func (ca *CA) Fingerprint() string { return Fingerprint(ca.cert) }
+
+// Fingerprint returns the SHA-256 of a certificate, in hexadecimal.
+func Fingerprint(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.Raw)
 	return hex.EncodeToString(sum[:])
 }
 

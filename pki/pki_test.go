@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -299,4 +301,71 @@ func verify(t *testing.T, data []byte, roots *x509.CertPool, usage x509.ExtKeyUs
 		t.Fatal(err)
 	}
 	return cert
+}
+
+func TestFingerprintIsEnoughToKnowTheControlPlane(t *testing.T) {
+	ca, other := newCA(t, t.TempDir()), newCA(t, t.TempDir())
+	handshake := func(server *CA, host string) (authority []byte, err error) {
+		ours, theirs := net.Pipe()
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer theirs.Close()
+		defer ours.Close()
+		conf := &tls.Config{GetCertificate: server.GetCertificate(host)}
+		wg.Go(func() { tls.Server(theirs, conf).Handshake() }) // what it thinks of it, nobody asks
+		err = tls.Client(ours, Pin(ca.Fingerprint(), "192.0.2.7", func(pem []byte) { authority = pem })).Handshake()
+		return authority, err
+	}
+	authority, err := handshake(ca, "192.0.2.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(authority, ca.PEM()) {
+		t.Errorf("it was told the authority\n%s\nwant\n%s", authority, ca.PEM())
+	}
+	for what, try := range map[string]func() ([]byte, error){
+		"of another authority": func() ([]byte, error) { return handshake(other, "192.0.2.7") },
+		"at another address":   func() ([]byte, error) { return handshake(ca, "192.0.2.8") },
+	} {
+		if authority, err := try(); !errors.Is(err, weir.Denied) || authority != nil {
+			t.Errorf("a control plane %s: %v, want a weir.Denied error and nothing learned", what, err)
+		}
+	}
+}
+
+func TestMembersKnowOneAnotherAndAreNoNodes(t *testing.T) {
+	ca := newCA(t, t.TempDir())
+	key := newKey(t)
+	member, err := ca.Member(key, "192.0.2.11")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		cert := verify(t, member, ca.Pool(), usage)
+		if cert.Subject.CommonName != MemberName || cert.VerifyHostname("192.0.2.11") != nil {
+			t.Errorf("it is of %q for %v, want %q for 192.0.2.11", cert.Subject.CommonName, cert.IPAddresses, MemberName)
+		}
+		if _, err := Node(cert); !errors.Is(err, weir.Denied) {
+			t.Errorf("a member passes as a node: %v", err)
+		}
+	}
+	node := verify(t, sign(t, ca, newRequest(t, newKey(t)), MemberName, time.Hour), ca.Pool(), x509.ExtKeyUsageClientAuth)
+	if len(node.IPAddresses) > 0 {
+		t.Errorf("a node has addresses %v in its certificate", node.IPAddresses)
+	}
+}
+
+func TestAuthorityThatMustBeThereIsNotMade(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Load(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want fs.ErrNotExist", err)
+	}
+	made := newCA(t, dir)
+	loaded, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Fingerprint() != made.Fingerprint() {
+		t.Error("it is another authority than that which was made")
+	}
 }

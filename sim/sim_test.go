@@ -84,7 +84,7 @@ func history(t *testing.T, seed uint64) {
 func (w *world) begins(t *testing.T) {
 	c := w.members[0].get().Control
 	for _, name := range []string{"web", "batch"} {
-		if _, err := c.Apply(w.ctx, pool(name, name, 2), balancer(name, name), false); err != nil {
+		if _, err := c.Apply(w.ctx, new(pool(name, name, 2)), balancer(name, name), false); err != nil {
 			t.Fatalf("apply %s: %v", name, err)
 		}
 	}

@@ -215,7 +215,7 @@ func (u *user) apply(ctx context.Context, c *control.Control) (string, error) {
 	if p.Count > 0 && chance(u.r, 20) {
 		p.Prefix = "www"
 	}
-	_, err := c.Apply(ctx, p, lb, false)
+	_, err := c.Apply(ctx, &p, lb, false)
 	return fmt.Sprintf("applies web with %d machines and %d instances", p.Count, lb.Instances), err
 }
 
