@@ -10,6 +10,10 @@
 // not accept is reported, and the one before it stays. When Run ends, HAProxy goes on
 // and the next Run on the same directory takes it over: an agent can be replaced under
 // load.
+//
+// A node watches the other instances of its load balancer by heartbeats, and its own links,
+// and reports what it sees to every member of the control plane at once. Where no cloud
+// leads the load balancer's address to it, it holds the address by itself for as long as it may.
 package agent
 
 import (
@@ -17,30 +21,61 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"weir/haproxy"
+	"weir/heartbeat"
 	"weir/nodeapi"
 	"weir/pki"
+	"weir/vip"
 	"weir/weir"
 )
 
 // Config says whose node this is. All of it is needed but HAProxy.
 type Config struct {
-	URL       string // of the control plane: https://HOST:PORT
-	TokenFile string // has the token that the node enrols with
-	CAFile    string // has the certificate, PEM, of the control plane's authority
-	Dir       string // where the node keeps its key, its NodeConfig and HAProxy's files
-	HAProxy   string // the program; "haproxy", from PATH, if empty
+	URLs      []string // of members of the control plane: https://HOST:PORT
+	TokenFile string   // has the token that the node enrols with
+	CAFile    string   // has the certificate, PEM, of the control plane's authority
+	Dir       string   // where the node keeps its key, its NodeConfig and HAProxy's files
+	HAProxy   string   // the program; "haproxy", from PATH, if empty
 	Log       *slog.Logger
 
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil outside tests
+}
+
+// outside is what the agent needs of the world; [Run] makes one, and tests another.
+type outside struct {
+	proxy  Proxy
+	beats  func(self weir.ID) Heartbeats
+	holder Holder
+	links  func(context.Context) iter.Seq2[map[string]bool, error] // as vip.Links
+}
+
+// Heartbeats is what the agent needs to watch its peers; [heartbeat.Monitor] is one.
+type Heartbeats interface {
+	Run(ctx context.Context) error
+	Set(heartbeat.Group)
+	Answer(heartbeat.Answer)
+	Peers() []heartbeat.PeerStatus
+	Changed() <-chan struct{}
+}
+
+// Holder is what the agent needs to hold an address; [vip.Holder] is one.
+type Holder interface {
+	Run(ctx context.Context) error
+	Set(ctx context.Context, want []netip.Prefix, at time.Time) error
+	Renew(at time.Time)
+	Status() []vip.Held
+	Changed() <-chan struct{}
 }
 
 // Proxy is what the agent needs of HAProxy; [haproxy.Proxy] is one.
@@ -63,31 +98,54 @@ type Proxy interface {
 
 type agent struct {
 	Config
-	proxy Proxy
+	outside
 	roots *x509.CertPool
 	disk  *disk
+	beats Heartbeats // once there is an identity
 
 	identity atomic.Pointer[identity]
 	enrolled chan struct{} // closed when there is an identity
 	want     chan document // the newest that is not yet worked on
 	news     chan struct{} // something to report
+	urgently chan struct{} // something to report at once
+	moved    chan struct{} // newest names other members, perhaps
+	holds    chan struct{} // newest has another Hold, perhaps
+	permit   permit
 
-	mu    sync.Mutex
-	live  int64 // revision that HAProxy has; 0 for none
-	tried int64 // the newest that it was given
-	err   error // why a newer one is not live
+	mu     sync.Mutex
+	newest weir.NodeConfig // that is known, live or not
+	toldAt time.Time       // when the control plane last said so; zero while it is from the disk
+	live   int64           // revision that HAProxy has; 0 for none
+	tried  int64           // the newest that it was given
+	err    error           // why a newer one is not live
+	ports  map[string]bool // the interfaces that lead to peers
+	down   []string        // ports that are not
 }
 
 // Run is the agent of the node whose state is in c.Dir, until ctx ends; HAProxy goes on
 // then. It returns an error if c is unusable, if HAProxy can never run here, or if the
 // control plane refuses a node that has nothing to serve yet.
 func Run(ctx context.Context, c Config) error {
-	return run(ctx, c, haproxy.New(haproxy.Options{
-		Dir: filepath.Join(c.Dir, "haproxy"), Binary: c.HAProxy, Keep: true, Log: c.Log}))
+	return run(ctx, c, outside{
+		proxy: haproxy.New(haproxy.Options{Dir: filepath.Join(c.Dir, "haproxy"), Binary: c.HAProxy, Keep: true, Log: c.Log}),
+		beats: func(self weir.ID) Heartbeats {
+			return heartbeat.New(heartbeat.Options{Self: self, Port: weir.BeatPort, Log: c.Log, Beat: beatEvery, Late: beatLate, Silent: beatSilent})
+		},
+		holder: vip.New(vip.Options{Log: c.Log}),
+		links:  vip.Links,
+	})
 }
 
-// run is Run with a Proxy of the caller's.
-func run(ctx context.Context, c Config, proxy Proxy) error {
+// The beat of peers: one that falls silent is known after beatSilent, and suspected from
+// beatLate on, when the control plane begins to ask it too.
+const (
+	beatEvery  = 25 * time.Millisecond
+	beatLate   = 40 * time.Millisecond
+	beatSilent = 80 * time.Millisecond
+)
+
+// run is Run in a world of the caller's.
+func run(ctx context.Context, c Config, o outside) error {
 	data, err := os.ReadFile(c.CAFile)
 	if err != nil {
 		return fmt.Errorf("certificate of the control plane's authority: %w", err)
@@ -96,8 +154,10 @@ func run(ctx context.Context, c Config, proxy Proxy) error {
 	if err != nil {
 		return fmt.Errorf("certificate of the control plane's authority: %s: %w", c.CAFile, err)
 	}
-	if _, err := nodeapi.NewClient(nodeapi.Options{URL: c.URL}); err != nil {
-		return err
+	for _, url := range c.URLs {
+		if _, err := nodeapi.NewClient(nodeapi.Options{URL: url}); err != nil {
+			return err
+		}
 	}
 	disk, err := openDisk(c.Dir)
 	if err != nil {
@@ -112,20 +172,28 @@ func run(ctx context.Context, c Config, proxy Proxy) error {
 		c.Log.Warn("file limit stays as it is", "err", err)
 	}
 
-	a := &agent{Config: c, proxy: proxy, roots: roots, disk: disk,
-		enrolled: make(chan struct{}), want: make(chan document, 1), news: make(chan struct{}, 1)}
+	one := func() chan struct{} { return make(chan struct{}, 1) }
+	a := &agent{Config: c, outside: o, roots: roots, disk: disk, enrolled: make(chan struct{}),
+		want: make(chan document, 1), news: one(), urgently: one(), moved: one(), holds: one()}
+	if len(stored) > 0 {
+		a.newest = stored[0].NodeConfig
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	wg.Go(func() {
-		if err := proxy.Run(ctx); err != nil {
-			stop(err)
-		}
-	})
+	part := func(run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				stop(err)
+			}
+		})
+	}
+	part(a.proxy.Run)
+	part(a.holder.Run)
+	part(a.watch)
 	wg.Go(func() { a.follow(ctx, stored) })
-	wg.Go(func() { a.poll(ctx) })
-	wg.Go(func() { a.report(ctx) })
+	wg.Go(func() { a.speak(ctx) })
 	if err := a.identify(ctx, len(stored) > 0); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func TestTokenThatAnotherNodeUsedEndsTheAgent(t *testing.T) {
 		stop()
 		thief := w.config
 		thief.Dir = filepath.Join(t.TempDir(), "thief")
-		err := run(t.Context(), thief, newFakeHAProxy())
+		err := run(t.Context(), thief, around(newFakeHAProxy()))
 		if !errors.Is(err, weir.Denied) || !strings.Contains(err.Error(), "used with another key") {
 			t.Errorf("error %v, want it to say why the node is refused", err)
 		}
@@ -357,8 +357,8 @@ func TestChangeOfAServerIsReportedAtOnce(t *testing.T) {
 		before, _ := w.Statuses(node)
 		time.Sleep(time.Minute)
 		after, _ := w.Statuses(node)
-		if n := len(after) - len(before); n != int(time.Minute/heartbeat) {
-			t.Errorf("%d reports in a quiet minute, want one each %v", n, heartbeat)
+		if n := len(after) - len(before); n != int(time.Minute/statusBeat) {
+			t.Errorf("%d reports in a quiet minute, want one each %v", n, statusBeat)
 		}
 	})
 }
@@ -480,7 +480,7 @@ func TestHAProxyThatCanNeverRunEndsTheAgent(t *testing.T) {
 		w.startControl()
 		why := errors.New("haproxy 1.8 is too old, want 2.6 or newer")
 		w.proxy.broken = why
-		if err := run(t.Context(), w.config, w.proxy); !errors.Is(err, why) {
+		if err := run(t.Context(), w.config, around(w.proxy)); !errors.Is(err, why) {
 			t.Errorf("error %v, want %v", err, why)
 		}
 	})
@@ -491,7 +491,7 @@ func TestTwoAgentsDoNotShareADirectory(t *testing.T) {
 		w := newWorld(t)
 		w.startAgent()
 		synctest.Wait()
-		err := run(t.Context(), w.config, newFakeHAProxy())
+		err := run(t.Context(), w.config, around(newFakeHAProxy()))
 		if !errors.Is(err, weir.Conflict) || !strings.Contains(err.Error(), w.config.Dir) {
 			t.Errorf("error %v, want a weir.Conflict error that names %s", err, w.config.Dir)
 		}
@@ -505,7 +505,7 @@ func TestUnusableConfigIsOneSentence(t *testing.T) {
 	}{
 		"no authority":        {func(c *Config) { c.CAFile = "/nowhere/ca.pem" }, "certificate of the control plane's authority: open /nowhere/ca.pem: no such file or directory"},
 		"authority not there": {func(c *Config) { c.CAFile = c.TokenFile }, "it has no certificate"},
-		"not a URL":           {func(c *Config) { c.URL = "10.0.0.2:7443" }, `control plane "10.0.0.2:7443" is not a URL such as https://10.0.0.2:7443`},
+		"not a URL":           {func(c *Config) { c.URLs = []string{"10.0.0.2:7443"} }, `control plane "10.0.0.2:7443" is not a URL such as https://10.0.0.2:7071`},
 		"no token":            {func(c *Config) { c.TokenFile = "/nowhere/token" }, "enrol: token: open /nowhere/token: no such file or directory"},
 		"empty token":         {func(c *Config) { c.TokenFile = os.DevNull }, "enrol: token: /dev/null is empty"},
 		"directory a file":    {func(c *Config) { c.Dir = c.TokenFile }, "not a directory"},
@@ -514,7 +514,7 @@ func TestUnusableConfigIsOneSentence(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				c.change(&w.config)
-				err := run(t.Context(), w.config, w.proxy)
+				err := run(t.Context(), w.config, around(w.proxy))
 				if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("error %q, want one sentence with %q", fmt.Sprint(err), c.want)
 				}

@@ -107,7 +107,7 @@ func newRealNode(t *testing.T) *realNode {
 	}
 	r := &realNode{Fake: new(nodeapi.Fake), t: t, ca: ca, listen: freeAddr(t).String(), front: freeAddr(t), port: freeAddr(t).Port(), log: new(logBuffer)}
 	r.config = Config{
-		URL:       "https://" + r.listen,
+		URLs:      []string{"https://" + r.listen},
 		TokenFile: filepath.Join(dir, "token"),
 		CAFile:    filepath.Join(dir, "authority.pem"),
 		Dir:       filepath.Join(dir, "node"),

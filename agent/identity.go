@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"weir/nodeapi"
@@ -20,16 +21,40 @@ import (
 
 // identity is who the node is to the control plane. It is replaced at each renewal.
 type identity struct {
-	node   weir.ID
-	client *nodeapi.Client
-	leaf   *x509.Certificate
+	node weir.ID
+	cert tls.Certificate
+
+	mu      sync.Mutex
+	clients map[string]*nodeapi.Client // by the URL of a member of the control plane
+}
+
+// client returns the one that speaks to a member of the control plane as who.
+func (who *identity) client(a *agent, url string) (*nodeapi.Client, error) {
+	who.mu.Lock()
+	defer who.mu.Unlock()
+	if c := who.clients[url]; c != nil {
+		return c, nil
+	}
+	c, err := a.newClient(url, &who.cert)
+	if err == nil {
+		who.clients[url] = c
+	}
+	return c, err
+}
+
+func (who *identity) close() {
+	who.mu.Lock()
+	defer who.mu.Unlock()
+	for _, c := range who.clients {
+		c.Close()
+	}
 }
 
 // identify keeps the node's certificate valid until ctx ends. A node that is refused
 // when it first enrols, and serves nothing, is an error: it was given the wrong token,
 // and a person should hear of it.
 func (a *agent) identify(ctx context.Context, serves bool) error {
-	again := a.newRetry("certificate")
+	again := a.newRetry("", "certificate")
 	for ctx.Err() == nil {
 		wait, err := a.certify(ctx)
 		if err == nil {
@@ -68,12 +93,17 @@ func (a *agent) certify(ctx context.Context) (time.Duration, error) {
 	}
 
 	var issued []byte
-	if valid {
-		issued, err = a.identity.Load().client.Renew(ctx, key)
-	} else {
-		// For the first time; or the node was off until its certificate had expired,
-		// and the token is bound to its key.
-		issued, err = a.enrol(ctx, key)
+	for _, url := range a.memberURLs() {
+		if valid {
+			issued, err = a.renew(ctx, url, key)
+		} else {
+			// For the first time; or the node was off until its certificate had expired,
+			// and the token is bound to its key.
+			issued, err = a.enrol(ctx, url, key)
+		}
+		if err == nil || weir.KindOf(err) != weir.Unavailable {
+			break
+		}
 	}
 	if err != nil {
 		return 0, err
@@ -88,7 +118,15 @@ func (a *agent) certify(ctx context.Context) (time.Duration, error) {
 	return 0, a.disk.write("certificate.pem", issued)
 }
 
-func (a *agent) enrol(ctx context.Context, key crypto.Signer) ([]byte, error) {
+func (a *agent) renew(ctx context.Context, url string, key crypto.Signer) ([]byte, error) {
+	client, err := a.identity.Load().client(a, url)
+	if err != nil {
+		return nil, err
+	}
+	return client.Renew(ctx, key)
+}
+
+func (a *agent) enrol(ctx context.Context, url string, key crypto.Signer) ([]byte, error) {
 	data, err := os.ReadFile(a.TokenFile)
 	if err != nil {
 		return nil, weir.Errorf(weir.Invalid, "token: %w", err)
@@ -97,7 +135,7 @@ func (a *agent) enrol(ctx context.Context, key crypto.Signer) ([]byte, error) {
 	if token == "" {
 		return nil, weir.Errorf(weir.Invalid, "token: %s is empty", a.TokenFile)
 	}
-	client, err := a.newClient(nil)
+	client, err := a.newClient(url, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -108,28 +146,27 @@ func (a *agent) enrol(ctx context.Context, key crypto.Signer) ([]byte, error) {
 // use makes cert who we are from the next request on.
 func (a *agent) use(cert tls.Certificate) error {
 	old := a.identity.Load()
-	if old != nil && old.leaf.Equal(cert.Leaf) {
+	if old != nil && old.cert.Leaf.Equal(cert.Leaf) {
 		return nil
 	}
 	node, err := pki.Node(cert.Leaf)
 	if err != nil {
 		return err
 	}
-	client, err := a.newClient(&cert)
-	if err != nil {
-		return err
+	if old == nil {
+		a.beats = a.outside.beats(node)
 	}
-	a.identity.Store(&identity{node, client, cert.Leaf})
+	a.identity.Store(&identity{node: node, cert: cert, clients: map[string]*nodeapi.Client{}})
 	if old == nil {
 		close(a.enrolled)
 	} else {
-		old.client.Close()
+		old.close()
 	}
 	return nil
 }
 
-func (a *agent) newClient(identity *tls.Certificate) (*nodeapi.Client, error) {
-	return nodeapi.NewClient(nodeapi.Options{URL: a.URL, Roots: a.roots, Identity: identity, Dial: a.dial})
+func (a *agent) newClient(url string, identity *tls.Certificate) (*nodeapi.Client, error) {
+	return nodeapi.NewClient(nodeapi.Options{URL: url, Roots: a.roots, Identity: identity, Dial: a.dial})
 }
 
 // renewal returns when a certificate is renewed: between half and two thirds of its

@@ -50,7 +50,7 @@ func newWorld(t *testing.T) *world {
 	fake.Admit(node, "secret")
 	w := &world{Fake: fake, t: t, control: &control{Fake: fake}, ca: ca, proxy: newFakeHAProxy(), log: new(logBuffer), net: new(nodeapi.FakeNetwork)}
 	w.config = Config{
-		URL:       "https://127.0.0.1",
+		URLs:      []string{"https://127.0.0.1"},
 		TokenFile: filepath.Join(dir, "token"),
 		CAFile:    filepath.Join(dir, "authority.pem"),
 		Dir:       filepath.Join(dir, "node"),
@@ -77,7 +77,7 @@ func (w *world) startControl() (stop func()) {
 // startAgent runs the node's agent until stop is called, or the test ends.
 func (w *world) startAgent() (stop func()) {
 	config, proxy := w.config, w.proxy
-	return w.start(func(ctx context.Context) error { return run(ctx, config, proxy) })
+	return w.start(func(ctx context.Context) error { return run(ctx, config, around(proxy)) })
 }
 
 func (w *world) start(do func(context.Context) error) (stop func()) {

@@ -439,7 +439,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if err != nil {
 			return err
 		}
-		v.seen, v.drain, v.from, v.members = seen, t.Drain, t.From, t.Members
+		v.seen, v.drain, v.from, v.members = seen, t.Drain, t.From, t.NodeURLs()
 		lb := v.lb
 		steps, health := planBalancer(v)
 		lb.Status = statusOf(v, steps, health)

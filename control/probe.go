@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"weir/heartbeat"
 	"weir/weir"
 )
 
@@ -45,17 +46,13 @@ const (
 // Dial opens connections to the instances' networks, as [net.Dialer.DialContext] does.
 type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// NewProber returns a Prober that asks over the network by dial. ask asks an agent by
-// heartbeats over a connected UDP socket, until it answers or ctx ends: package
-// heartbeat's Ask is one.
-func NewProber(dial Dial, ask func(ctx context.Context, conn net.Conn, key []byte) error) Prober {
-	return &prober{dial, ask}
-}
+// NewProber returns a Prober that asks over the network by dial.
+func NewProber(dial Dial) Prober { return &prober{dial} }
 
-type prober struct {
-	dial Dial
-	ask  func(ctx context.Context, conn net.Conn, key []byte) error
-}
+type prober struct{ dial Dial }
+
+// asker is who the control plane is to the agents that it asks.
+const asker weir.ID = "control"
 
 func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 	ctx, cancel := context.WithTimeout(ctx, servePatience)
@@ -65,7 +62,7 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 	alive, agent, serves := make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	wg.Go(func() { p.haproxy(ctx, t.Health, alive, serves) })
 	for _, addr := range t.Agent {
-		wg.Go(func() { p.agent(ctx, netip.AddrPortFrom(addr, weir.BeatPort), t.Key, agent) })
+		wg.Go(func() { p.agent(ctx, netip.AddrPortFrom(addr, weir.BeatPort), t, agent) })
 	}
 	life := time.NewTimer(lifePatience)
 	defer life.Stop()
@@ -89,13 +86,13 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 }
 
 // agent asks an agent until it answers, or ctx ends.
-func (p *prober) agent(ctx context.Context, addr netip.AddrPort, key []byte, answered chan<- struct{}) {
+func (p *prober) agent(ctx context.Context, addr netip.AddrPort, t Target, answered chan<- struct{}) {
 	conn, err := p.dial(ctx, "udp", addr.String())
 	if err != nil {
 		return
 	}
 	defer conn.Close()
-	if p.ask(ctx, conn, key) == nil {
+	if who, _, err := heartbeat.Ask(ctx, conn, t.Key, asker); err == nil && who == t.Node {
 		signal(answered)
 	}
 }

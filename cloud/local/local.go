@@ -392,6 +392,12 @@ func (c *Cloud) Dial(ctx context.Context, network, addr string) (net.Conn, error
 // Gateway returns the gateway's private address, where machines reach what listens there.
 func (c *Cloud) Gateway() netip.Addr { return gatewayOf(c.networks.Private) }
 
+// Doors returns the gateway's own addresses, which all that it dials comes from.
+func (c *Cloud) Doors() []netip.Addr {
+	n := c.networks
+	return []netip.Addr{gatewayOf(n.Public), gatewayOf(n.Private), gatewayOf(n.Anchor)}
+}
+
 // Networks returns the ranges of machines' public and private addresses.
 func (c *Cloud) Networks() (public, private netip.Prefix) {
 	return c.networks.Public, c.networks.Private

@@ -254,7 +254,8 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 		return nil, fmt.Errorf("listen for nodes on %s: %w", addr, err)
 	}
 	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
-		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond})
+		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond,
+		Prober: control.NewProber(region.Dial), From: region.Doors()})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	parts.Go(func() error { return nodeapi.Serve(ctx, ln, ctl, ca, []string{gateway}, log) })
 	return ctl, nil
@@ -319,13 +320,13 @@ func (d *dev) begin(ctx context.Context, ctl *control.Control, app *config.App, 
 		return err
 	}
 	if len(pools) == 0 {
-		_, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, false)
+		_, err := ctl.Apply(ctx, &app.Pool, app.LoadBalancer, false)
 		return err
 	}
 	if d.config == "" {
 		return nil
 	}
-	changes, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, true)
+	changes, err := ctl.Apply(ctx, &app.Pool, app.LoadBalancer, true)
 	if err == nil && len(changes) > 0 {
 		p.say("the region is as it was left; `weir apply -f %s` would change:", d.config)
 		for _, c := range changes {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,12 +36,12 @@ it serves what it last served, across restarts too. HAProxy outlives it.`,
 			}
 			leanMemory()
 			c.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			c.Log.Info("agent starts", "control", c.URL, "data", c.Dir, "haproxy", version)
+			c.Log.Info("agent starts", "control", c.URLs, "data", c.Dir, "haproxy", version)
 			return agent.Run(cmd.Context(), c)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&c.URL, "join", "", "URL of the control plane, https://HOST:PORT")
+	flags.StringSliceVar(&c.URLs, "join", nil, "`URL` of the control plane, https://HOST:PORT")
 	flags.StringVar(&c.TokenFile, "token", "", "file with the token to enrol with")
 	flags.StringVar(&c.CAFile, "ca", "", "file with the certificate of the control plane's authority")
 	flags.StringVar(&c.Dir, "data", "/var/lib/weir/node", "directory for all that the node keeps")
@@ -51,7 +52,7 @@ it serves what it last served, across restarts too. HAProxy outlives it.`,
 // checkNode returns what is wrong with a command line, before anything is done.
 func checkNode(c *agent.Config) error {
 	for _, flag := range []struct{ name, value, want string }{
-		{"--join", c.URL, "the control plane's URL, such as https://10.0.0.1:7071"},
+		{"--join", strings.Join(c.URLs, ","), "the control plane's URL, such as https://10.0.0.1:7071"},
 		{"--token", c.TokenFile, "the file that has this node's token"},
 		{"--ca", c.CAFile, "the file that has the certificate of the control plane's authority"},
 		{"--data", c.Dir, "a directory"},
@@ -61,8 +62,10 @@ func checkNode(c *agent.Config) error {
 			return usageErrorf("%s is missing, want %s", flag.name, flag.want)
 		}
 	}
-	if u, err := url.Parse(c.URL); err != nil || u.Scheme != "https" || u.Hostname() == "" {
-		return usageErrorf("--join is %q, want a URL such as https://10.0.0.1:7071", c.URL)
+	for _, member := range c.URLs {
+		if u, err := url.Parse(member); err != nil || u.Scheme != "https" || u.Hostname() == "" {
+			return usageErrorf("--join is %q, want a URL such as https://10.0.0.1:7071", member)
+		}
 	}
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
