@@ -49,7 +49,7 @@ func BenchmarkPaths(b *testing.B) {
 			run(b, hub)
 			for _, p := range hub.Peers() {
 				eventually(b, "all up", func() string { return fmt.Sprintf("%+v", p) }, func() bool {
-					return !slices.ContainsFunc(hub.Peers(), func(p PeerStatus) bool { return p.State() != Up })
+					return !slices.ContainsFunc(hub.Peers(), func(p PeerStatus) bool { return p.State() != weir.PathUp })
 				})
 			}
 			used, began := cpu(), time.Now()
@@ -78,17 +78,17 @@ func BenchmarkKill(b *testing.B) {
 	a := newMonitor(b, port, "127.0.0.1")
 	a.Self = "a"
 	g := group("127.0.0.2")
-	g.Peers[0].ID = "b"
+	g.Peers[0].Node = "b"
 	a.Set(g)
 	run(b, a)
 	peer := start(b, "", "b", strconv.Itoa(port), "127.0.0.2", "a", "127.0.0.1")
 	var took []time.Duration
 	for b.Loop() {
-		waitState(b, a, Up)
+		waitState(b, a, weir.PathUp)
 		time.Sleep(time.Duration(time.Now().UnixNano()%25) * ms)
 		began := time.Now()
 		peer.signal(unix.SIGSTOP)
-		for a.Peers()[0].State() != Silent {
+		for a.Peers()[0].State() != weir.PathSilent {
 			<-a.Changed()
 		}
 		took = append(took, time.Since(began))
@@ -160,7 +160,7 @@ func underLoad(args []string) {
 					}
 				})
 				var worst time.Duration
-				was := Unknown
+				was := weir.PathUnknown
 				for ctx.Err() == nil {
 					select {
 					case <-m.Changed():
@@ -169,10 +169,10 @@ func underLoad(args []string) {
 					}
 					p := m.Peers()[0].Paths[0]
 					worst = max(worst, p.RTT)
-					if p.State != was && p.State == Late {
+					if p.State != was && p.State == weir.PathLate {
 						late++
 					}
-					if p.State != was && p.State == Silent {
+					if p.State != was && p.State == weir.PathSilent {
 						silent++
 					}
 					was = p.State

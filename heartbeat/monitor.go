@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ type Monitor struct {
 type peer struct {
 	id     weir.ID
 	paths  map[netip.Addr]*path
+	order  []*path // the same, as they were set
 	answer Answer
 	of     uint64 // the beat that answer belongs to
 	heard  bool
@@ -66,7 +68,7 @@ type path struct {
 	peer  *peer
 	addr  netip.Addr
 	to    unix.Sockaddr
-	told  State // the state that is known outside
+	told  weir.PathState // the state that is known outside
 	since time.Time
 	sent  time.Time // the newest beat that was answered
 	rtt   time.Duration
@@ -75,7 +77,7 @@ type path struct {
 type news struct {
 	peer     weir.ID
 	addr     netip.Addr
-	was, now State
+	was, now weir.PathState
 	heard    time.Time
 	paused   time.Duration // of ourselves; then there is no peer
 }
@@ -98,8 +100,10 @@ func New(o Options) *Monitor {
 	}
 }
 
-// Set makes g all that there is. Paths that stay keep their state.
-func (m *Monitor) Set(g Group) {
+// Set makes g all that there is. Paths that stay keep their state. Without a key nothing is
+// sent or answered, and when it changes, ends that have different keys do not hear each
+// other. Link-local addresses cannot be paths.
+func (m *Monitor) Set(g weir.Group) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seal = nil
@@ -110,15 +114,15 @@ func (m *Monitor) Set(g Group) {
 	m.peers = make(map[weir.ID]*peer)
 	m.paths = make(map[netip.Addr][]*path)
 	for _, p := range g.Peers {
-		if p.ID == m.Self {
+		if p.Node == m.Self {
 			continue
 		}
-		next := m.peers[p.ID]
+		next := m.peers[p.Node]
 		if next == nil {
-			next = &peer{id: p.ID, paths: make(map[netip.Addr]*path)}
-			m.peers[p.ID] = next
+			next = &peer{id: p.Node, paths: make(map[netip.Addr]*path)}
+			m.peers[p.Node] = next
 		}
-		old := was[p.ID]
+		old := was[p.Node]
 		if old != nil {
 			next.answer, next.of, next.heard = old.answer, old.of, old.heard
 		}
@@ -136,12 +140,13 @@ func (m *Monitor) Set(g Group) {
 					pulse: newPulse(m.Late, m.Silent),
 					addr:  addr,
 					to:    sockaddr(netip.AddrPortFrom(addr, uint16(m.Port))),
-					told:  Unknown,
+					told:  weir.PathUnknown,
 					since: time.Now(),
 				}
 			}
 			way.peer = next
 			next.paths[addr] = way
+			next.order = append(next.order, way)
 			m.paths[addr] = append(m.paths[addr], way)
 		}
 	}
@@ -154,19 +159,21 @@ func (m *Monitor) Answer(a Answer) {
 	m.self = a
 }
 
-// Peers returns what is known of each peer, by ID, and of its paths, by address.
+// Peers returns what is known of each peer, by ID.
 func (m *Monitor) Peers() []PeerStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []PeerStatus
 	for _, p := range m.peers {
-		status := PeerStatus{ID: p.id, Answer: p.answer}
-		for _, w := range p.paths {
-			status.Paths = append(status.Paths, PathStatus{Addr: w.addr, State: w.told, Since: w.since, Heard: w.sent, RTT: w.rtt})
+		status := PeerStatus{Node: p.id, Answer: p.answer}
+		for _, w := range p.order {
+			told := weir.PathStatus{Addr: w.addr, State: w.told, Since: w.since}
+			status.Paths = append(status.Paths, PathStatus{told, w.sent, w.rtt})
 		}
 		all = append(all, status)
 	}
-	return sortedPeers(all)
+	slices.SortFunc(all, func(a, b PeerStatus) int { return cmp.Compare(a.Node, b.Node) })
+	return all
 }
 
 // Changed returns a channel that has a value when a path's State or a peer's Answer has
@@ -476,7 +483,7 @@ func (m *Monitor) beat(socks []*socket) {
 				continue
 			}
 			m.counts.Unsent++
-			if state == Unreachable && w.fail(m.seq, state, m.listened.now) {
+			if state == weir.PathUnreachable && w.fail(m.seq, state, m.listened.now) {
 				m.publish(w)
 			}
 		}
