@@ -19,7 +19,8 @@
 // waiting for an answer and would have heard it: not while this process was stopped,
 // waited for a processor, or could not send; and whatever has arrived is read before
 // anything is judged. The price is that a monitor short of CPU detects later. What it
-// cannot know is that the other end is short of CPU: that is what Silent must cover.
+// cannot know is that the other end is short of CPU: that is what Silent must cover, and
+// [Prioritize] is for.
 //
 // The package only observes. What to make of a silent peer is for others: a path can be
 // silent because of us, and our peer can be alive and cut off from us alone.

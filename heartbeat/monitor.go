@@ -29,8 +29,6 @@ type Options struct {
 	Late   time.Duration // without an answer until a path is Late; 2 beats
 	Silent time.Duration // without an answer until a path is Silent; 4 beats. Must exceed the round trip by far
 
-	nice int // of the thread that does it all; 0 leaves it as it is
-
 	// sources are the addresses to listen and ask at, in tests; all there are if empty.
 	sources []netip.Addr
 }
@@ -256,12 +254,8 @@ func (m *Monitor) listen() ([]*socket, error) {
 // work is the one loop that reads, judges and sends. It has a thread for itself and waits
 // in the kernel, so that there is no other goroutine between a packet and its answer.
 func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error {
-	runtime.LockOSThread() // for good: nobody else should get a thread with our priority
-	if m.nice != 0 {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), m.nice); err != nil {
-			m.Log.Warn("heartbeats have no priority", "err", err)
-		}
-	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	fds := []unix.PollFd{{Fd: int32(alarm.fd), Events: unix.POLLIN}}
 	for _, s := range socks {
 		fds = append(fds, unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN})
@@ -273,10 +267,15 @@ func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error 
 
 	beat := time.Now()
 	due := beat
+	drained := true
 	for ctx.Err() == nil {
 		m.rest()
-		timeout := unix.NsecToTimespec(int64(max(time.Until(due), 0)))
-		if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		wait, timeout := fds, max(time.Until(due), 0)
+		if !drained {
+			wait, timeout = fds[:1], flooded
+		}
+		left := unix.NsecToTimespec(int64(timeout))
+		if _, err := unix.Ppoll(wait, &left, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
 		}
 		now := time.Now()
@@ -284,10 +283,11 @@ func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error 
 		m.mu.Lock()
 		overslept := m.listened.wake(now, due)
 		m.away(overslept)
-		drained := true
+		again := overslept > 0 || !drained
+		drained = true
 		for i, s := range socks {
 			events := fds[i+1].Revents
-			if overslept > 0 {
+			if again {
 				events |= unix.POLLIN | unix.POLLERR
 			}
 			if events&unix.POLLIN != 0 {
@@ -341,8 +341,13 @@ func (m *Monitor) forgive() {
 	}
 }
 
-// most is how many datagrams we read before we look at the time again.
-const most = 4096
+// A flood must not take the machine from everybody of lower priority: after most datagrams
+// in one go we leave the sockets alone for a while. Until they are empty again nothing is
+// judged.
+const (
+	most    = 256
+	flooded = 5 * time.Millisecond
+)
 
 // read takes all that has arrived at s. It reports whether that was all.
 func (m *Monitor) read(s *socket) bool {

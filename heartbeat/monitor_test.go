@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	case "hog":
 		for { // until we are killed
 		}
-	case "load":
-		underLoad(strings.Fields(os.Getenv("HEARTBEAT_TEST_ARGS")))
+	case "busy":
+		busyEnd(strings.Fields(os.Getenv("HEARTBEAT_TEST_ARGS")))
 	default:
 		os.Exit(m.Run())
 	}
