@@ -52,7 +52,7 @@ func (q *question) ask(ctx context.Context) (weir.ID, Answer, error) {
 	end, timed := ctx.Deadline()
 	seq := binary.NativeEndian.Uint64(q.start[:])
 	var faults, silences int
-	var last State
+	var last weir.PathState
 	for ctx.Err() == nil {
 		seq++
 		q.asked[seq] = true
@@ -84,7 +84,7 @@ func (q *question) ask(ctx context.Context) (weir.ID, Answer, error) {
 		}
 		last = state
 		if faults++; faults >= askTwice {
-			return "", Answer{}, fmt.Errorf("%w: %w", state, err)
+			return "", Answer{}, fmt.Errorf("%w: %w", Lost(state), err)
 		}
 		select {
 		case <-ctx.Done():

@@ -49,7 +49,7 @@ func BenchmarkPaths(b *testing.B) {
 			run(b, hub)
 			for _, p := range hub.Peers() {
 				eventually(b, "all up", func() string { return fmt.Sprintf("%+v", p) }, func() bool {
-					return !slices.ContainsFunc(hub.Peers(), func(p PeerStatus) bool { return p.State() != Up })
+					return !slices.ContainsFunc(hub.Peers(), func(p PeerStatus) bool { return p.State() != weir.PathUp })
 				})
 			}
 			used, began := cpu(), time.Now()
@@ -78,17 +78,17 @@ func BenchmarkKill(b *testing.B) {
 	a := newMonitor(b, port, "127.0.0.1")
 	a.Self = "a"
 	g := group("127.0.0.2")
-	g.Peers[0].ID = "b"
+	g.Peers[0].Node = "b"
 	a.Set(g)
 	run(b, a)
 	peer := start(b, "", "b", strconv.Itoa(port), "127.0.0.2", "a", "127.0.0.1")
 	var took []time.Duration
 	for b.Loop() {
-		waitState(b, a, Up)
+		waitState(b, a, weir.PathUp)
 		time.Sleep(time.Duration(time.Now().UnixNano()%25) * ms)
 		began := time.Now()
 		peer.signal(unix.SIGSTOP)
-		for a.Peers()[0].State() != Silent {
+		for a.Peers()[0].State() != weir.PathSilent {
 			<-a.Changed()
 		}
 		took = append(took, time.Since(began))
@@ -102,7 +102,7 @@ func BenchmarkKill(b *testing.B) {
 	b.ReportMetric(at(1), "ms-max")
 }
 
-var loadBeats = [...]time.Duration{5 * ms, 10 * ms, 15 * ms, 20 * ms, 25 * ms, 50 * ms}
+var loadBeats = [...]time.Duration{10 * ms, 15 * ms, 20 * ms, 25 * ms, 50 * ms}
 
 // BenchmarkBusy counts false alarms between two processes while four others keep the
 // machine busy. HEARTBEAT_BUSY says for how long (10m); run it with -benchtime=1x.
@@ -111,77 +111,82 @@ func BenchmarkBusy(b *testing.B) {
 	if span == "" {
 		b.Skip("HEARTBEAT_BUSY is not set")
 	}
-	for b.Loop() {
-		spawn := func(role string, args ...string) *exec.Cmd {
-			c := exec.Command(os.Args[0])
-			c.Env = append(os.Environ(), "HEARTBEAT_TEST="+role, "HEARTBEAT_TEST_ARGS="+strings.Join(args, " "))
-			c.Stdout = os.Stdout
-			if err := c.Start(); err != nil {
-				b.Fatal(err)
+	for _, priority := range []string{"prioritized", "ordinary"} {
+		b.Run(priority, func(b *testing.B) {
+			for b.Loop() {
+				busy(b, priority, span)
 			}
-			return c
+		})
+	}
+}
+
+func busy(b *testing.B, priority, span string) {
+	spawn := func(role string, args ...string) *exec.Cmd {
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), "HEARTBEAT_TEST="+role, "HEARTBEAT_TEST_ARGS="+strings.Join(args, " "))
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		if err := c.Start(); err != nil {
+			b.Fatal(err)
 		}
-		for range 4 {
-			hog := spawn("hog")
-			defer hog.Wait()
-			defer hog.Process.Kill()
-		}
-		ends := []*exec.Cmd{spawn("load", "127.0.0.1", "127.0.0.2", span), spawn("load", "127.0.0.2", "127.0.0.1", span)}
-		for _, c := range ends {
-			if err := c.Wait(); err != nil {
-				b.Error(err)
-			}
+		return c
+	}
+	for range 4 {
+		hog := spawn("hog")
+		defer hog.Wait()
+		defer hog.Process.Kill()
+	}
+	ends := []*exec.Cmd{
+		spawn("busy", "127.0.0.1", "127.0.0.2", span, priority),
+		spawn("busy", "127.0.0.2", "127.0.0.1", span, priority),
+	}
+	for _, c := range ends {
+		if err := c.Wait(); err != nil {
+			b.Error(err)
 		}
 	}
 }
 
-// underLoad runs one end: a monitor for each of several beats, with and without priority.
-func underLoad(args []string) {
-	self, peer := args[0], args[1]
+// busyEnd runs one end: a monitor for each of several beats.
+func busyEnd(args []string) {
+	self, peer, priority := args[0], args[1], args[3]
 	span, err := time.ParseDuration(args[2])
 	if err != nil {
 		panic(err)
 	}
+	if priority == "prioritized" {
+		if err := Prioritize(); err != nil {
+			panic(err)
+		}
+	}
 	ctx, stop := context.WithTimeout(context.Background(), span)
 	defer stop()
 	var wg sync.WaitGroup
-	for i, beat := range loadBeats {
-		for j, nice := range []int{0, -10} {
-			wg.Go(func() {
-				m := New(Options{
-					Self: weir.ID("node " + self), Port: 47000 + 2*i + j, Beat: beat, nice: nice,
-					sources: []netip.Addr{netip.MustParseAddr(self)},
-				})
-				m.Set(group(peer))
-				var late, silent int
-				wg.Go(func() {
-					if err := m.Run(ctx); err != nil {
-						panic(err)
-					}
-				})
-				var worst time.Duration
-				was := Unknown
-				for ctx.Err() == nil {
-					select {
-					case <-m.Changed():
-					case <-ctx.Done():
-					case <-time.After(beat):
-					}
-					p := m.Peers()[0].Paths[0]
-					worst = max(worst, p.RTT)
-					if p.State != was && p.State == Late {
-						late++
-					}
-					if p.State != was && p.State == Silent {
-						silent++
-					}
-					was = p.State
-				}
-				c := m.Counts()
-				fmt.Printf("%s beat %v nice %d: late %d silent %d in %v; sent %d heard %d stale %d pauses %d worst sampled round trip %v\n",
-					self, beat, nice, late, silent, span, c.Sent, c.Heard, c.Stale, c.Pauses, worst.Round(ms/10))
-			})
-		}
+	for i, beat := range []time.Duration{10 * ms, 15 * ms, 20 * ms, 25 * ms, 50 * ms} {
+		m := New(Options{Self: weir.ID("node " + self), Port: 47000 + i, Beat: beat, sources: []netip.Addr{netip.MustParseAddr(self)}})
+		m.Set(group(peer))
+		wg.Go(func() {
+			if err := m.Run(ctx); err != nil {
+				panic(err)
+			}
+		})
+		wg.Go(func() { countAlarms(ctx, m, priority) })
 	}
 	wg.Wait()
+}
+
+func countAlarms(ctx context.Context, m *Monitor, priority string) {
+	alarms := make(map[weir.PathState]int)
+	was := weir.PathUnknown
+	for ctx.Err() == nil {
+		select {
+		case <-m.Changed():
+		case <-ctx.Done():
+		}
+		if is := m.Peers()[0].State(); is != was {
+			alarms[is]++
+			was = is
+		}
+	}
+	fmt.Printf("%s, late after %v, silent after %v, %s: late %d times, silent %d; %+v\n",
+		priority, m.Late, m.Silent, m.Self, alarms[weir.PathLate], alarms[weir.PathSilent], m.Counts())
 }

@@ -5,29 +5,28 @@
 // one peer and has a state of its own. The control plane asks an instance with [Ask].
 //
 // What counts as a sign of life is an answer to a beat of ours, nothing else: a path is
-// Up if a beat that we sent less than Late ago was answered. So both directions are
-// needed. If one is cut, both ends see Silence, since the questions or the answers of
+// up if a beat that we sent less than Late ago was answered. So both directions are
+// needed. If one is cut, both ends see silence, since the questions or the answers of
 // each travel that way.
 //
 // Only holders of the key are heard: each datagram ends with an HMAC, an answer names the
 // one beat that it belongs to, and each beat takes one answer. What does not verify, comes
 // again or comes too late is dropped and counted (see [Counts]). Neither are the kernel's
 // errors believed unless they quote a beat that we have on its way, so that whoever cannot
-// read our packets cannot forge a Refused or an Unreachable either.
+// read our packets cannot forge a refused or an unreachable path either.
 //
 // We are not fooled by our own slowness. Silence is counted in the time that we spent
 // waiting for an answer and would have heard it: not while this process was stopped,
 // waited for a processor, or could not send; and whatever has arrived is read before
 // anything is judged. The price is that a monitor short of CPU detects later. What it
-// cannot know is that the other end is short of CPU: that is what Silent must cover.
+// cannot know is that the other end is short of CPU: that is what Silent must cover, and
+// [Prioritize] is for.
 //
 // The package only observes. What to make of a silent peer is for others: a path can be
 // silent because of us, and our peer can be alive and cut off from us alone.
 package heartbeat
 
 import (
-	"cmp"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -42,74 +41,51 @@ type Answer struct {
 	Up       int   // servers whose health check passes
 }
 
-// State is what we know of a path. It is itself an error, which [Ask] returns, so that
-// errors.Is(err, heartbeat.Refused) asks for it.
-type State string
+// Lost is why [Ask] got no answer, as an error: errors.Is(err, heartbeat.Refused).
+//
+// As states of a path they mean the same, and two of them want care. Refused: the machine
+// is alive, and nothing listens on the port; a firewall that rejects with "port
+// unreachable" looks the same. Unreachable: a router or our own kernel said of two beats
+// in a row that they cannot get there; it counts as silence. Kernels send such errors once
+// a second and no more, so each is believed for 4 s: a machine that dies while it refuses
+// is silent only then.
+type Lost weir.PathState
 
-// The states of a path.
+// Why there was no answer.
 const (
-	Unknown State = "unknown" // never heard
-	Up      State = "up"      // answers
-	Late    State = "late"    // has not answered for Options.Late
-	Silent  State = "silent"  // has not answered for Options.Silent
-
-	// Refused: the machine is alive, and nothing listens on the port. A firewall that
-	// rejects with "port unreachable" looks the same. Kernels send such errors once a
-	// second and no more, so a machine that dies while it refuses is Refused for up to 4 s
-	// before it is Silent.
-	Refused State = "refused"
-
-	// Unreachable: a router or our own kernel said of two beats in a row that they cannot
-	// get there. It counts as silence, and also ends after 4 s without such an error.
-	Unreachable State = "unreachable"
+	Silent      = Lost(weir.PathSilent)
+	Refused     = Lost(weir.PathRefused)
+	Unreachable = Lost(weir.PathUnreachable)
 )
 
-func (s State) Error() string { return string(s) }
+func (l Lost) Error() string { return string(l) }
 
 // preference orders the states of several paths to one peer: the best one tells most of it.
-var preference = [...]State{Up, Late, Refused, Silent, Unreachable, Unknown}
-
-// Group is who shares one key.
-type Group struct {
-	// Key is the secret of the group, 32 random bytes. Without one, nothing is sent or
-	// answered. When it changes, ends that have different keys do not hear each other.
-	Key   []byte
-	Peers []Peer
-}
-
-// Peer is another instance.
-type Peer struct {
-	ID    weir.ID
-	Addrs []netip.Addr // each a path; no link-local ones
+var preference = [...]weir.PathState{
+	weir.PathUp, weir.PathLate, weir.PathRefused, weir.PathSilent, weir.PathUnreachable, weir.PathUnknown,
 }
 
 // PeerStatus is what is known of a peer.
 type PeerStatus struct {
-	ID     weir.ID
-	Paths  []PathStatus
-	Answer Answer // the last, over whichever path; the zero Answer if there was none
+	Node   weir.ID
+	Paths  []PathStatus // in the order of weir.Peer.Addrs
+	Answer Answer       // the last, over whichever path; the zero Answer if there was none
 }
 
-// State returns the best state of p's paths: Up if one is up; Refused rather than Silent,
+// State returns the best state of p's paths: up if one is up; refused rather than silent,
 // since it says that the machine lives.
-func (p *PeerStatus) State() State {
-	states := make([]State, len(p.Paths))
-	for i := range p.Paths {
-		states[i] = p.Paths[i].State
-	}
+func (p *PeerStatus) State() weir.PathState {
 	for _, s := range preference {
-		if slices.Contains(states, s) {
+		if slices.ContainsFunc(p.Paths, func(w PathStatus) bool { return w.State == s }) {
 			return s
 		}
 	}
-	return Unknown
+	return weir.PathUnknown
 }
 
 // PathStatus is what is known of one path.
 type PathStatus struct {
-	Addr  netip.Addr
-	State State
-	Since time.Time     // when it got into State
+	weir.PathStatus
 	Heard time.Time     // when the newest beat that was answered had been sent; zero if never
 	RTT   time.Duration // of that beat
 }
@@ -129,12 +105,4 @@ type Counts struct {
 
 	Disbelieved uint64 // errors of the kernel that quote no beat that we have on its way
 	Pauses      uint64 // times that we were held up for longer than Options.Late
-}
-
-func sortedPeers(peers []PeerStatus) []PeerStatus {
-	slices.SortFunc(peers, func(a, b PeerStatus) int { return cmp.Compare(a.ID, b.ID) })
-	for _, p := range peers {
-		slices.SortFunc(p.Paths, func(a, b PathStatus) int { return a.Addr.Compare(b.Addr) })
-	}
-	return peers
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,8 +28,6 @@ type Options struct {
 	Beat   time.Duration // between two beats on a path; 25 ms
 	Late   time.Duration // without an answer until a path is Late; 2 beats
 	Silent time.Duration // without an answer until a path is Silent; 4 beats. Must exceed the round trip by far
-
-	nice int // of the thread that does it all; 0 leaves it as it is
 
 	// sources are the addresses to listen and ask at, in tests; all there are if empty.
 	sources []netip.Addr
@@ -56,6 +55,7 @@ type Monitor struct {
 type peer struct {
 	id     weir.ID
 	paths  map[netip.Addr]*path
+	order  []*path // the same, as they were set
 	answer Answer
 	of     uint64 // the beat that answer belongs to
 	heard  bool
@@ -66,7 +66,7 @@ type path struct {
 	peer  *peer
 	addr  netip.Addr
 	to    unix.Sockaddr
-	told  State // the state that is known outside
+	told  weir.PathState // the state that is known outside
 	since time.Time
 	sent  time.Time // the newest beat that was answered
 	rtt   time.Duration
@@ -75,7 +75,7 @@ type path struct {
 type news struct {
 	peer     weir.ID
 	addr     netip.Addr
-	was, now State
+	was, now weir.PathState
 	heard    time.Time
 	paused   time.Duration // of ourselves; then there is no peer
 }
@@ -98,8 +98,10 @@ func New(o Options) *Monitor {
 	}
 }
 
-// Set makes g all that there is. Paths that stay keep their state.
-func (m *Monitor) Set(g Group) {
+// Set makes g all that there is. Paths that stay keep their state. Without a key nothing is
+// sent or answered, and when it changes, ends that have different keys do not hear each
+// other. Link-local addresses cannot be paths.
+func (m *Monitor) Set(g weir.Group) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seal = nil
@@ -110,15 +112,15 @@ func (m *Monitor) Set(g Group) {
 	m.peers = make(map[weir.ID]*peer)
 	m.paths = make(map[netip.Addr][]*path)
 	for _, p := range g.Peers {
-		if p.ID == m.Self {
+		if p.Node == m.Self {
 			continue
 		}
-		next := m.peers[p.ID]
+		next := m.peers[p.Node]
 		if next == nil {
-			next = &peer{id: p.ID, paths: make(map[netip.Addr]*path)}
-			m.peers[p.ID] = next
+			next = &peer{id: p.Node, paths: make(map[netip.Addr]*path)}
+			m.peers[p.Node] = next
 		}
-		old := was[p.ID]
+		old := was[p.Node]
 		if old != nil {
 			next.answer, next.of, next.heard = old.answer, old.of, old.heard
 		}
@@ -136,12 +138,13 @@ func (m *Monitor) Set(g Group) {
 					pulse: newPulse(m.Late, m.Silent),
 					addr:  addr,
 					to:    sockaddr(netip.AddrPortFrom(addr, uint16(m.Port))),
-					told:  Unknown,
+					told:  weir.PathUnknown,
 					since: time.Now(),
 				}
 			}
 			way.peer = next
 			next.paths[addr] = way
+			next.order = append(next.order, way)
 			m.paths[addr] = append(m.paths[addr], way)
 		}
 	}
@@ -154,19 +157,21 @@ func (m *Monitor) Answer(a Answer) {
 	m.self = a
 }
 
-// Peers returns what is known of each peer, by ID, and of its paths, by address.
+// Peers returns what is known of each peer, by ID.
 func (m *Monitor) Peers() []PeerStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []PeerStatus
 	for _, p := range m.peers {
-		status := PeerStatus{ID: p.id, Answer: p.answer}
-		for _, w := range p.paths {
-			status.Paths = append(status.Paths, PathStatus{Addr: w.addr, State: w.told, Since: w.since, Heard: w.sent, RTT: w.rtt})
+		status := PeerStatus{Node: p.id, Answer: p.answer}
+		for _, w := range p.order {
+			told := weir.PathStatus{Addr: w.addr, State: w.told, Since: w.since}
+			status.Paths = append(status.Paths, PathStatus{told, w.sent, w.rtt})
 		}
 		all = append(all, status)
 	}
-	return sortedPeers(all)
+	slices.SortFunc(all, func(a, b PeerStatus) int { return cmp.Compare(a.Node, b.Node) })
+	return all
 }
 
 // Changed returns a channel that has a value when a path's State or a peer's Answer has
@@ -249,12 +254,8 @@ func (m *Monitor) listen() ([]*socket, error) {
 // work is the one loop that reads, judges and sends. It has a thread for itself and waits
 // in the kernel, so that there is no other goroutine between a packet and its answer.
 func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error {
-	runtime.LockOSThread() // for good: nobody else should get a thread with our priority
-	if m.nice != 0 {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), m.nice); err != nil {
-			m.Log.Warn("heartbeats have no priority", "err", err)
-		}
-	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	fds := []unix.PollFd{{Fd: int32(alarm.fd), Events: unix.POLLIN}}
 	for _, s := range socks {
 		fds = append(fds, unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN})
@@ -266,10 +267,15 @@ func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error 
 
 	beat := time.Now()
 	due := beat
+	drained := true
 	for ctx.Err() == nil {
 		m.rest()
-		timeout := unix.NsecToTimespec(int64(max(time.Until(due), 0)))
-		if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		wait, timeout := fds, max(time.Until(due), 0)
+		if !drained {
+			wait, timeout = fds[:1], flooded
+		}
+		left := unix.NsecToTimespec(int64(timeout))
+		if _, err := unix.Ppoll(wait, &left, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
 		}
 		now := time.Now()
@@ -277,10 +283,11 @@ func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error 
 		m.mu.Lock()
 		overslept := m.listened.wake(now, due)
 		m.away(overslept)
-		drained := true
+		again := overslept > 0 || !drained
+		drained = true
 		for i, s := range socks {
 			events := fds[i+1].Revents
-			if overslept > 0 {
+			if again {
 				events |= unix.POLLIN | unix.POLLERR
 			}
 			if events&unix.POLLIN != 0 {
@@ -334,8 +341,13 @@ func (m *Monitor) forgive() {
 	}
 }
 
-// most is how many datagrams we read before we look at the time again.
-const most = 4096
+// A flood must not take the machine from everybody of lower priority: after most datagrams
+// in one go we leave the sockets alone for a while. Until they are empty again nothing is
+// judged.
+const (
+	most    = 256
+	flooded = 5 * time.Millisecond
+)
 
 // read takes all that has arrived at s. It reports whether that was all.
 func (m *Monitor) read(s *socket) bool {
@@ -476,7 +488,7 @@ func (m *Monitor) beat(socks []*socket) {
 				continue
 			}
 			m.counts.Unsent++
-			if state == Unreachable && w.fail(m.seq, state, m.listened.now) {
+			if state == weir.PathUnreachable && w.fail(m.seq, state, m.listened.now) {
 				m.publish(w)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weir/weir"
 )
 
 // pair is two namespaces that are joined by two cables: 10.77.0.x and fd77::x on one,
@@ -66,10 +68,10 @@ func (p *pair) start() (a, b *process) {
 	a = start(p.TB, p.ns[0], "a", "4711", "any", "b", "10.77.0.2", "fd77::2", "10.78.0.2")
 	b = start(p.TB, p.ns[1], "b", "4711", "any", "a", "10.77.0.1", "fd77::1", "10.78.0.1")
 	for _, addr := range []string{"10.77.0.2", "fd77::2", "10.78.0.2"} {
-		a.wait(addr, Up)
+		a.wait(addr, weir.PathUp)
 	}
 	for _, addr := range []string{"10.77.0.1", "fd77::1", "10.78.0.1"} {
-		b.wait(addr, Up)
+		b.wait(addr, weir.PathUp)
 	}
 	return a, b
 }
@@ -82,13 +84,13 @@ func TestALinkThatIsCutOneWayIsSilentAtBothEnds(t *testing.T) {
 		*process
 		other string
 	}{{a, "2"}, {b, "1"}} {
-		end.wait("10.77.0."+end.other, Silent)
-		end.wait("fd77::"+end.other, Silent)
-		end.wait("10.78.0."+end.other, Up) // the other cable is whole
+		end.wait("10.77.0."+end.other, weir.PathSilent)
+		end.wait("fd77::"+end.other, weir.PathSilent)
+		end.wait("10.78.0."+end.other, weir.PathUp) // the other cable is whole
 	}
 	p.nft(1, "delete table inet cut")
 	for _, addr := range []string{"10.77.0.2", "fd77::2"} {
-		a.wait(addr, Up)
+		a.wait(addr, weir.PathUp)
 	}
 }
 
@@ -97,7 +99,7 @@ func TestAPeerThatDiesOnALinkRefuses(t *testing.T) {
 	a, b := p.start()
 	b.signal(os.Kill)
 	for _, addr := range []string{"10.77.0.2", "fd77::2", "10.78.0.2"} {
-		a.wait(addr, Refused)
+		a.wait(addr, weir.PathRefused)
 	}
 	// The kernel answers once a second from now on: the path does not flap.
 	before := a.said()
@@ -111,16 +113,16 @@ func TestAPathWithoutARouteIsUnreachable(t *testing.T) {
 	p := newPair(t)
 	a, b := p.start()
 	p.do("ip", "-n", p.ns[0], "route", "replace", "unreachable", "10.77.0.2")
-	a.wait("10.77.0.2", Unreachable)
-	a.wait("10.78.0.2", Up)
-	b.wait("10.77.0.1", Silent)
+	a.wait("10.77.0.2", weir.PathUnreachable)
+	a.wait("10.78.0.2", weir.PathUp)
+	b.wait("10.77.0.1", weir.PathSilent)
 	p.do("ip", "-n", p.ns[0], "route", "del", "unreachable", "10.77.0.2")
-	a.wait("10.77.0.2", Up)
+	a.wait("10.77.0.2", weir.PathUp)
 
 	// A firewall that rejects.
 	p.nft(1, `add table inet cut; add chain inet cut in { type filter hook input priority 0; }; add rule inet cut in iifname "eth0" udp dport 4711 reject with icmpx admin-prohibited`)
-	a.wait("10.77.0.2", Unreachable)
-	a.wait("fd77::2", Unreachable)
+	a.wait("10.77.0.2", weir.PathUnreachable)
+	a.wait("fd77::2", weir.PathUnreachable)
 }
 
 func TestALinkThatGoesDownIsSilent(t *testing.T) {
@@ -130,12 +132,12 @@ func TestALinkThatGoesDownIsSilent(t *testing.T) {
 	eventuallyDown := func(q *process, addr string) {
 		t.Helper()
 		eventually(t, addr+" silent or unreachable, not only ", q.said, func() bool {
-			return strings.Contains(q.said(), addr+" "+string(Silent)) || strings.Contains(q.said(), addr+" "+string(Unreachable))
+			return strings.Contains(q.said(), addr+" "+string(weir.PathSilent)) || strings.Contains(q.said(), addr+" "+string(weir.PathUnreachable))
 		})
 	}
 	eventuallyDown(a, "10.77.0.2")
 	eventuallyDown(b, "10.77.0.1")
-	a.wait("10.78.0.2", Up)
+	a.wait("10.78.0.2", weir.PathUp)
 }
 
 // An address that comes later is answered from, too, though another is the one that a
@@ -145,9 +147,9 @@ func TestAnswersLeaveFromTheAddressThatWasAsked(t *testing.T) {
 	p.start()
 	c := start(t, p.ns[0], "c", "4712", "any", "d", "10.77.0.99", "fd77::99")
 	d := start(t, p.ns[1], "d", "4712", "any", "c", "10.77.0.1")
-	d.wait("10.77.0.1", Up)
+	d.wait("10.77.0.1", weir.PathUp)
 	p.do("ip", "-n", p.ns[1], "addr", "add", "10.77.0.99/32", "dev", "eth0")
 	p.do("ip", "-n", p.ns[1], "addr", "add", "fd77::99/128", "dev", "eth0", "nodad")
-	c.wait("10.77.0.99", Up)
-	c.wait("fd77::99", Up)
+	c.wait("10.77.0.99", weir.PathUp)
+	c.wait("fd77::99", weir.PathUp)
 }

@@ -2,6 +2,8 @@ package heartbeat
 
 import (
 	"time"
+
+	"weir/weir"
 )
 
 // attended is a point in time on a clock that runs only while we listen (see attention).
@@ -53,7 +55,7 @@ const (
 type pulse struct {
 	late, silent time.Duration
 
-	state State
+	state weir.PathState
 	beats [remembered]beat
 	next  int // in beats
 
@@ -66,7 +68,7 @@ type pulse struct {
 	unsent   bool // the last beat could not be sent: time stands still until one can
 	unsentAt attended
 
-	fault   State // Refused, Unreachable or empty
+	fault   weir.PathState // Refused, Unreachable or empty
 	faultAt attended
 	faultOf uint64 // the newest beat that had an error
 	faults  int    // beats in a row that were said to be unreachable
@@ -81,7 +83,7 @@ type beat struct {
 }
 
 func newPulse(late, silent time.Duration) *pulse {
-	return &pulse{late: late, silent: silent, state: Unknown}
+	return &pulse{late: late, silent: silent, state: weir.PathUnknown}
 }
 
 // newer reports whether beat a was sent after b. Numbers start anywhere and may wrap.
@@ -144,7 +146,7 @@ func (p *pulse) answer(seq uint64, now attended) (sent time.Time, v verdict) {
 
 // fail notes that the kernel said about beat seq that it got nowhere: refused by the port,
 // or not reachable at all. It reports whether that was believed.
-func (p *pulse) fail(seq uint64, s State, now attended) bool {
+func (p *pulse) fail(seq uint64, s weir.PathState, now attended) bool {
 	b := p.find(seq)
 	if b == nil || b.answered || p.heard && !newer(seq, p.answered) || p.floored && !newer(seq, p.floor) {
 		return false
@@ -154,12 +156,12 @@ func (p *pulse) fail(seq uint64, s State, now attended) bool {
 		p.faultOf = seq
 	}
 	switch {
-	case s == Refused:
+	case s == weir.PathRefused:
 		p.faults = 0
 	case another:
 		p.faults++
 	}
-	if s == Refused || p.faults >= faultsMake {
+	if s == weir.PathRefused || p.faults >= faultsMake {
 		p.fault, p.faultAt = s, now
 		p.state = p.judge(now)
 	}
@@ -179,7 +181,7 @@ func (p *pulse) forgive(now attended) {
 // look judges the silence. All that had arrived by now must have been noted.
 func (p *pulse) look(now attended) {
 	next := p.judge(now)
-	if p.fault == "" && next == Late && p.state == Silent || next == Up {
+	if p.fault == "" && next == weir.PathLate && p.state == weir.PathSilent || next == weir.PathUp {
 		return // forgiven time; only an answer makes it better
 	}
 	if p.fault != "" && next != p.fault {
@@ -188,7 +190,7 @@ func (p *pulse) look(now attended) {
 	p.state = next
 }
 
-func (p *pulse) judge(now attended) State {
+func (p *pulse) judge(now attended) weir.PathState {
 	if p.unsent {
 		now = p.unsentAt
 	}
@@ -197,13 +199,13 @@ func (p *pulse) judge(now attended) State {
 	case p.fault != "" && now-p.faultAt < faultHolds:
 		return p.fault
 	case !p.heard:
-		return Unknown
+		return weir.PathUnknown
 	case p.fault != "" || quiet >= p.silent:
-		return Silent
+		return weir.PathSilent
 	case quiet >= p.late:
-		return Late
+		return weir.PathLate
 	}
-	return Up
+	return weir.PathUp
 }
 
 // deadline returns when the path changes its state if nothing more is heard, and whether it
@@ -214,9 +216,9 @@ func (p *pulse) deadline() (attended, bool) {
 		return 0, false
 	case p.fault != "":
 		return p.faultAt + faultHolds, true
-	case p.state == Up:
+	case p.state == weir.PathUp:
 		return p.mark + p.late, true
-	case p.state == Late:
+	case p.state == weir.PathLate:
 		return p.mark + p.silent, true
 	}
 	return 0, false

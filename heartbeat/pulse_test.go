@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"weir/weir"
 )
 
 const ms = time.Millisecond
@@ -16,81 +18,81 @@ func TestAPathsStateFollowsFromWhatIsHeard(t *testing.T) {
 		at   int // attended milliseconds
 		do   string
 		beat uint64 // the first, the second…
-		want State
+		want weir.PathState
 	}
 	for name, steps := range map[string][]step{
 		"never heard is not silence": {
-			{0, "send", 0, Unknown}, {500, "look", 0, Unknown}, {5000, "look", 0, Unknown},
+			{0, "send", 0, weir.PathUnknown}, {500, "look", 0, weir.PathUnknown}, {5000, "look", 0, weir.PathUnknown},
 		},
 		"silence counts from when the answered beat was sent": {
-			{0, "send", 0, Unknown}, {10, "answer", 0, Up}, {49, "look", 0, Up}, {50, "look", 0, Late},
-			{99, "look", 0, Late}, {100, "look", 0, Silent}, {9000, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {10, "answer", 0, weir.PathUp}, {49, "look", 0, weir.PathUp}, {50, "look", 0, weir.PathLate},
+			{99, "look", 0, weir.PathLate}, {100, "look", 0, weir.PathSilent}, {9000, "look", 0, weir.PathSilent},
 		},
 		"an answer ends silence": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {100, "look", 0, Silent}, {100, "send", 1, Silent},
-			{101, "answer", 1, Up}, {149, "look", 0, Up}, {150, "look", 0, Late},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {100, "look", 0, weir.PathSilent}, {100, "send", 1, weir.PathSilent},
+			{101, "answer", 1, weir.PathUp}, {149, "look", 0, weir.PathUp}, {150, "look", 0, weir.PathLate},
 		},
 		"an answer that is late makes the path late": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "send", 1, Up}, {100, "look", 0, Silent},
-			{101, "answer", 1, Late}, {125, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "send", 1, weir.PathUp}, {100, "look", 0, weir.PathSilent},
+			{101, "answer", 1, weir.PathLate}, {125, "look", 0, weir.PathSilent},
 		},
 		"an answer that is too late is none": {
-			{0, "send", 0, Unknown}, {100, "stale", 0, Unknown},
+			{0, "send", 0, weir.PathUnknown}, {100, "stale", 0, weir.PathUnknown},
 		},
 		"an answer counts once": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {2, "repeated", 0, Up}, {100, "look", 0, Silent}, {100, "repeated", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {2, "repeated", 0, weir.PathUp}, {100, "look", 0, weir.PathSilent}, {100, "repeated", 0, weir.PathSilent},
 		},
 		"an answer to a beat that was never sent is none": {
-			{0, "send", 0, Unknown}, {1, "stale", 1, Unknown},
+			{0, "send", 0, weir.PathUnknown}, {1, "stale", 1, weir.PathUnknown},
 		},
 		"answers out of order": {
-			{0, "send", 0, Unknown}, {25, "send", 1, Unknown}, {50, "send", 2, Unknown}, {51, "answer", 2, Up},
-			{52, "answer", 0, Up}, {53, "answer", 1, Up}, {99, "look", 0, Up}, {100, "look", 0, Late}, {150, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {25, "send", 1, weir.PathUnknown}, {50, "send", 2, weir.PathUnknown}, {51, "answer", 2, weir.PathUp},
+			{52, "answer", 0, weir.PathUp}, {53, "answer", 1, weir.PathUp}, {99, "look", 0, weir.PathUp}, {100, "look", 0, weir.PathLate}, {150, "look", 0, weir.PathSilent},
 		},
 		"one refusal is believed": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "send", 1, Up}, {26, "refuse", 1, Refused},
-			{3000, "look", 0, Refused}, {4026, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "send", 1, weir.PathUp}, {26, "refuse", 1, weir.PathRefused},
+			{3000, "look", 0, weir.PathRefused}, {4026, "look", 0, weir.PathSilent},
 		},
 		"who refuses and was never heard, and falls silent, is unknown again": {
-			{0, "send", 0, Unknown}, {1, "refuse", 0, Refused}, {4001, "look", 0, Unknown},
+			{0, "send", 0, weir.PathUnknown}, {1, "refuse", 0, weir.PathRefused}, {4001, "look", 0, weir.PathUnknown},
 		},
 		"an answer ends a refusal, unless it is to an older beat": {
-			{0, "send", 0, Unknown}, {25, "send", 1, Unknown}, {26, "refuse", 1, Refused}, {27, "answer", 0, Refused},
-			{50, "send", 2, Refused}, {51, "answer", 2, Up},
+			{0, "send", 0, weir.PathUnknown}, {25, "send", 1, weir.PathUnknown}, {26, "refuse", 1, weir.PathRefused}, {27, "answer", 0, weir.PathRefused},
+			{50, "send", 2, weir.PathRefused}, {51, "answer", 2, weir.PathUp},
 		},
 		"a refusal of a beat older than one answered is stale": {
-			{0, "send", 0, Unknown}, {25, "send", 1, Unknown}, {26, "answer", 1, Up}, {27, "disbelieve", 0, Up},
+			{0, "send", 0, weir.PathUnknown}, {25, "send", 1, weir.PathUnknown}, {26, "answer", 1, weir.PathUp}, {27, "disbelieve", 0, weir.PathUp},
 		},
 		"a refusal of a beat that was never sent is not believed": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {2, "disbelieve", 1, Up},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {2, "disbelieve", 1, weir.PathUp},
 		},
 		"one stray error does not make a path unreachable": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "send", 1, Up}, {26, "unreachable", 1, Up}, {27, "unreachable", 1, Up},
-			{49, "look", 0, Up},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "send", 1, weir.PathUp}, {26, "unreachable", 1, weir.PathUp}, {27, "unreachable", 1, weir.PathUp},
+			{49, "look", 0, weir.PathUp},
 		},
 		"two in a row do": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "send", 1, Up}, {25, "unreachable", 1, Up},
-			{50, "send", 2, Up}, {50, "unreachable", 2, Unreachable}, {4050, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "send", 1, weir.PathUp}, {25, "unreachable", 1, weir.PathUp},
+			{50, "send", 2, weir.PathUp}, {50, "unreachable", 2, weir.PathUnreachable}, {4050, "look", 0, weir.PathSilent},
 		},
 		"two with an answer between do not": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "send", 1, Up}, {25, "unreachable", 1, Up},
-			{50, "send", 2, Up}, {51, "answer", 2, Up}, {75, "send", 3, Up}, {75, "unreachable", 3, Up},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "send", 1, weir.PathUp}, {25, "unreachable", 1, weir.PathUp},
+			{50, "send", 2, weir.PathUp}, {51, "answer", 2, weir.PathUp}, {75, "send", 3, weir.PathUp}, {75, "unreachable", 3, weir.PathUp},
 		},
 		"beats that could not be sent do not count": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "miss", 0, Up}, {50, "miss", 0, Up}, {1000, "look", 0, Up},
-			{1000, "send", 1, Up}, {1024, "look", 0, Up}, {1025, "look", 0, Late}, {1075, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "miss", 0, weir.PathUp}, {50, "miss", 0, weir.PathUp}, {1000, "look", 0, weir.PathUp},
+			{1000, "send", 1, weir.PathUp}, {1024, "look", 0, weir.PathUp}, {1025, "look", 0, weir.PathLate}, {1075, "look", 0, weir.PathSilent},
 		},
 		"after a long pause silence counts anew": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {45, "forgive", 0, Up}, {94, "look", 0, Up}, {95, "look", 0, Late},
-			{144, "look", 0, Late}, {145, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {45, "forgive", 0, weir.PathUp}, {94, "look", 0, weir.PathUp}, {95, "look", 0, weir.PathLate},
+			{144, "look", 0, weir.PathLate}, {145, "look", 0, weir.PathSilent},
 		},
 		"a pause makes nothing better": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {50, "look", 0, Late}, {60, "forgive", 0, Late}, {61, "look", 0, Late},
-			{159, "look", 0, Late}, {160, "look", 0, Silent}, {170, "forgive", 0, Silent}, {171, "look", 0, Silent}, {221, "look", 0, Silent},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {50, "look", 0, weir.PathLate}, {60, "forgive", 0, weir.PathLate}, {61, "look", 0, weir.PathLate},
+			{159, "look", 0, weir.PathLate}, {160, "look", 0, weir.PathSilent}, {170, "forgive", 0, weir.PathSilent}, {171, "look", 0, weir.PathSilent}, {221, "look", 0, weir.PathSilent},
 		},
 		"errors about beats from before a pause are not believed": {
-			{0, "send", 0, Unknown}, {1, "answer", 0, Up}, {25, "send", 1, Up}, {26, "forgive", 0, Up}, {26, "disbelieve", 1, Up},
-			{27, "send", 2, Up}, {28, "refuse", 2, Refused},
+			{0, "send", 0, weir.PathUnknown}, {1, "answer", 0, weir.PathUp}, {25, "send", 1, weir.PathUp}, {26, "forgive", 0, weir.PathUp}, {26, "disbelieve", 1, weir.PathUp},
+			{27, "send", 2, weir.PathUp}, {28, "refuse", 2, weir.PathRefused},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,11 +110,11 @@ func TestAPathsStateFollowsFromWhatIsHeard(t *testing.T) {
 				case "forgive":
 					p.forgive(now)
 				case "refuse":
-					ok = p.fail(seq, Refused, now)
+					ok = p.fail(seq, weir.PathRefused, now)
 				case "unreachable":
-					ok = p.fail(seq, Unreachable, now)
+					ok = p.fail(seq, weir.PathUnreachable, now)
 				case "disbelieve":
-					ok = !p.fail(seq, Refused, now)
+					ok = !p.fail(seq, weir.PathRefused, now)
 				default:
 					_, v := p.answer(seq, now)
 					ok = v == map[string]verdict{"answer": heard, "repeated": repeated, "stale": stale}[s.do]
@@ -161,7 +163,7 @@ type world struct {
 	alive   func(time.Time) bool
 	worst   time.Duration // of a round trip
 	log     []string
-	states  []State
+	states  []weir.PathState
 	changed time.Time
 }
 
@@ -255,7 +257,7 @@ func TestAPeerThatAnswersIsNeverLateHoweverSlowWeAre(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		w := &world{T: t, r: r, pulse: newPulse(50*ms, 100*ms), worst: 24 * ms, alive: func(time.Time) bool { return true }}
 		w.run(time.Time{}.Add(5*time.Minute), slow(r), slow(r))
-		if want := []State{Unknown, Up}; !slices.Equal(w.states, want) {
+		if want := []weir.PathState{weir.PathUnknown, weir.PathUp}; !slices.Equal(w.states, want) {
 			t.Fatalf("seed %d: %v, want %v", seed, w.log, want)
 		}
 	}
@@ -269,7 +271,7 @@ func TestAPeerThatDiesIsSilentHoweverSlowWeAre(t *testing.T) {
 		w.run(end, slow(r), slow(r))
 		attended := w.listen.now
 		w.run(end.Add(5*time.Minute), slow(r), slow(r))
-		if w.pulse.state != Silent {
+		if w.pulse.state != weir.PathSilent {
 			t.Fatalf("seed %d: %v, want it silent at the end", seed, w.log)
 		}
 		if w.listen.now < attended+100*ms {
@@ -285,7 +287,7 @@ func TestAPeerThatDiesIsSilentInTime(t *testing.T) {
 		w := &world{T: t, r: r, pulse: newPulse(50*ms, 100*ms), worst: ms, alive: end.After}
 		prompt := func() time.Duration { return 0 }
 		w.run(end.Add(time.Second), prompt, prompt)
-		if took := w.changed.Sub(end); w.pulse.state != Silent || took < 74*ms || took > 102*ms {
+		if took := w.changed.Sub(end); w.pulse.state != weir.PathSilent || took < 74*ms || took > 102*ms {
 			t.Fatalf("seed %d: %v, want it silent 74 to 102 ms after %v", seed, w.log, end.Sub(time.Time{}))
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"weir/weir"
 )
 
 // socket is one UDP socket, of IPv4 or of IPv6, for all our addresses: those that come
@@ -144,16 +146,16 @@ func (s *socket) write(data, info []byte, to unix.Sockaddr) error {
 }
 
 // fault returns what err says of a path, or "" if it says nothing.
-func fault(err error) State {
+func fault(err error) weir.PathState {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return ""
 	}
 	switch errno {
 	case unix.ECONNREFUSED:
-		return Refused
+		return weir.PathRefused
 	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENONET, unix.EACCES, unix.EPERM:
-		return Unreachable
+		return weir.PathUnreachable
 	}
 	return ""
 }
