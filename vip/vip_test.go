@@ -82,7 +82,9 @@ func TestAddressEndsWhenItsProcessIsStoppedOrKilled(t *testing.T) {
 				h.signal(signal)
 				n.wait("the address to end", func() bool { return !n.has(vip.Addr()) })
 				if signal == syscall.SIGSTOP {
-					// It wakes up, renews with new permission, and has to be told again what to hold.
+					// It wakes up after its permission, renews with a new one, and has to be told again
+					// what to hold. The kernel may be early: wait for the end of the permission.
+					time.Sleep(DefaultLife)
 					h.signal(syscall.SIGCONT)
 					h.until("it to have been held", holdsOne)
 					h.until("its status to be empty", none)
