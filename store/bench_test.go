@@ -23,8 +23,13 @@ func benchmarked(b *testing.B) (*store.Store, store.Table[string]) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { s.Close() })
+	return s, filledRows(b, s)
+}
+
+// filledRows puts a thousand rows of half a kilobyte.
+func filledRows(b *testing.B, s *store.Store) store.Table[string] {
 	rows := store.NewTable[string]("rows")
-	err = s.Update(b.Context(), func(tx *store.Tx) error {
+	err := s.Update(b.Context(), func(tx *store.Tx) error {
 		for n := range 1000 {
 			rows.Put(tx, row(n), strings.Repeat("x", 500))
 		}
@@ -33,7 +38,7 @@ func benchmarked(b *testing.B) (*store.Store, store.Table[string]) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return s, rows
+	return rows
 }
 
 func row(n int) weir.ID { return weir.ID(fmt.Sprint(n % 1000)) }
@@ -96,6 +101,27 @@ func BenchmarkUpdate(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs/median")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs/p99")
 	b.ReportMetric(memory(b), "MiB/rss")
+}
+
+// BenchmarkUpdateInCluster is BenchmarkUpdate through one of three members on one disk.
+func BenchmarkUpdateInCluster(b *testing.B) {
+	r, err := newRegion(b.TempDir(), slog.New(slog.DiscardHandler), "a", "b", "c")
+	if err != nil {
+		b.Fatal(err)
+	}
+	stores, err := r.start(b.Context(), "a", "b", "c")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, s := range stores {
+		b.Cleanup(func() { s.Close() })
+	}
+	rows := filledRows(b, stores[0])
+	for n := 0; b.Loop(); n++ {
+		if err := change(b.Context(), stores[0], rows, n); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkUpdateBy16(b *testing.B) {

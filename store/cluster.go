@@ -78,6 +78,12 @@ type Cluster struct {
 // What was said of Embed's disk holds for each member. The others go on without it, and
 // it catches up when it is back. Its files must not be lost: an empty directory is not
 // taken for a member that the cluster knows.
+//
+// A member whose disk stalls is as one that is away, until the disk goes on. Without a
+// quorum, what reads or writes fails with weir.Unavailable after a few seconds, except
+// for a commit that was under way: Update then waits until it knows, or ctx ends. When
+// there is one again, everything goes on by itself; Done is not closed by its lack. To
+// close a member without a quorum takes some seconds.
 func EmbedCluster(ctx context.Context, c Cluster, log *slog.Logger) (*Store, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -290,7 +296,7 @@ func claimDir(dir string, c *Cluster) error {
 	return nil
 }
 
-// writeFile writes a file that is there whole, or not at all.
+// writeFile writes a file that is there whole, or not at all, and once it returns for good.
 func writeFile(file string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
 	if err != nil {
@@ -302,8 +308,13 @@ func writeFile(file string, data []byte) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
+		return err
 	}
-	return err
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // awaitQuorum waits until a majority of the members is there, and says what it waits for.

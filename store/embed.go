@@ -77,7 +77,8 @@ type member struct {
 	cluster *Cluster // nil if it is alone
 	server  *embed.Etcd
 	backend *etcd
-	peers   *peers // nil if it is alone
+	peers   *peers          // nil if it is alone
+	level   zap.AtomicLevel // of what etcd says that is logged
 
 	once   sync.Once
 	broken chan struct{}
@@ -117,7 +118,7 @@ func (m *member) fail(err error) {
 // start starts the member and waits until it serves.
 func (m *member) start(ctx context.Context) error {
 	// What it says while it starts is about settings, or comes back as an error.
-	level := zap.NewAtomicLevelAt(zap.FatalLevel)
+	m.level = zap.NewAtomicLevelAt(zap.FatalLevel)
 	m.backend = newEtcd(nil)
 	m.backend.members = m.members
 	config := m.config()
@@ -132,7 +133,7 @@ func (m *member) start(ctx context.Context) error {
 			return err
 		}
 	}
-	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(m.log, level, m.breakDown))
+	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(m.log, m.level, m.breakDown))
 	started := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -159,7 +160,7 @@ func (m *member) start(ctx context.Context) error {
 	if err := m.ready(ctx); err != nil {
 		return errors.Join(err, m.stop())
 	}
-	level.SetLevel(zap.WarnLevel)
+	m.level.SetLevel(zap.WarnLevel)
 	return nil
 }
 
@@ -224,7 +225,7 @@ func (m *member) ready(ctx context.Context) error {
 		if err := m.awaitQuorum(ctx); err != nil {
 			return err
 		}
-		m.backend.quorum = m.awaitLeader
+		m.backend.quorum, m.backend.elected = m.awaitLeader, m.server.Server.LeaderChangedNotify
 		return m.disarm(ctx)
 	}
 	select {
@@ -281,6 +282,7 @@ func (m *member) stop() error {
 	if m.isBroken() {
 		return explainDisk(m.dir, m.cause)
 	}
+	m.level.SetLevel(zap.FatalLevel) // it would call the end of its listeners an error
 	close(m.closing)
 	m.watching.Wait()
 	stopped := make(chan struct{})

@@ -24,7 +24,10 @@ import (
 const childVariable = "WEIR_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	children := map[string]func(dir string) error{"writer": writer, "full disk": fullDisk, "read-only": readOnly}
+	children := map[string]func(dir string) error{
+		"writer": writer, "full disk": fullDisk, "read-only": readOnly,
+		"leader": leader, "stalled disk": stalledDisk, "freezer": freezer,
+	}
 	name := os.Getenv(childVariable)
 	if name == "" {
 		os.Exit(m.Run())

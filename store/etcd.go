@@ -39,8 +39,11 @@ type etcd struct {
 	alone  bool         // its only member is in this process: no other could know better
 	close  func() error // closes client and what stands behind it, once
 
-	// quorum waits, for a moment, until there is one; nil if that is not known here.
+	// Where a member of a cluster is in this process: quorum waits, for a moment, until
+	// there is one, and what elected returns is closed when etcd has a new leader.
 	quorum  func(ctx context.Context) error
+	elected func() <-chan struct{}
+
 	members func(ctx context.Context) ([]Member, error)
 
 	once sync.Once
@@ -114,6 +117,18 @@ func (e *etcd) Close() error {
 // call makes one call of etcd. It returns when ctx or e ends, whatever the call does: a
 // member of our own that has stopped in the middle of something never answers.
 func call[T any](ctx context.Context, e *etcd, f func(context.Context) (T, error)) (T, error) {
+	return callUntil(ctx, e, nil, f)
+}
+
+// propose is call for what changes something. What was under way when etcd's leader
+// vanished is lost, as a rule, and etcd says so only after its timeout of several
+// seconds: propose does as soon as there is another leader.
+func propose[T any](ctx context.Context, e *etcd, f func(context.Context) (T, error)) (T, error) {
+	return callUntil(ctx, e, e.elected, f)
+}
+
+// callUntil is call that also returns when what elected returns is closed.
+func callUntil[T any](ctx context.Context, e *etcd, elected func() <-chan struct{}, f func(context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -122,24 +137,30 @@ func call[T any](ctx context.Context, e *etcd, f func(context.Context) (T, error
 	if err := e.Err(); err != nil {
 		return none, err
 	}
+	if e.quorum != nil {
+		if err := e.quorum(ctx); err != nil {
+			return none, err
+		}
+	}
+	var another <-chan struct{}
+	if elected != nil {
+		another = elected()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer, 1)
 	go func() {
-		var a answer
-		if e.quorum != nil {
-			a.err = e.quorum(ctx)
-		}
-		if a.err == nil {
-			if a.value, a.err = f(ctx); a.err != nil {
-				a.err = e.explain(ctx, a.err)
-			}
-		}
-		answers <- a
+		value, err := f(ctx)
+		answers <- answer{value, err}
 	}()
 	select {
 	case a := <-answers:
-		return a.value, a.err
+		if a.err != nil {
+			return none, e.explain(ctx, a.err)
+		}
+		return a.value, nil
+	case <-another:
+		return none, weir.Errorf(weir.Unavailable, "etcd: another leader was elected meanwhile")
 	case <-ctx.Done():
 		return none, ctx.Err()
 	case <-e.done:
@@ -174,12 +195,22 @@ func (e *etcd) Read(ctx context.Context, span Span, revision int64) ([]Entry, in
 	if span.Prefix {
 		opts = append(opts, clientv3.WithPrefix())
 	}
-	got, err := call(ctx, e, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		if e.alone {
-			return e.client.Get(ctx, span.Key, append(opts, clientv3.WithSerializable())...)
-		}
-		return e.client.Get(ctx, span.Key, opts...)
-	})
+	get := func(opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+		return call(ctx, e, func(ctx context.Context) (*clientv3.GetResponse, error) {
+			return e.client.Get(ctx, span.Key, opts...)
+		})
+	}
+	// What was at a revision is the same for ever: a member that has come so far need
+	// not ask the others. So a transaction asks them once.
+	mine := e.alone || revision != 0
+	var got *clientv3.GetResponse
+	var err error
+	if mine {
+		got, err = get(append(opts, clientv3.WithSerializable())...)
+	}
+	if !mine || !e.alone && errors.Is(err, rpctypes.ErrFutureRev) {
+		got, err = get(opts...)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -213,7 +244,7 @@ func (e *etcd) Commit(ctx context.Context, txn Txn) (int64, bool, error) {
 	for _, key := range txn.Deletes {
 		ops = append(ops, clientv3.OpDelete(key))
 	}
-	done, err := call(ctx, e, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+	done, err := propose(ctx, e, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		return e.client.Txn(ctx).If(conditions...).Then(ops...).Commit()
 	})
 	if err != nil {
@@ -334,7 +365,7 @@ func (e *etcd) remoteMembers(ctx context.Context) ([]Member, error) {
 
 func (e *etcd) Grant(ctx context.Context) (Lease, error) {
 	began := time.Now()
-	granted, err := call(ctx, e, func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) {
+	granted, err := propose(ctx, e, func(ctx context.Context) (*clientv3.LeaseGrantResponse, error) {
 		return e.client.Grant(ctx, leaseSeconds)
 	})
 	if err != nil {

@@ -13,9 +13,10 @@
 //		return nil
 //	})
 //
-// A store is in memory ([Memory]), in an etcd member of this process's own
-// ([Embed]), or in an etcd cluster ([Dial]); all three promise the same, and package
-// storetest holds them to it:
+// A store is in memory ([Memory]), in an etcd member of this process's own ([Embed]), in
+// a cluster of such members, one in each of several processes ([EmbedCluster]), or in
+// an etcd cluster elsewhere ([Dial]); all promise the same, and package storetest holds
+// them to it:
 //
 //   - [Store.Update] is serializable: nothing that its function read, rows that were
 //     not there included, has changed by the time that its changes are made, all at
@@ -27,6 +28,12 @@
 //     showed before.
 //   - A leader that was deposed cannot write through the store that [Store.Lead] gave
 //     it, even if it does not know yet.
+//
+// A cluster goes on for as long as most of its members are up and reach each other; with
+// fewer, nothing is decided. A leader that is killed or cut off, or whose disk stalls,
+// is followed by another once its lease has ended: that is two seconds, and about two
+// more if etcd's own leader goes with it. How long it is on a busy machine is not
+// promised, and neither is that a busy leader is not deposed for want of CPU.
 //
 // Rows are JSON, so that a newer Weir reads what an older one wrote.
 package store

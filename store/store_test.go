@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -61,11 +62,17 @@ func TestDialled(t *testing.T) {
 // server starts an etcd server on a port of 127.0.0.1 that the kernel picks, and returns
 // its endpoint.
 func server(t *testing.T, set func(*etcdembed.Config)) (endpoint string) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
 	config := etcdembed.NewConfig()
 	config.Dir = t.TempDir()
 	config.ZapLoggerBuilder = etcdembed.NewZapLoggerBuilder(zap.NewNop())
 	config.ListenPeerUrls = nil
-	config.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	config.ListenClientUrls = []url.URL{{Scheme: "http", Host: free.Addr().String()}}
+	config.AdvertiseClientUrls = config.ListenClientUrls
 	set(config)
 	server, err := etcdembed.StartEtcd(config)
 	if err != nil {

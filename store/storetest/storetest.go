@@ -47,6 +47,8 @@ func tests() []test {
 		{"the work of a deposed leader is told to end", testDeposedEnds},
 		{"who waits to lead stops waiting with its context", testLeadContext},
 		{"leaderships of two names are apart", testLeadNames},
+		{"whoever asks hears who leads, by name and since when", testLeader},
+		{"whoever asks hears which members keep the store", testMembers},
 	}
 }
 
