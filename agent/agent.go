@@ -20,12 +20,10 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -35,19 +33,19 @@ import (
 	"weir/haproxy"
 	"weir/heartbeat"
 	"weir/nodeapi"
-	"weir/pki"
 	"weir/vip"
 	"weir/weir"
 )
 
-// Config says whose node this is. All of it is needed but HAProxy.
+// Config says whose node this is. All of it is needed but CAFile, HAProxy and Alive.
 type Config struct {
 	URLs      []string // of members of the control plane: https://HOST:PORT
 	TokenFile string   // has the token that the node enrols with
-	CAFile    string   // has the certificate, PEM, of the control plane's authority
+	CAFile    string   // has the certificate, PEM, of the control plane's authority; empty if the token tells it (see [weir.JoinToken])
 	Dir       string   // where the node keeps its key, its NodeConfig and HAProxy's files
 	HAProxy   string   // the program; "haproxy", from PATH, if empty
 	Log       *slog.Logger
+	Alive     func() // called every few seconds as long as the agent works: for a watchdog
 
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil outside tests
 }
@@ -99,7 +97,7 @@ type Proxy interface {
 type agent struct {
 	Config
 	outside
-	roots *x509.CertPool
+	roots *x509.CertPool // nil until it knows the control plane's authority; set before there is an identity
 	disk  *disk
 	beats Heartbeats // once there is an identity
 
@@ -146,14 +144,6 @@ const (
 
 // run is Run in a world of the caller's.
 func run(ctx context.Context, c Config, o outside) error {
-	data, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return fmt.Errorf("certificate of the control plane's authority: %w", err)
-	}
-	roots, err := pki.Roots(data)
-	if err != nil {
-		return fmt.Errorf("certificate of the control plane's authority: %s: %w", c.CAFile, err)
-	}
 	for _, url := range c.URLs {
 		if _, err := nodeapi.NewClient(nodeapi.Options{URL: url}); err != nil {
 			return err
@@ -173,8 +163,11 @@ func run(ctx context.Context, c Config, o outside) error {
 	}
 
 	one := func() chan struct{} { return make(chan struct{}, 1) }
-	a := &agent{Config: c, outside: o, roots: roots, disk: disk, enrolled: make(chan struct{}),
+	a := &agent{Config: c, outside: o, disk: disk, enrolled: make(chan struct{}),
 		want: make(chan document, 1), news: one(), urgently: one(), moved: one(), holds: one()}
+	if err := a.knownAuthority(); err != nil {
+		return err
+	}
 	if len(stored) > 0 {
 		a.newest = stored[0].NodeConfig
 	}
@@ -194,6 +187,9 @@ func run(ctx context.Context, c Config, o outside) error {
 	part(a.watch)
 	wg.Go(func() { a.follow(ctx, stored) })
 	wg.Go(func() { a.speak(ctx) })
+	if c.Alive != nil {
+		wg.Go(func() { a.prove(ctx) })
+	}
 	if err := a.identify(ctx, len(stored) > 0); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 // disk is what a node knows after a restart. Each file is replaced as a whole.
 //
 //	key.pem          made before the node enrols, and kept for its life
+//	ca.pem           the authority of the control plane, if the node learned it from its token
 //	certificate.pem  the newest that the control plane gave for it
 //	config.json      the NodeConfig that was last live
 //	config.next      one that was being made live; or half of it

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -74,6 +72,11 @@ func (a *agent) identify(ctx context.Context, serves bool) error {
 
 // certify enrols or renews if it is time to, and returns how long it will not be.
 func (a *agent) certify(ctx context.Context) (time.Duration, error) {
+	if a.roots == nil {
+		if err := a.learnAuthority(ctx); err != nil {
+			return 0, err
+		}
+	}
 	key, err := a.disk.key()
 	if err != nil {
 		return 0, err
@@ -127,13 +130,9 @@ func (a *agent) renew(ctx context.Context, url string, key crypto.Signer) ([]byt
 }
 
 func (a *agent) enrol(ctx context.Context, url string, key crypto.Signer) ([]byte, error) {
-	data, err := os.ReadFile(a.TokenFile)
+	token, err := a.token()
 	if err != nil {
-		return nil, weir.Errorf(weir.Invalid, "token: %w", err)
-	}
-	token := strings.TrimSpace(string(data))
-	if token == "" {
-		return nil, weir.Errorf(weir.Invalid, "token: %s is empty", a.TokenFile)
+		return nil, err
 	}
 	client, err := a.newClient(url, nil)
 	if err != nil {

@@ -137,6 +137,7 @@ func (c *control) Enrol(ctx context.Context, token string, key []byte) (weir.ID,
 type fakeHAProxy struct {
 	changed chan struct{}
 	broken  error // it can never run
+	hangs   atomic.Bool
 
 	mu       sync.Mutex
 	running  bool
@@ -187,7 +188,10 @@ func (p *fakeHAProxy) Set(ctx context.Context, revision int64, want weir.Proxy) 
 	return nil
 }
 
-func (p *fakeHAProxy) Status(context.Context) (weir.HAProxyStatus, []weir.ServerStatus, error) {
+func (p *fakeHAProxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerStatus, error) {
+	if p.hangs.Load() {
+		<-ctx.Done()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.running {

@@ -9,6 +9,14 @@
 //	  forwarding_rules:
 //	    - {entry_protocol: http, entry_port: 80, target_protocol: http, target_port: 80}
 //
+// Servers that are no machines of Weir's are named by their addresses, and then nothing
+// is said of how to make one:
+//
+//	name: web
+//	servers: [192.0.2.21, 192.0.2.22]
+//	load_balancer:
+//	  address: 192.0.2.10/24        # on a network of one's own; without it, from the cloud
+//
 // Only the name has to be there; see [Load] for the keys and what they are without
 // the file's word. Words and limits are those of the API, since both ask package weir
 // what is valid. Whatever is wrong is one error of kind weir.Invalid that fits in one
@@ -39,8 +47,9 @@ const (
 
 // App is what one file asks for: machines, and the load balancer in front of them.
 // The machines carry the pool's name as a tag, and the load balancer targets that tag.
+// Servers that are given by address are no machines of a pool, and then Pool is nil.
 type App struct {
-	Pool         weir.Pool
+	Pool         *weir.Pool
 	LoadBalancer weir.LoadBalancer
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
@@ -95,10 +104,12 @@ func Parse(name string, data []byte, dir string) (*App, error) {
 // In sets the region of an app whose file does not say one, and returns why the app
 // cannot be in that region.
 func (a *App) In(region string) error {
-	if a.region != "" && a.Pool.Template.Region != region {
-		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.Pool.Template.Region, region)
+	if a.region != "" && a.LoadBalancer.Region != region {
+		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.LoadBalancer.Region, region)
 	}
-	a.Pool.Template.Region = region
+	if a.Pool != nil {
+		a.Pool.Template.Region = region
+	}
 	a.LoadBalancer.Region = region
 	return nil
 }
@@ -106,7 +117,7 @@ func (a *App) In(region string) error {
 // named returns the app that a file with nothing but a name asks for.
 func named(name string) *App {
 	return &App{
-		Pool: weir.Pool{
+		Pool: &weir.Pool{
 			Name:      name,
 			Prefix:    name,
 			Count:     defaultCount,
@@ -132,7 +143,7 @@ func named(name string) *App {
 
 // check returns why a cannot be, in words that fit behind the line of a file.
 func (a *App) check() error {
-	region := a.Pool.Template.Region // any is right here: In knows which one runs
+	region := a.LoadBalancer.Region // any is right here: In knows which one runs
 	if err := a.Pool.Check(region); err != nil {
 		return &unprefixed{err, fmt.Sprintf("pool %q: ", a.Pool.Name)}
 	}

@@ -46,7 +46,7 @@ func TestANameIsEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &App{
-		Pool: weir.Pool{Name: "web", Prefix: "web", Count: 1, KeepCount: true, Template: weir.Template{
+		Pool: &weir.Pool{Name: "web", Prefix: "web", Count: 1, KeepCount: true, Template: weir.Template{
 			Size: "s-1vcpu-1gb", Image: "debian-12-x64", Tags: []string{"web"}}},
 		LoadBalancer: weir.LoadBalancer{Name: "web", Size: weir.DefaultNodeSize, Instances: weir.MinInstances,
 			Algorithm: weir.RoundRobin, Rules: []weir.Rule{{Entry: "http", EntryPort: 80, Target: "http", TargetPort: 80}},
@@ -95,7 +95,7 @@ tags: [blue, SHOP, "env:test"]
 		t.Fatal(err)
 	}
 	want := &App{
-		Pool: weir.Pool{Name: "shop", Prefix: "shop-app", Count: 0, Template: weir.Template{
+		Pool: &weir.Pool{Name: "shop", Prefix: "shop-app", Count: 0, Template: weir.Template{
 			Region: "local1", Size: "s-2vcpu-4gb", Image: "ubuntu-24-04-x64", UserData: "#!/bin/sh\necho hello\n",
 			SSHKeys: []string{publicKey, publicKey, publicKey + "2", publicKey + "3"},
 			Tags:    []string{"shop", "blue", "env:test"}}},
@@ -162,18 +162,18 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\ncount: &n 3\n", `weir.yaml:2: count is an anchor or alias, want a whole number from 0 to 1000`},
 		{"name: &n web\n", `weir.yaml:1: name is an anchor or alias, want a text`},
 		{"name: web\nimage: *n\n", `weir.yaml:2: image is an anchor or alias, want a text`},
-		{"name: web\n<<: {count: 3}\n", `weir.yaml:2: unknown key "<<", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, load_balancer`},
+		{"name: web\n<<: {count: 3}\n", `weir.yaml:2: unknown key "<<", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
 		{"name: web\ncount: !!int 3\n", `weir.yaml:2: count is a tagged value, want a whole number from 0 to 1000`},
 		{"name: web\ntags: [a, b\n", `weir.yaml:2: not YAML: sequence end token ']' not found`},
 		{"name: web\nimage: 'x\n", `weir.yaml:2: not YAML: could not find end character of single-quoted text`},
 		{"name: web\nimage: a: b\n", `weir.yaml:2: not YAML: mapping value is not allowed in this context`},
 
 		// Keys.
-		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, load_balancer`},
-		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, algorithm, forwarding_rules, health_check, http_idle_timeout_seconds`},
+		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
+		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, health_check, http_idle_timeout_seconds`},
 		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of entry_protocol, target_protocol, entry_port, target_port`},
-		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, load_balancer`},
+		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
 
 		// Types.
 		{"name: 2026\n", `weir.yaml:1: name is "2026", want a text: put it in quotes`},
@@ -337,4 +337,38 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q: error %q, want one line of kind invalid that begins with the file", data, line)
 		}
 	})
+}
+
+func TestServersByAddressNeedNoMachines(t *testing.T) {
+	app, err := Parse("weir.yaml", []byte(`
+name: web
+servers:
+  - 192.0.2.21
+  - 192.0.2.22
+load_balancer:
+  address: 192.0.2.10/24
+`), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb := app.LoadBalancer
+	if app.Pool != nil || lb.Tag != "" || lb.Mode != weir.OnSegment || lb.Addr.String() != "192.0.2.10/24" || len(lb.Servers) != 2 {
+		t.Errorf("pool %v and load balancer %+v, want no pool, the address and two servers", app.Pool, lb)
+	}
+	if err := app.In("own1"); err != nil || app.LoadBalancer.Region != "own1" {
+		t.Errorf("region %q, %v, want own1", app.LoadBalancer.Region, err)
+	}
+	for text, want := range map[string]string{
+		"name: web\ncount: 2\nservers: [192.0.2.21]\n":                                 `weir.yaml:2: count is about machines that Weir makes, and servers says that there are others: leave one of them out`,
+		"name: web\nservers: [app-1]\n":                                                `weir.yaml:2: servers has "app-1", want addresses such as 192.0.2.21`,
+		"name: web\nservers: []\n":                                                     `weir.yaml:2: servers is empty, want addresses such as 192.0.2.21`,
+		"name: web\nservers:\n- 192.0.2.21\n- 192.0.2.21\n":                            `weir.yaml:4: server 192.0.2.21 is there twice`,
+		"name: web\nload_balancer:\n  address: 192.0.2.10\n":                           `weir.yaml:3: address is "192.0.2.10", want one with the length of its network's prefix, such as 192.0.2.10/24`,
+		"name: web\nload_balancer:\n  address: 192.0.2.10/32\n":                        `weir.yaml:3: address is "192.0.2.10/32", want one with the length of its network's prefix, such as 192.0.2.10/24`,
+		"name: web\nservers: [192.0.2.10]\nload_balancer:\n  address: 192.0.2.10/24\n": `weir.yaml:4: server 192.0.2.10 is the load balancer's own address`,
+	} {
+		if _, err := Parse("weir.yaml", []byte(text), "."); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ func appKeys() []key {
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},
+		{"servers", setServers},
 		{"load_balancer", func(a *App, v value) error { return v.mapping(a, balancerKeys()) }},
 	}
 }
@@ -40,6 +42,7 @@ func balancerKeys() []key {
 	return []key{
 		{"name", text(func(a *App, s string) { a.LoadBalancer.Name = s })},
 		{"size", text(func(a *App, s string) { a.LoadBalancer.Size = s })},
+		{"address", setAddress},
 		{"algorithm", text(func(a *App, s string) { a.LoadBalancer.Algorithm = weir.Algorithm(s) })},
 		{"forwarding_rules", setRules},
 		{"health_check", func(a *App, v value) error { return v.mapping(a, checkKeys()) }},
@@ -220,6 +223,49 @@ func setTags(a *App, v value) error {
 			return v.errorf("%w", err)
 		}
 	}
+	return nil
+}
+
+// machineKeys are about machines that Weir makes, and there are none where servers are
+// given by address.
+var machineKeys = []string{"size", "image", "hostname_prefix", "count", "user_data", "ssh_keys", "tags"}
+
+func setServers(a *App, v value) error {
+	list, err := v.list("a list of addresses")
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return v.errorf("servers is empty, want addresses such as 192.0.2.21")
+	}
+	a.LoadBalancer.Tag = ""
+	for _, v := range list {
+		text, err := v.text()
+		if err != nil {
+			return err
+		}
+		server, err := netip.ParseAddr(text)
+		if err != nil {
+			return v.errorf("servers has %.60q, want addresses such as 192.0.2.21", text)
+		}
+		a.LoadBalancer.Servers = append(a.LoadBalancer.Servers, server)
+		if err := a.check(); err != nil {
+			return v.errorf("%w", err)
+		}
+	}
+	return nil
+}
+
+func setAddress(a *App, v value) error {
+	text, err := v.text()
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParsePrefix(text)
+	if err != nil {
+		return v.errorf("address is %.60q, want one with the length of its network's prefix, such as 192.0.2.10/24", text)
+	}
+	a.LoadBalancer.Mode, a.LoadBalancer.Addr = weir.OnSegment, addr
 	return nil
 }
 

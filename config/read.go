@@ -52,6 +52,15 @@ func parse(name string, data []byte, open func(string, int) ([]byte, error)) (*A
 	if !root.has("name") {
 		return nil, root.errorf("name is missing")
 	}
+	if !root.has("servers") {
+		return a, nil
+	}
+	for _, e := range root.entries() {
+		if name := keyOf(e); slices.Contains(machineKeys, name) {
+			return nil, f.errorf(lineOf(e.Key), "%s is about machines that Weir makes, and servers says that there are others: leave one of them out", name)
+		}
+	}
+	a.Pool = nil
 	return a, nil
 }
 

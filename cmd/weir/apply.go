@@ -28,9 +28,10 @@ func applyCommand(u *user) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Make the region what a weir.yaml says",
-		Long: `Make a pool and its load balancer what a weir.yaml says, print what that changes, a
-line each, and wait until it is so. A file that was applied already changes nothing, and
-a file that says no count leaves the pool as large as it is.
+		Long: `Make a pool and its load balancer what a weir.yaml says, or a load balancer alone whose
+servers it names by address, print what that changes, a line each, and wait until it is
+so. A file that was applied already changes nothing, and a file that says no count leaves
+the pool as large as it is.
 
 A new template is for new machines: those that are there stay as they are.`,
 		Example: `  weir apply -f weir.yaml
@@ -67,7 +68,7 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 		path += "?dry_run=true"
 	}
 	var applied api.Applied
-	_, err = c.do(ctx, http.MethodPut, path, api.AppOf(&app.Pool, app.LoadBalancer), &applied)
+	_, err = c.do(ctx, http.MethodPut, path, api.AppOf(app.Pool, app.LoadBalancer), &applied)
 	if ctx.Err() != nil {
 		return interruptedf("it may have been applied; weir status shows what is there")
 	}
@@ -120,7 +121,7 @@ func (to *settling) see(s weir.RegionStatus) (done bool, err error) {
 		}
 	}
 	for _, p := range s.Pools {
-		if p.Name == to.app.Pool.Name {
+		if to.app.Pool != nil && p.Name == to.app.Pool.Name {
 			done = to.pool(&s, p) && done
 		}
 	}
@@ -181,6 +182,9 @@ func (to *settling) pool(s *weir.RegionStatus, p weir.PoolOverview) (done bool) 
 
 // remember notes the machines that the pool has, so that those that go are missed.
 func (to *settling) remember(s *weir.RegionStatus) {
+	if to.app.Pool == nil {
+		return
+	}
 	for _, p := range s.Pools {
 		for _, m := range s.Machines {
 			if p.Name == to.app.Pool.Name && m.Pool == p.ID {
