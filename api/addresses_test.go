@@ -8,6 +8,7 @@ import (
 	"github.com/digitalocean/godo"
 
 	"weir/cloud"
+	"weir/weir"
 )
 
 func TestAReservedIPMovesBetweenDroplets(t *testing.T) {

@@ -107,6 +107,17 @@ type Control interface {
 	// Reload has every instance of a load balancer load its configuration anew, and returns
 	// when all of them say that they have, or ctx ends.
 	Reload(ctx context.Context, lb weir.ID) error
+	// Failover hands a load balancer over to another of its instances, on purpose, and returns
+	// when the address has moved. An empty to is the best one that stands by. It is a
+	// weir.Conflict if there is none that could take over, or if to cannot. If ctx ends first, it is
+	// weir.Unavailable and the address may still move.
+	Failover(ctx context.Context, lb, to weir.ID) (weir.Failover, error)
+	// DrainMachine keeps a machine, a load balancer's instance included, from serving, or lets
+	// it serve again. If it is so already, it does nothing.
+	DrainMachine(ctx context.Context, machine weir.ID, drained bool) error
+	// Events returns what happened after the event with that ID, at most limit of the newest,
+	// the oldest of them first; of one load balancer unless lb is empty. A limit of 0 is none.
+	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
 	// Status returns the region at a glance.
 	Status(ctx context.Context) (weir.RegionStatus, error)
 }

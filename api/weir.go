@@ -22,7 +22,7 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.Problems, s.LoadBalancers = some(s.Problems), some(s.LoadBalancers)
-	s.Pools, s.Machines = some(s.Pools), some(s.Machines)
+	s.Pools, s.Machines, s.Members = some(s.Pools), some(s.Machines), some(s.Members)
 	return reply(w, http.StatusOK, map[string]any{"status": s})
 }
 
@@ -237,7 +237,7 @@ func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
 		}
 		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Size: m.Size, Status: status,
 			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer, Own: m.Own,
-			Tags: some(m.Tags), Boot: m.Status.Boot, Created: m.Created, Err: m.Status.Err}
+			Tags: some(m.Tags), Drained: m.Drained, Boot: m.Status.Boot, Created: m.Created, Err: m.Status.Err}
 	})
 }
 
@@ -287,8 +287,11 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) error {
 // loadBalancer returns the load balancer that a path below /v2/weir/ names: by its ID, or
 // by its name.
 func (a *api) loadBalancer(r *http.Request) (weir.LoadBalancer, error) {
-	name := r.PathValue("id")
-	all, err := a.Control.LoadBalancers(r.Context())
+	return a.findBalancer(r.Context(), r.PathValue("id"))
+}
+
+func (a *api) findBalancer(ctx context.Context, name string) (weir.LoadBalancer, error) {
+	all, err := a.Control.LoadBalancers(ctx)
 	if err != nil {
 		return weir.LoadBalancer{}, err
 	}

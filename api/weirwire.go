@@ -7,7 +7,8 @@ import (
 	"weir/weir"
 )
 
-// The types below are what /v2/weir/ speaks. A [weir.RegionStatus] is answered as it is.
+// The types below are what /v2/weir/ speaks. A [weir.RegionStatus], a [weir.Failover] and a
+// [weir.Event] are answered as they are.
 
 // App is the body of PUT /v2/weir/app: an application as a weir.yaml describes it, its
 // servers and the load balancer in front of them. [AppOf] makes one. The servers carry
@@ -80,6 +81,7 @@ type InventoryMachine struct {
 	LoadBalancer weir.ID    `json:"load_balancer,omitempty"` // it is an instance of this one
 	Own          bool       `json:"own,omitempty"`           // a machine of one's own, which joined
 	Tags         []string   `json:"tags"`
+	Drained      bool       `json:"drained,omitempty"` // an operator keeps it from serving
 	Boot         weir.Boot  `json:"boot"`
 	Created      time.Time  `json:"created_at"`
 	Err          string     `json:"error,omitempty"` // why it is not yet as it should be
@@ -97,6 +99,20 @@ type NodeToken struct {
 	Token string   `json:"token"` // for its agent, once
 	Join  []string `json:"join"`  // the URLs at which its agent reaches the control plane
 }
+
+// Handover is the body of POST /v2/weir/load_balancers/{id}/failover, which may be left out.
+// It is answered, once the address has moved, with {"failover": …}.
+type Handover struct {
+	To string `json:"to,omitempty"` // the name or the ID of an instance; the best one that stands by if empty
+}
+
+// Draining is the body of POST /v2/weir/machines/{id}/drain.
+type Draining struct {
+	Drained *bool `json:"drained"` // an operator keeps the machine from serving
+}
+
+// MaxEvents is how many events GET /v2/weir/events answers with at most.
+const MaxEvents = 1000
 
 // LiveHeader is the header of GET /v2/weir/load_balancers/{id}/config that is "true" if
 // the configuration is live, and "false" if it would be.

@@ -55,8 +55,9 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	var versions []string
 	for _, lb := range lbs {
 		o := weir.LoadBalancerOverview{ID: lb.ID, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address,
-			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Plan: lb.Status.Plan, Err: lb.Status.Err,
-			Deleting: !lb.Deleting.IsZero()}
+			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Since: lb.Status.Since, Failover: lb.Status.Failover,
+			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero()}
+		judged := balancerView{lb: lb}
 		owned, err := addresses.Get(ctx, tx, lb.ID)
 		if err != nil && !errors.Is(err, weir.NotFound) {
 			return s, err
@@ -69,7 +70,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 			if err != nil {
 				return s, err
 			}
-			in.Active = owned.Assigned == m.ID
+			in.Active, in.Health = owned.Assigned == m.ID, judged.health(m.ID)
 			o.Instances = append(o.Instances, in)
 			if v := in.Node.HAProxy.Version; v != "" && !slices.Contains(versions, v) {
 				versions = append(versions, v)

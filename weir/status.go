@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -156,6 +158,7 @@ func (s *RegionStatus) FindProblems() []string {
 		machines[m.ID] = m
 	}
 	var down, broken, odd []string // clients get errors; something has failed; it is being coped with
+	broken = s.memberProblems()
 	for _, lb := range s.LoadBalancers {
 		if lb.Deleting {
 			continue
@@ -181,35 +184,136 @@ func (s *RegionStatus) FindProblems() []string {
 	return append(append(down, broken...), odd...)
 }
 
-func (lb *LoadBalancerOverview) findProblems(now time.Time, machines map[ID]MachineOverview) (down, broken, odd []string) {
-	if lb.Err != "" {
-		broken = append(broken, fmt.Sprintf("Load balancer %s: %s.", lb.Name, lb.Err))
+// memberProblems returns what is wrong with the control plane itself.
+func (s *RegionStatus) memberProblems() (sentences []string) {
+	var away []string
+	for _, m := range s.Members {
+		if !m.Up {
+			away = append(away, m.Name)
+		}
 	}
-	servers, up := 0, 0
-	told := map[ID]bool{} // a server that is down is so in each backend of each instance: one sentence is enough
+	if len(s.Members) > 0 && !s.Quorum {
+		why := ""
+		if len(away) > 0 {
+			why = fmt.Sprintf(": of %d members, %s %s not answer", len(s.Members), strings.Join(away, " and "), does(len(away)))
+		}
+		return []string{fmt.Sprintf("The control plane has no quorum%s. Traffic goes on, and nothing is decided.", why)}
+	}
+	for _, name := range away {
+		sentences = append(sentences, fmt.Sprintf("Member %s of the control plane does not answer.", name))
+	}
+	return sentences
+}
+
+func does(n int) string {
+	if n == 1 {
+		return "does"
+	}
+	return "do"
+}
+
+// pairTime is how long a load balancer may have an active instance, and none beside it that
+// could take over, and still count as one that is being made.
+const pairTime = time.Minute
+
+func (lb *LoadBalancerOverview) findProblems(now time.Time, machines map[ID]MachineOverview) (down, broken, odd []string) {
+	var causes, unable []string // what instances say by themselves; why those that stand by could not take over
+	able := 0
+	of := func(in InstanceOverview) string { return cmp.Or(machines[in.Machine].Name, string(in.Machine)) }
 	for _, in := range lb.Instances {
 		m := machines[in.Machine]
-		of := fmt.Sprintf("Instance %s of load balancer %s", cmp.Or(m.Name, string(in.Machine)), lb.Name)
-		booted := m.Phase == MachineActive && m.Boot.State != BootRunning
-		switch silent := now.Sub(in.Node.Seen); {
-		case in.Node.Seen.IsZero() && lb.Phase == LoadBalancerActive && booted:
-			broken = append(broken, of+" has not reported yet.")
-		case !in.Node.Seen.IsZero() && silent > NodeLate:
-			broken = append(broken, fmt.Sprintf("%s has been silent for %s.", of, silent.Round(time.Second)))
+		causes = append(causes, in.Node.Err, m.Err, m.Boot.Why)
+		if m.Deleting {
+			continue
 		}
-		if in.Node.Err != "" {
-			broken = append(broken, fmt.Sprintf("%s stays at revision %d of %d: %s.", of, in.Node.Revision, in.Wants, in.Node.Err))
+		if held := in.Node.Held; held != nil && held.Duplicate != "" {
+			down = append(down, fmt.Sprintf("Address %s of load balancer %s is claimed by somebody else too, %s, as %s sees.",
+				held.Addr.Addr(), lb.Name, held.Duplicate, of(in)))
 		}
-		for _, server := range in.Node.Servers {
-			servers++
-			switch server.State {
-			case ServerUp:
-				up++
-			case ServerDown:
-				if !told[server.ID] {
+		ill := in.ill(m, lb.Phase, now)
+		switch {
+		case in.Active && ill != "":
+			broken = append(broken, fmt.Sprintf("Active instance %s of load balancer %s %s.", of(in), lb.Name, ill))
+		case in.Active:
+		case ill != "":
+			unable = append(unable, of(in)+" "+ill)
+		case m.Boot.State == BootFailed:
+			unable = append(unable, of(in)+" did not boot")
+		case in.Health.State == InstanceBoots || in.Health.State == InstanceDrained:
+			unable = append(unable, of(in)+" "+in.Health.State.Phrase())
+		default:
+			able++
+		}
+	}
+	paired := lb.Failover != nil || !lb.Since.IsZero() && now.Sub(lb.Since) > pairTime
+	switch {
+	case able == 0 && paired && lb.Phase != LoadBalancerNew:
+		broken = append(broken, fmt.Sprintf("Load balancer %s has no standby that could take over: %s.",
+			lb.Name, cmp.Or(strings.Join(unable, "; "), "it has no other instance")))
+	default:
+		for _, in := range lb.Instances {
+			m := machines[in.Machine]
+			if ill := in.ill(m, lb.Phase, now); ill != "" && !in.Active && !m.Deleting {
+				broken = append(broken, fmt.Sprintf("Instance %s of load balancer %s %s.", of(in), lb.Name, ill))
+			}
+		}
+	}
+	if lb.Err != "" && !slices.ContainsFunc(causes, func(why string) bool { return why != "" && strings.Contains(lb.Err, why) }) {
+		broken = append([]string{fmt.Sprintf("Load balancer %s: %s.", lb.Name, lb.Err)}, broken...)
+	}
+	d, o := lb.serverProblems(now, machines)
+	return append(down, d...), broken, append(odd, o...)
+}
+
+// ill returns what is wrong with an instance, as what is said of it, or "". The most telling
+// comes first, and the rest is likely to follow from it.
+func (in *InstanceOverview) ill(m MachineOverview, phase LoadBalancerPhase, now time.Time) string {
+	silent := now.Sub(in.Node.Seen)
+	booted := m.Phase == MachineActive && m.Boot.State != BootRunning && m.Boot.State != BootFailed
+	judged := in.Health.State != "" && in.Health.State != InstanceBoots
+	switch {
+	case in.Health.State == InstanceSilent || in.Health.State == InstanceGone:
+		return in.Health.State.Phrase() + because(in.Health.Why)
+	case in.Node.Err != "":
+		return fmt.Sprintf("stays at revision %d of %d: %s", in.Node.Revision, in.Wants, in.Node.Err)
+	case in.Health.State == InstanceUnwell:
+		return in.Health.State.Phrase() + because(in.Health.Why)
+	case in.Node.HAProxy.Err != "":
+		return "serves nobody: " + in.Node.HAProxy.Err
+	case in.Node.Seen.IsZero() && phase == LoadBalancerActive && booted && !judged:
+		return "has not reported yet"
+	case !in.Node.Seen.IsZero() && silent > NodeLate:
+		return fmt.Sprintf("has been silent for %s", silent.Round(time.Second))
+	}
+	return ""
+}
+
+// serverProblems returns what is wrong with lb's servers, as the instance that clients
+// reach sees them; and what another sees by itself, unless that one is not well.
+func (lb *LoadBalancerOverview) serverProblems(now time.Time, machines map[ID]MachineOverview) (down, odd []string) {
+	servers, up := 0, 0
+	told := map[ID]bool{} // a server that is down is so in each backend: one sentence is enough
+	named := func(id ID) string { return cmp.Or(machines[id].Name, string(id)) }
+	some := slices.ContainsFunc(lb.Instances, func(in InstanceOverview) bool { return in.Active })
+	for _, clients := range []bool{true, false} {
+		for _, in := range lb.Instances {
+			if some && in.Active != clients || !some && !clients || !clients && in.ill(machines[in.Machine], lb.Phase, now) != "" {
+				continue
+			}
+			where := ""
+			if !clients {
+				where = " for " + named(in.Machine)
+			}
+			for _, server := range in.Node.Servers {
+				if clients {
+					servers++
+				}
+				if clients && server.State == ServerUp {
+					up++
+				}
+				if server.State == ServerDown && !told[server.ID] {
 					told[server.ID] = true
-					odd = append(odd, fmt.Sprintf("Server %s of load balancer %s is down%s.",
-						cmp.Or(machines[server.ID].Name, string(server.ID)), lb.Name, because(server.Why)))
+					odd = append(odd, fmt.Sprintf("Server %s of load balancer %s is down%s%s.", named(server.ID), lb.Name, where, because(server.Why)))
 				}
 			}
 		}
@@ -221,7 +325,7 @@ func (lb *LoadBalancerOverview) findProblems(now time.Time, machines map[ID]Mach
 	default:
 		down = append(down, fmt.Sprintf("Load balancer %s has no server that is up: its clients get errors.", lb.Name))
 	}
-	return down, broken, odd
+	return down, odd
 }
 
 func because(why string) string {
