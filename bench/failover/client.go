@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +32,8 @@ type client struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	underway atomic.Int64 // requests
+
 	mu   sync.Mutex
 	done []request // in the order in which they ended
 }
@@ -47,6 +50,8 @@ func startClient(ctx context.Context) *client {
 			case <-time.After(time.Until(next)):
 			}
 			c.wg.Go(func() {
+				c.underway.Add(1)
+				defer c.underway.Add(-1)
 				start := time.Now()
 				// Not ended by ctx: a request that was begun counts.
 				err := ask(context.WithoutCancel(ctx), serviceAddr, start.Add(patience))
@@ -75,6 +80,13 @@ func (c *client) requests() []request {
 	c.mu.Unlock()
 	slices.SortFunc(all, func(a, b request) int { return a.start.Compare(b.start) })
 	return all
+}
+
+// calm says whether no request failed that started within d, as far as is known. It is not
+// calm when requests pile up, which may yet fail.
+func (c *client) calm(d time.Duration) bool {
+	const pile = 10 // 50 ms without an answer
+	return c.underway.Load() < pile && time.Since(c.lastFailure()) > d
 }
 
 // lastFailure returns when the last failed request so far started, the zero time if none failed.

@@ -105,6 +105,12 @@ const systemdRestart = 100 * time.Millisecond
 // contender's own child or resource.
 type supervised interface{ supervised() }
 
+// meets says whether a fault can happen to a contender.
+func meets(c contender, f fault) bool {
+	_, ok := c.(supervised)
+	return f != restarts || ok
+}
+
 // The roles that this program has when it runs as part of its lab, told by its name.
 const (
 	labRole    = "weir-bench-lab"
@@ -273,6 +279,9 @@ func run(ctx context.Context) error {
 			break
 		}
 	}
+	if len(results) == 0 && ctx.Err() != nil {
+		return ctx.Err()
+	}
 	printTables(os.Stdout, o.contenders, o.faults, results, missing, o.limit)
 	if o.json != "" {
 		err = writeJSON(o.json, results)
@@ -292,7 +301,7 @@ func measure(ctx context.Context, c contender, o options, round int) (results []
 	}
 	defer c.down()
 	for _, f := range o.faults {
-		if _, ok := c.(supervised); f == restarts && !ok {
+		if !meets(c, f) {
 			continue
 		}
 		r, err := measureFault(ctx, c, l, f, o.limit)
@@ -344,12 +353,18 @@ func measureFault(ctx context.Context, c contender, l *lab, f fault, limit time.
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
 			return r, err
 		}
-		now := time.Now()
-		if last := requests.lastFailure(); now.Sub(last) > calm+patience && now.Sub(at) > least || now.Sub(at) > limit+calm {
+		since := time.Since(at)
+		moved := f != planned || !l.balancers[active].has.Load()
+		if moved && since > least && requests.calm(calm+patience) || since > limit+calm {
 			break
 		}
 	}
-	r = resultOf(requests.stop(), at, limit)
+	all := requests.stop()
+	if f == planned {
+		// Asking breaks nothing: what it takes until the address moves is nobody's outage.
+		at = firstFailure(all)
+	}
+	r = resultOf(all, at, limit)
 
 	switch f {
 	case dies:

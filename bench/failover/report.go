@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,6 +38,17 @@ func outageOf(requests []request, at time.Time) (outage time.Duration, recovered
 		return max(0, requests[i+1].start.Sub(at)), true
 	}
 	return 0, true
+}
+
+// firstFailure returns when the first request that failed was started, the zero time if none
+// failed.
+func firstFailure(requests []request) time.Time {
+	for _, r := range requests {
+		if r.err != nil {
+			return r.start
+		}
+	}
+	return time.Time{}
 }
 
 // resultOf computes what there is to know from the requests of a run, whose client gave up
@@ -123,16 +135,23 @@ func printTables(w io.Writer, contenders []contender, faults []fault, results []
 		fmt.Fprintln(w, "| contender | runs | outage min | median | max | failed requests | p50 ms | p99 ms |")
 		fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 		for _, c := range contenders {
-			of := slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.Contender != c.String() || r.Fault != f })
-			if why := missing[c.String()]; len(of) == 0 && why != "" {
-				fmt.Fprintf(w, "| %s | 0 | not measured: %s | | | | | |\n", c, why)
+			if !meets(c, f) {
 				continue
-			} else if len(of) == 0 {
-				continue // not for this contender, or ended early
+			}
+			of := slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.Contender != c.String() || r.Fault != f })
+			if len(of) == 0 {
+				fmt.Fprintf(w, "| %s | 0 | not measured: %s | | | | | |\n", c, cmp.Or(missing[c.String()], "ended before"))
+				continue
 			}
 			r := rowOf(of)
+			most := outage(r.most)
+			if r.never == 1 && r.runs > 1 {
+				most += " (1 run)"
+			} else if r.never > 0 && r.never < r.runs {
+				most += fmt.Sprintf(" (%d runs)", r.never)
+			}
 			fmt.Fprintf(w, "| %s | %d | %s | **%s** | %s | %.0f | %.1f | %.1f |\n",
-				c, r.runs, outage(r.least), outage(r.mid), outage(r.most), r.failed, r.p50, r.p99)
+				c, r.runs, outage(r.least), outage(r.mid), most, r.failed, r.p50, r.p99)
 		}
 	}
 }
