@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 # there: they are told of the weir that is built.
 GOTEST   := $(GO) test $(if $(SUDO),-exec 'sudo env WEIR_BINARY=$(CURDIR)/bin/weir')
 
-.PHONY: help deps build dev test bench-change vet clean
+.PHONY: help deps build dev test bench-change bench-failover vet clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ test: deps build ## every test, with the race detector
 
 bench-change: deps build ## how fast a server comes and goes, beside render-and-reload
 	$(GO) run ./bench/change $(BENCHFLAGS)
+
+bench-failover: deps build ## how long clients wait when a load balancer fails over, beside others
+	@$(SUDO) scripts/deps bench
+	$(GO) build -o bin/bench-failover ./bench/failover
+	$(SUDO) bin/bench-failover $(BENCHFLAGS)
 
 clean: ## remove what was built
 	rm -rf bin

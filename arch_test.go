@@ -54,7 +54,7 @@ var only = map[string]string{
 	"go.etcd.io/":                    "store",
 	"github.com/containerd/go-runc":  "cloud/local",
 	"github.com/google/nftables":     "cloud/local",
-	"github.com/vishvananda/netlink": "cloud/local vip",
+	"github.com/vishvananda/netlink": "cloud/local vip bench/failover",
 	"github.com/mdlayher/arp":        "vip",
 	"github.com/mdlayher/ndp":        "vip",
 	"github.com/mdlayher/packet":     "vip",
