@@ -61,7 +61,7 @@ type outside struct {
 // Heartbeats is what the agent needs to watch its peers; [heartbeat.Monitor] is one.
 type Heartbeats interface {
 	Run(ctx context.Context) error
-	Set(heartbeat.Group)
+	Set(weir.Group)
 	Answer(heartbeat.Answer)
 	Peers() []heartbeat.PeerStatus
 	Changed() <-chan struct{}

@@ -41,7 +41,7 @@ type fakeBeats struct {
 	changed chan struct{}
 
 	mu     sync.Mutex
-	group  heartbeat.Group
+	group  weir.Group
 	answer heartbeat.Answer
 	peers  []heartbeat.PeerStatus
 }
@@ -50,7 +50,7 @@ func newFakeBeats() *fakeBeats { return &fakeBeats{changed: make(chan struct{}, 
 
 func (b *fakeBeats) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
-func (b *fakeBeats) Set(g heartbeat.Group) {
+func (b *fakeBeats) Set(g weir.Group) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.group = g

@@ -107,9 +107,10 @@ func (a *agent) answer(s weir.NodeStatus) {
 
 func peerStatuses(peers []heartbeat.PeerStatus) (all []weir.PeerStatus) {
 	for _, p := range peers {
-		s := weir.PeerStatus{Node: p.ID}
+		s := weir.PeerStatus{Node: p.Node}
 		for _, path := range p.Paths {
-			s.Paths = append(s.Paths, weir.PathStatus{Addr: path.Addr, State: weir.PathState(path.State), Since: path.Since.UTC()})
+			path.Since = path.Since.UTC()
+			s.Paths = append(s.Paths, path.PathStatus)
 		}
 		all = append(all, s)
 	}

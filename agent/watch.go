@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"weir/heartbeat"
 	"weir/weir"
 )
 
@@ -29,12 +28,9 @@ func (a *agent) watch(ctx context.Context) error {
 
 // watchPeers has those peers be watched that newest names. The caller holds a.mu.
 func (a *agent) watchPeers() {
-	var g heartbeat.Group
+	var g weir.Group
 	if a.newest.Group != nil {
-		g.Key = a.newest.Group.Key
-		for _, p := range a.newest.Group.Peers {
-			g.Peers = append(g.Peers, heartbeat.Peer{ID: p.Node, Addrs: p.Addrs})
-		}
+		g = *a.newest.Group
 	}
 	a.beats.Set(g)
 	a.findPorts(g)
@@ -42,7 +38,7 @@ func (a *agent) watchPeers() {
 
 // findPorts notes by which interfaces peers are reached: a link that is down elsewhere does
 // not matter. An interface stays one that matters when its route is gone with its link.
-func (a *agent) findPorts(g heartbeat.Group) {
+func (a *agent) findPorts(g weir.Group) {
 	if a.ports == nil {
 		a.ports = map[string]bool{}
 	}

@@ -136,7 +136,7 @@ func TestALoadBalancersAddressIsNotForUsers(t *testing.T) {
 		}
 	}
 	all, err := r.control.Machines(t.Context())
-	if err != nil || len(all) != 2 {
+	if err != nil || len(all) != weir.MinInstances {
 		t.Fatalf("%v (%v), want its two instances", all, err)
 	}
 	instance := "/v2/droplets/" + string(all[0].ID)

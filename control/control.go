@@ -124,7 +124,7 @@ func (c *Control) Run(ctx context.Context) error {
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
 	wg.Go(func() { c.followTokens(ctx) })
 	for {
-		err := c.Store.Lead(ctx, "control", func(ctx context.Context, led *store.Store) error {
+		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {
 			newTerm(c, led).run(ctx)
 			return nil
 		})

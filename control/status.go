@@ -12,14 +12,48 @@ import (
 	"weir/weir"
 )
 
-// Status returns the region at a glance, from one snapshot of the store and the last
-// report of each node.
+// Status returns the region at a glance, from one snapshot of the store, the last
+// report of each node, and what the members of the control plane say of each other.
 func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
 		s, err = c.status(ctx, tx)
 		return err
 	})
-	return s, err
+	if err != nil {
+		return s, err
+	}
+	if s.Members, s.Quorum, err = c.members(ctx); err != nil {
+		return s, err
+	}
+	s.Problems = s.FindProblems()
+	return s, nil
+}
+
+// seat is what the member that decides leads.
+const seat = "control"
+
+// members returns the members of the control plane, and whether enough of them are there to decide.
+func (c *Control) members(ctx context.Context) (all []weir.MemberOverview, quorum bool, err error) {
+	members, err := c.Store.Members(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	who, since, err := c.Store.Leader(ctx, seat)
+	if err != nil {
+		return nil, false, err
+	}
+	up := 0
+	for _, m := range members {
+		o := weir.MemberOverview{Name: m.Name, Addr: m.Address, Up: m.Up, Self: m.Self}
+		if m.Up {
+			up++
+		}
+		if m.Name == who {
+			o.Leads, o.Since = true, since
+		}
+		all = append(all, o)
+	}
+	return all, up > len(members)/2, nil
 }
 
 func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus, err error) {
@@ -79,7 +113,6 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 		s.LoadBalancers = append(s.LoadBalancers, o)
 	}
 	s.Versions.HAProxy = strings.Join(versions, ", ")
-	s.Problems = s.FindProblems()
 	return s, nil
 }
 

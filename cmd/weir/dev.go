@@ -320,13 +320,13 @@ func (d *dev) begin(ctx context.Context, ctl *control.Control, app *config.App, 
 		return err
 	}
 	if len(pools) == 0 {
-		_, err := ctl.Apply(ctx, &app.Pool, app.LoadBalancer, false)
+		_, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, false)
 		return err
 	}
 	if d.config == "" {
 		return nil
 	}
-	changes, err := ctl.Apply(ctx, &app.Pool, app.LoadBalancer, true)
+	changes, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, true)
 	if err == nil && len(changes) > 0 {
 		p.say("the region is as it was left; `weir apply -f %s` would change:", d.config)
 		for _, c := range changes {
