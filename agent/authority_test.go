@@ -25,7 +25,8 @@ func TestTokenThatNamesTheAuthorityIsAllThatANodeNeeds(t *testing.T) {
 		stop := w.startAgent()
 		settle() // nobody answers yet
 		w.startControl()
-		settle()
+		time.Sleep(longestWait)
+		synctest.Wait()
 		w.serves(3)
 		kept, err := os.ReadFile(filepath.Join(w.config.Dir, "ca.pem"))
 		if err != nil || !bytes.Equal(kept, w.ca.PEM()) {

@@ -146,8 +146,8 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 	for i, server := range s.Servers {
 		stored.Servers[i] = weir.ServerStatus{Backend: server.Backend, ID: server.ID, State: server.State, Why: server.Why}
 	}
-	c.nodes.report(&s)
-	return c.Store.Update(ctx, func(tx *store.Tx) error {
+	c.nodes.heard(&s)
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
 		m, err := machines.Get(ctx, tx, s.Node)
 		if errors.Is(err, weir.NotFound) {
 			return weir.Errorf(weir.Denied, "node %s: there is no such machine any more", s.Node)
@@ -165,10 +165,15 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 		}
 		return observeHost(ctx, tx, m, s.Host)
 	})
+	if err == nil {
+		c.nodes.remember(s)
+	}
+	return err
 }
 
-// report remembers the report of a node that has a configuration.
-func (n *nodes) report(s *weir.NodeStatus) {
+// heard remembers the report of a node that has a configuration, and tells the leader, if that
+// is this member.
+func (n *nodes) heard(s *weir.NodeStatus) {
 	n.mu.Lock()
 	config, ok := n.configs[s.Node]
 	s.LoadBalancer = config.Proxy.LoadBalancer
@@ -179,6 +184,15 @@ func (n *nodes) report(s *weir.NodeStatus) {
 	n.mu.Unlock()
 	if ok && hear != nil {
 		hear(was, *s)
+	}
+}
+
+// remember remembers the report of a node that was found to be one.
+func (n *nodes) remember(s weir.NodeStatus) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.reported[s.Node].Seen.Before(s.Seen) {
+		n.reported[s.Node] = s
 	}
 }
 

@@ -19,11 +19,16 @@ func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 		s, err = c.status(ctx, tx)
 		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, weir.Unavailable) {
 		return s, err
 	}
+	read := err == nil
 	if s.Members, s.Quorum, err = c.members(ctx); err != nil {
 		return s, err
+	}
+	if !read {
+		// Most members are away. That is what there is to say.
+		s = weir.RegionStatus{Region: c.Region(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
 	}
 	s.Problems = s.FindProblems()
 	return s, nil
@@ -39,7 +44,7 @@ func (c *Control) members(ctx context.Context) (all []weir.MemberOverview, quoru
 		return nil, false, err
 	}
 	who, since, err := c.Store.Leader(ctx, seat)
-	if err != nil {
+	if err != nil && !errors.Is(err, weir.Unavailable) {
 		return nil, false, err
 	}
 	up := 0
