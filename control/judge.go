@@ -12,8 +12,8 @@ import (
 // How long something must be so before it counts.
 const (
 	deafLong    = time.Second      // nobody but the control plane asks an instance, and it does not answer
+	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
 	agentGrace  = 3 * time.Second  // an agent is away while its HAProxy serves: it may be on its way back
-	servedFor   = time.Second      // after which an instance that is well no longer has to prove it
 	fenceSilent = time.Second      // a silent instance that is not active is replaced
 	fenceUnwell = 10 * time.Second // likewise one that is not well
 	surgeAfter  = 30 * time.Second // all instances are silent: another one is made
@@ -48,6 +48,16 @@ func (a asked) after(f Finding, put time.Time) asked {
 		return was
 	}
 	return asked{f, since(f.Alive, a.deaf), since(f.Serves, a.mute), since(f.Agent, a.away)}
+}
+
+// pending reports whether something was seen that counts only once it has lasted.
+func (e *evidence) pending() bool {
+	for _, a := range e.asked {
+		if !a.deaf.IsZero() || !a.mute.IsZero() || !a.away.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // since reports whether something has been so for at least d.
@@ -85,7 +95,9 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceSilent, lost + ", and does not answer the control plane"
 	case e.since(asked.deaf, deafLong):
 		return weir.InstanceSilent, "it does not answer the control plane"
-	case asked.Alive && !asked.Serves && !asked.mute.IsZero():
+	case lost != "" && !asked.mute.IsZero():
+		return weir.InstanceUnwell, "neither its agent nor its HAProxy answers"
+	case e.since(asked.mute, muteLong):
 		return weir.InstanceUnwell, "its HAProxy does not answer"
 	case said.HAProxy.Err != "":
 		return weir.InstanceUnwell, said.HAProxy.Err

@@ -418,8 +418,8 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 	return s
 }
 
-// lookAgain is how soon a load balancer is looked at again while one of its instances is not
-// well: how long that has been so decides what is done.
+// lookAgain is how soon a load balancer is looked at again while something is amiss with one of its
+// instances: how long that has been so decides what is done.
 const lookAgain = 200 * time.Millisecond
 
 // reconcileLoadBalancer brings one load balancer to its row. It looks and writes in
@@ -456,7 +456,8 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if n := len(steps); n == 0 || steps[n-1].String() != (forget{}).String() {
 			loadBalancers.Put(tx, id, lb)
 		}
-		if slices.ContainsFunc(health, func(h weir.Health) bool { return h.State != weir.InstanceWell && h.State != weir.InstanceDrained }) || lb.Wanted != "" {
+		if slices.ContainsFunc(health, func(h weir.Health) bool { return h.State != weir.InstanceWell && h.State != weir.InstanceDrained }) ||
+			lb.Wanted != "" || seen.pending() {
 			again = lookAgain
 		}
 		return nil

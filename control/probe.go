@@ -40,7 +40,7 @@ type Finding struct {
 // machine is; and then for HAProxy, which may just be starting again.
 const (
 	lifePatience  = 40 * time.Millisecond
-	servePatience = 500 * time.Millisecond
+	servePatience = 250 * time.Millisecond
 )
 
 // Dial opens connections to the instances' networks, as [net.Dialer.DialContext] does.
