@@ -11,12 +11,12 @@ import (
 
 // How long something must be so before it counts.
 const (
-	deafLong    = time.Second      // nobody but the control plane asks an instance, and it does not answer
+	deafLong    = time.Second            // nobody but the control plane asks an instance, and it does not answer
 	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
-	agentGrace  = 3 * time.Second  // an agent is away while its HAProxy serves: it may be on its way back
-	fenceSilent = time.Second      // a silent instance that is not active is replaced
-	fenceUnwell = 10 * time.Second // likewise one that is not well
-	surgeAfter  = 30 * time.Second // all instances are silent: another one is made
+	agentGrace  = 3 * time.Second        // an agent is away while its HAProxy serves: it may be on its way back
+	fenceSilent = time.Second            // a silent instance that is not active is replaced
+	fenceUnwell = 10 * time.Second       // likewise one that is not well
+	surgeAfter  = 30 * time.Second       // all instances are silent: another one is made
 )
 
 // evidence is what a leader knows of the instances of one load balancer beside what is
