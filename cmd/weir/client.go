@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,11 +30,13 @@ import (
 type user struct {
 	api       string
 	tokenFile string
+	caFile    string
 }
 
 func (u *user) flags(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVar(&u.api, "api", "", "`URL` of the API, otherwise WEIR_API, otherwise the weir dev of this machine")
+	f.StringVar(&u.api, "api", "", "`URL` of the API, otherwise WEIR_API, otherwise the control plane of this machine")
+	f.StringVar(&u.caFile, "ca", "", "`file` with the certificate of who signed its own, otherwise WEIR_CA")
 	f.StringVar(&u.tokenFile, "token-file", "", "`file` with a token for it, otherwise the token is WEIR_TOKEN")
 }
 
@@ -42,22 +46,23 @@ type client struct {
 	api  string // its URL
 }
 
-// connect returns a client for the API that the flags, the environment or a weir dev of
-// this machine name. It sends nothing.
+// connect returns a client for the API that the flags, the environment or a control plane
+// of this machine name. It sends nothing.
 func (u *user) connect() (*client, error) {
 	said, by := u.api, "--api"
 	if said == "" {
 		said, by = os.Getenv("WEIR_API"), "WEIR_API"
 	}
-	tokenFile := u.tokenFile
+	tokenFile, caFile := u.tokenFile, cmp.Or(u.caFile, os.Getenv("WEIR_CA"))
 	if said == "" {
-		dev, err := find()
+		found, err := find()
 		if err != nil {
 			return nil, err
 		}
-		said, by = dev.API, "weir dev"
+		said, by = found.API, found.Kind
+		caFile = cmp.Or(caFile, found.CAFile)
 		if os.Getenv("WEIR_TOKEN") == "" {
-			tokenFile = cmp.Or(tokenFile, dev.TokenFile)
+			tokenFile = cmp.Or(tokenFile, found.TokenFile)
 		}
 	}
 	base, err := checkURL(by, said)
@@ -68,7 +73,12 @@ func (u *user) connect() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := oauth2.NewClient(context.Background(), oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token}))
+	transport, err := transportFor(caFile)
+	if err != nil {
+		return nil, err
+	}
+	over := context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{Transport: transport})
+	c := oauth2.NewClient(over, oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token}))
 	// The token would go wherever a redirection leads, and the API has none.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	g, err := godo.New(c, godo.SetBaseURL(base), godo.SetUserAgent("weir/"+weir.Version))
@@ -76,6 +86,28 @@ func (u *user) connect() (*client, error) {
 		return nil, err
 	}
 	return &client{g, base}, nil
+}
+
+// transportFor returns what speaks to an API whose certificate is from the authority in a
+// file, or from any that this system trusts if no file is named.
+func transportFor(caFile string) (*http.Transport, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if caFile == "" {
+		return transport, nil
+	}
+	data, err := os.ReadFile(caFile)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("the certificate in %s is not for everybody to read: run this with sudo", caFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("--ca: %s has no certificate in PEM", caFile)
+	}
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return transport, nil
 }
 
 // checkURL returns the URL of an API without its trailing slash. by is who said it.
@@ -94,7 +126,7 @@ func checkURL(by, said string) (string, error) {
 }
 
 // readToken returns the token in a file, or WEIR_TOKEN if no file is named, or that of
-// the weir dev which has the API at base.
+// the control plane of this machine which has the API at base.
 func readToken(file, base string) (string, error) {
 	if file == "" {
 		if token := strings.TrimSpace(os.Getenv("WEIR_TOKEN")); token != "" {
@@ -191,7 +223,10 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 func bottom(err error) error {
 	var number syscall.Errno
 	var dns *net.DNSError
+	var unknown x509.UnknownAuthorityError
 	switch {
+	case errors.As(err, &unknown):
+		return errors.New("its certificate is from nobody known here: --ca names a file with the authority's, which weir serve has beside its token as ca.pem")
 	case errors.As(err, &number):
 		return number
 	case errors.As(err, &dns):

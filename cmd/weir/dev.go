@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,10 +93,10 @@ func (d *dev) run(ctx context.Context) error {
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
 		return fmt.Errorf("dev: %w", err)
 	}
-	if err := d.openData(); err != nil {
+	if d.data, err = openData(d.data, "a region's"); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
-	unlock, err := lockData(d.data)
+	unlock, err := lockData(d.data, "dev")
 	if err != nil {
 		return err
 	}
@@ -127,27 +126,28 @@ func (d *dev) run(ctx context.Context) error {
 	return err
 }
 
-// openData makes the data directory. One that has things in it which are not a
-// region's is refused: --fresh would delete what has the same name as a part of ours.
-func (d *dev) openData() (err error) {
-	if d.data == "" {
-		return errors.New("it is empty, want a directory")
+// openData makes a data directory and returns its whole path. One that has things in it
+// which are not of its kind is refused: what has the same name as a part of ours would be
+// written over, or deleted by --fresh. An authority may lie in it before all else.
+func openData(dir, of string) (path string, err error) {
+	if dir == "" {
+		return "", errors.New("it is empty, want a directory")
 	}
-	if d.data, err = filepath.Abs(d.data); err != nil {
-		return err
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
 	}
-	if err := os.MkdirAll(d.data, 0o700); err != nil {
-		return err
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
 	}
-	entries, err := os.ReadDir(d.data)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return "", err
 	}
-	ours := func(e os.DirEntry) bool { return e.Name() == lockFile || e.Name() == "lost+found" }
+	ours := func(e os.DirEntry) bool { return e.Name() == lockFile || e.Name() == "lost+found" || e.Name() == "pki" }
 	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
-		return fmt.Errorf("%s has other things in it (%s), want a directory that is new, empty or a region's", d.data, entries[0].Name())
+		return "", fmt.Errorf("%s has other things in it (%s), want a directory that is new, empty or %s", dir, entries[0].Name(), of)
 	}
-	return nil
+	return dir, nil
 }
 
 // serve runs the region until ctx or a part of it ends. What was opened is closed in
@@ -220,7 +220,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	parts.Go(func() error { return door.watch(ctx, log) })
 	parts.Go(func() error { return pointFront(ctx, ctl, door) })
 
-	unpublish, err := publish(record{API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
+	unpublish, err := publish("dev", record{Kind: "weir dev", API: "http://" + apiListener.Addr().String(), Data: d.data, TokenFile: tokenFile})
 	if err != nil {
 		return err
 	}
@@ -431,8 +431,9 @@ func pointFront(ctx context.Context, ctl *control.Control, f *front) error {
 // lockFile is what a data directory is locked by, and known by.
 const lockFile = "weir.lock"
 
-// lockData makes this process the only weir dev on a data directory.
-func lockData(dir string) (unlock func(), err error) {
+// lockData makes this process the only one on a data directory. verb is what it is started
+// by, dev or serve.
+func lockData(dir, verb string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -440,7 +441,7 @@ func lockData(dir string) (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		owner, _ := io.ReadAll(io.LimitReader(f, 32))
 		f.Close()
-		return nil, fmt.Errorf("dev: another weir dev (pid %s) runs on %s: stop it, or give this one another --data", strings.TrimSpace(string(owner)), dir)
+		return nil, fmt.Errorf("%s: another weir (pid %s) runs on %s: stop it, or give this one another --data", verb, strings.TrimSpace(string(owner)), dir)
 	}
 	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintln(os.Getpid()))); err != nil {
 		f.Close()
@@ -464,15 +465,7 @@ func listenLoopback(ctx context.Context, flag, addr string) (net.Listener, error
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, fmt.Errorf("%s %q: weir dev listens on loopback addresses alone, want one such as 127.0.0.1:7070", flag, addr)
 	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s %s: another process has this address: stop it, or give another %s", flag, addr, flag)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
-	}
-	return ln, nil
+	return listen(ctx, flag, addr)
 }
 
 // progress tells a person how far it is: a line for each thing, with the time since

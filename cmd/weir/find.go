@@ -12,29 +12,34 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// A running weir dev keeps a record of itself in one directory of the machine, so that
-// the verbs find it.
+// A running weir dev or weir serve keeps a record of itself in a directory of the machine,
+// so that the verbs find it.
 
-// record is what a weir dev says of itself.
+// record is what a control plane says of itself.
 type record struct {
+	Kind      string `json:"kind"`       // "weir dev" or "weir serve"
 	API       string `json:"api"`        // its URL
+	CAFile    string `json:"ca_file"`    // who its certificate is from; empty if it has none, or one that all systems trust
 	Data      string `json:"data"`       // its directory
 	TokenFile string `json:"token_file"` // a token for the API, for those who can read it
 	PID       int    `json:"pid"`        // publish sets it …
 	Start     string `json:"start"`      // … and this, when the process started: pids are given again
 }
 
-// recordDir is where records are. WEIR_RUN_DIR names another place.
-func recordDir() string {
+// recordRoot has the directories in which records are, one for each kind of process: serve
+// need not run as root, and has a directory of its own there. WEIR_RUN_DIR names another.
+func recordRoot() string {
 	if dir := os.Getenv("WEIR_RUN_DIR"); dir != "" {
 		return dir
 	}
-	return "/run/weir/dev"
+	return "/run/weir"
 }
 
 // publish lets the verbs of this machine find this process by r, until remove is called
-// or the process is gone.
-func publish(r record) (remove func(), err error) { return publishIn(recordDir(), r) }
+// or the process is gone. verb is what it was started by, dev or serve.
+func publish(verb string, r record) (remove func(), err error) {
+	return publishIn(filepath.Join(recordRoot(), verb), r)
+}
 
 func publishIn(dir string, r record) (remove func(), err error) {
 	r.PID = os.Getpid()
@@ -69,7 +74,7 @@ func (r *record) runs() bool { return r.PID > 0 && r.Start != "" && startOf(r.PI
 
 // published returns the records of all that run.
 func published() ([]record, error) {
-	files, err := filepath.Glob(filepath.Join(recordDir(), "*.json"))
+	files, err := filepath.Glob(filepath.Join(recordRoot(), "*", "*.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +94,8 @@ func published() ([]record, error) {
 	return running, nil
 }
 
-// readRecord reads a record that root or we ourselves wrote. From anybody else it
-// would be a way to have our token sent to them.
+// readRecord reads a record that root, we ourselves or somebody whom root has given the
+// directory wrote. From anybody else it would be a way to have our token sent to them.
 func readRecord(file string) (r record, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -101,7 +106,7 @@ func readRecord(file string) (r record, err error) {
 	if err != nil {
 		return r, err
 	}
-	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && int(owner) != os.Geteuid() {
+	if owner := ownerOf(info); owner != 0 && owner != os.Geteuid() && !appointed(owner, filepath.Dir(file)) {
 		return r, nil
 	}
 	if err := json.NewDecoder(f).Decode(&r); err != nil {
@@ -110,7 +115,20 @@ func readRecord(file string) (r record, err error) {
 	return r, nil
 }
 
-// find returns the weir dev that runs on this machine.
+// appointed reports whether root made a directory for records and gave it to a user: one
+// that root alone can make.
+func appointed(user int, dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil || ownerOf(info) != user {
+		return false
+	}
+	above, err := os.Stat(filepath.Dir(dir))
+	return err == nil && ownerOf(above) == 0 && above.Mode().Perm()&0o022 == 0
+}
+
+func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+// find returns the control plane that runs on this machine.
 func find() (record, error) {
 	running, err := published()
 	if err != nil {
@@ -118,15 +136,15 @@ func find() (record, error) {
 	}
 	switch len(running) {
 	case 0:
-		return record{}, errors.New("no weir dev runs on this machine: start one with `sudo weir dev`, or say where the API is with --api or WEIR_API")
+		return record{}, errors.New("neither weir dev nor weir serve runs on this machine: start one with `sudo weir dev`, or say where the API is with --api or WEIR_API")
 	case 1:
 		return running[0], nil
 	}
 	var all []string
 	for _, r := range running {
-		all = append(all, fmt.Sprintf("%s (data in %s)", r.API, r.Data))
+		all = append(all, fmt.Sprintf("%s (%s, data in %s)", r.API, r.Kind, r.Data))
 	}
-	return record{}, fmt.Errorf("%d of weir dev run on this machine: %s: say which with --api", len(running), strings.Join(all, ", "))
+	return record{}, fmt.Errorf("%d control planes run on this machine: %s: say which with --api", len(running), strings.Join(all, ", "))
 }
 
 // startOf returns when a process started, in words that differ from those of any other

@@ -1,6 +1,7 @@
-// Command weir is all of Weir: weir dev runs a region on this machine, weir node is the
-// agent of a load balancer's instance, and the other verbs are a user's. Those speak to
-// the API and know nothing of what is behind it.
+// Command weir is all of Weir: weir dev runs a region on this machine, weir serve the
+// control plane of machines of one's own, weir node is the agent of a load balancer's
+// instance, and the other verbs are a user's. Those speak to the API and know nothing of
+// what is behind it.
 //
 // An error is one line on standard error. The exit status is 1 for what could not be
 // done, 2 for a command line that cannot be meant, and 130 after Ctrl-C.
@@ -96,7 +97,7 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 	for group, commands := range map[string][]*cobra.Command{
 		"machines": {printCommand(&u), createCommand(&u), deleteCommand(&u)},
 		"region":   {statusCommand(&u), applyCommand(&u), generateCommand(&u), reloadCommand(&u)},
-		"run":      {devCommand(), nodeCommand(), frontCommand(), versionCommand()},
+		"run":      {devCommand(), serveCommand(), nodeCommand(&u), installCommand(), pkiCommand(), frontCommand(), versionCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -8,23 +8,32 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"weir/agent"
 	"weir/haproxy"
 )
 
-// nodeCommand is the agent of one load-balancer instance.
-func nodeCommand() *cobra.Command {
-	c := agent.Config{}
+// nodeCommand is the agent of one load-balancer instance, and below it are the verbs for a
+// user who has machines of their own.
+func nodeCommand(u *user) *cobra.Command {
+	var c agent.Config
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run HAProxy on this machine as a control plane says",
 		Long: `weir node is the agent of a load balancer's instance. It enrols once with a single-use
 token, brings HAProxy to the configuration that the control plane has for this node, and
 reports. All that it needs to go on is in its data directory: without the control plane
-it serves what it last served, across restarts too. HAProxy outlives it.`,
-		Example: `  weir node --join https://10.0.0.1:7071 --token /etc/weir/token --ca /etc/weir/ca.pem`,
+it serves what it last served, across restarts too. HAProxy outlives it.
+
+A machine of your own joins with the token that weir node token prints, which says which
+control plane to trust. The verbs below are for the one who runs the control plane.`,
+		Example: `  weir node --join https://192.0.2.11:7071,https://192.0.2.12:7071 --token /etc/weir/node.token
+  weir install node --join https://192.0.2.11:7071 --token /etc/weir/node.token   # as a service of systemd
+  weir node token lb-a >lb-a.token      # on the control plane: lets a machine join as lb-a
+  weir node list`,
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkNode(&c); err != nil {
@@ -35,18 +44,24 @@ it serves what it last served, across restarts too. HAProxy outlives it.`,
 				return err
 			}
 			leanMemory()
+			c.Alive = func() { notify(c.Log, daemon.SdNotifyWatchdog) }
 			c.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			c.Log.Info("agent starts", "control", c.URLs, "data", c.Dir, "haproxy", version)
+			notify(c.Log, daemon.SdNotifyReady)
 			return agent.Run(cmd.Context(), c)
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringSliceVar(&c.URLs, "join", nil, "`URL` of the control plane, https://HOST:PORT")
-	flags.StringVar(&c.TokenFile, "token", "", "file with the token to enrol with")
-	flags.StringVar(&c.CAFile, "ca", "", "file with the certificate of the control plane's authority")
-	flags.StringVar(&c.Dir, "data", "/var/lib/weir/node", "directory for all that the node keeps")
-	flags.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run")
+	nodeFlags(cmd.Flags(), &c)
+	cmd.AddCommand(nodeTokenCommand(u), nodeListCommand(u), nodeRemoveCommand(u))
 	return cmd
+}
+
+func nodeFlags(f *pflag.FlagSet, c *agent.Config) {
+	f.StringSliceVar(&c.URLs, "join", nil, "`URLs` of the control plane's members, https://HOST:PORT, separated by commas")
+	f.StringVar(&c.TokenFile, "token", "", "`file` with the token to enrol with")
+	f.StringVar(&c.CAFile, "ca", "", "`file` with the certificate of the control plane's authority, where the token does not tell it")
+	f.StringVar(&c.Dir, "data", "/var/lib/weir/node", "`directory` for all that the node keeps")
+	f.StringVar(&c.HAProxy, "haproxy", "haproxy", "the HAProxy to run (`program`)")
 }
 
 // checkNode returns what is wrong with a command line, before anything is done.
@@ -54,7 +69,6 @@ func checkNode(c *agent.Config) error {
 	for _, flag := range []struct{ name, value, want string }{
 		{"--join", strings.Join(c.URLs, ","), "the control plane's URL, such as https://10.0.0.1:7071"},
 		{"--token", c.TokenFile, "the file that has this node's token"},
-		{"--ca", c.CAFile, "the file that has the certificate of the control plane's authority"},
 		{"--data", c.Dir, "a directory"},
 		{"--haproxy", c.HAProxy, "a program"},
 	} {
@@ -72,6 +86,9 @@ func checkNode(c *agent.Config) error {
 		return fmt.Errorf("--data %s: %w", c.Dir, err)
 	}
 	c.Dir = dir
+	if c.CAFile == "" {
+		return nil
+	}
 	if _, err := os.ReadFile(c.CAFile); err != nil {
 		return fmt.Errorf("--ca: %w", err)
 	}

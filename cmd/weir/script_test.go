@@ -32,7 +32,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			records := filepath.Join(dir, "run")
-			if _, err := publishIn(records, record{API: l.url, Data: dir, TokenFile: token}); err != nil {
+			if _, err := publishIn(filepath.Join(records, "dev"), record{Kind: "weir dev", API: l.url, Data: dir, TokenFile: token}); err != nil {
 				return err
 			}
 			env.Setenv("WEIR_RUN_DIR", records)

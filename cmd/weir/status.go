@@ -87,6 +87,7 @@ func writeStatus(w io.Writer, s *weir.RegionStatus, width int) error {
 		p.text("", "Pool %s: %s wanted, %d there, %d ready to serve", pool.Name, count(pool.Count, "machine"), pool.Machines, pool.Serving)
 		p.plan(pool.Plan)
 	}
+	p.ownMachines(s.Machines)
 	return p.err
 }
 

@@ -28,8 +28,8 @@ func runWeir(ctx context.Context, t *testing.T, url string, args ...string) (std
 	return out.String(), errs.String(), status
 }
 
-// serve starts an API of one answer.
-func serve(t *testing.T, status int, kind, body string) string {
+// answering starts an API of one answer.
+func answering(t *testing.T, status int, kind, body string) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", kind)
@@ -41,7 +41,7 @@ func serve(t *testing.T, status int, kind, body string) string {
 }
 
 func TestExitStatusTellsUsageFromFailure(t *testing.T) {
-	url := serve(t, http.StatusOK, "application/json", `{"machines": [], "meta": {"total": 0}}`)
+	url := answering(t, http.StatusOK, "application/json", `{"machines": [], "meta": {"total": 0}}`)
 	for _, test := range []struct {
 		args string
 		want int
@@ -102,17 +102,17 @@ func TestErrorOfTheAPIIsItsSentence(t *testing.T) {
 	for _, test := range []struct {
 		name, url, want string
 	}{
-		{"refused", serve(t, 422, kind, `{"id": "unprocessable_entity", "message": "there is room for 2 more", "request_id": "r1"}`),
+		{"refused", answering(t, 422, kind, `{"id": "unprocessable_entity", "message": "there is room for 2 more", "request_id": "r1"}`),
 			"there is room for 2 more"},
-		{"a fault of ours", serve(t, 500, kind, `{"id": "server_error", "message": "Weir could not do this", "request_id": "r1"}`),
+		{"a fault of ours", answering(t, 500, kind, `{"id": "server_error", "message": "Weir could not do this", "request_id": "r1"}`),
 			"Weir could not do this (request_id r1)"},
-		{"several lines and colours", serve(t, 409, kind, `{"message": "one\ntwo \u001b[31mred"}`), "one two [31mred"},
-		{"another server's refusal", serve(t, 404, "text/html", "<html>nginx</html>"),
+		{"several lines and colours", answering(t, 409, kind, `{"message": "one\ntwo \u001b[31mred"}`), "one two [31mred"},
+		{"another server's refusal", answering(t, 404, "text/html", "<html>nginx</html>"),
 			"what answers at URL is not Weir's API: it says 404 Not Found"},
-		{"another server's page", serve(t, 200, "text/html", "<html>nginx</html>"), "what answers at URL is not Weir's API"},
-		{"another server's JSON", serve(t, 200, kind, `{"hello": "world"}`), "what answers at URL is not Weir's API"},
-		{"JSON of another shape", serve(t, 200, kind, `[1, 2]`), "what answers at URL is not Weir's API"},
-		{"nothing", serve(t, 200, kind, ""), "what answers at URL is not Weir's API"},
+		{"another server's page", answering(t, 200, "text/html", "<html>nginx</html>"), "what answers at URL is not Weir's API"},
+		{"another server's JSON", answering(t, 200, kind, `{"hello": "world"}`), "what answers at URL is not Weir's API"},
+		{"JSON of another shape", answering(t, 200, kind, `[1, 2]`), "what answers at URL is not Weir's API"},
+		{"nothing", answering(t, 200, kind, ""), "what answers at URL is not Weir's API"},
 	} {
 		for _, verb := range []string{"print", "status"} {
 			_, stderr, status := runWeir(t.Context(), t, test.url, verb)

@@ -1,0 +1,371 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"weir/api"
+	"weir/cloud"
+	"weir/control"
+	"weir/edge"
+	"weir/nodeapi"
+	"weir/pki"
+	"weir/store"
+	"weir/web"
+	"weir/weir"
+)
+
+// peerPort is where the members of a control plane reach one another.
+const peerPort = "7074"
+
+// serve is what the flags of weir serve say.
+type serve struct {
+	data       string
+	region     string
+	listen     string
+	nodeListen string
+	advertise  string
+	cluster    []string
+	pki        string
+	tlsCert    string
+	tlsKey     string
+
+	out io.Writer
+	log *slog.Logger
+}
+
+func serveCommand() *cobra.Command {
+	var s serve
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a control plane for machines of your own",
+		Long: `Run the control plane of load balancers on machines of your own, without a cloud: alone on
+one host, or as one of three or five members, each on its own host with the same
+--cluster. Most of the members must be up for anything to be decided; what the nodes serve
+goes on without any.
+
+Machines join by weir node token, and load balancers are made by weir apply -f. The API is
+plain HTTP on loopback and TLS on any other address.`,
+		Example: `  weir serve
+  weir serve --cluster 192.0.2.11,192.0.2.12,192.0.2.13 --listen :7070
+  weir install serve                  # as a service of systemd`,
+		Args: arguments(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s.out = cmd.OutOrStdout()
+			s.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			return s.run(cmd.Context())
+		},
+	}
+	s.flags(cmd.Flags())
+	return cmd
+}
+
+func (s *serve) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.data, "data", "/var/lib/weir/serve", "`directory` in which everything of this member lives")
+	f.StringVar(&s.region, "region", "own1", "`name` of the region")
+	f.StringVar(&s.listen, "listen", "127.0.0.1:7070", "`address` of the API")
+	f.StringVar(&s.nodeListen, "node-listen", ":"+nodePort, "`address` where nodes connect")
+	f.StringVar(&s.advertise, "advertise", "", "the `address` of this host for nodes and other members; its only one if it has one")
+	f.StringSliceVar(&s.cluster, "cluster", nil, "the `addresses` of all members, this one included, separated by commas")
+	f.StringVar(&s.pki, "pki", "", "`directory` of the authority that all members share; pki in the data directory if empty")
+	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with a certificate for the API, instead of one of Weir's own")
+	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with its key")
+}
+
+// plan is what the flags come to.
+type servePlan struct {
+	self    netip.Addr
+	members []netip.Addr // self alone, or all of the cluster
+	nodes   []string     // where nodes reach the members: URLs, self's first
+	tls     bool         // of the API
+}
+
+// run checks what could be in the way before it makes anything, then serves.
+func (s *serve) run(ctx context.Context) error {
+	plan, err := s.plan()
+	if err != nil {
+		return err
+	}
+	if s.data, err = openData(s.data, "a control plane's"); err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	unlock, err := lockData(s.data, "serve")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ca, err := s.authority(plan)
+	if err != nil {
+		return err
+	}
+	apiListener, err := listen(ctx, "--listen", s.listen)
+	if err != nil {
+		return err
+	}
+	defer apiListener.Close()
+	nodeListener, err := listen(ctx, "--node-listen", s.nodeListen)
+	if err != nil {
+		return err
+	}
+	defer nodeListener.Close()
+	err = s.serve(ctx, plan, ca, apiListener, nodeListener)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // it was told to stop, and did
+	}
+	return err
+}
+
+// plan returns what the flags come to, or what is wrong with them.
+func (s *serve) plan() (p servePlan, err error) {
+	// A region is a label in names and in the API's words, as a machine's name is.
+	if err := weir.CheckName(s.region); err != nil {
+		return p, usageErrorf("--region: %w", err)
+	}
+	if (s.tlsCert == "") != (s.tlsKey == "") {
+		return p, usageErrorf("--tls-cert and --tls-key belong together, and one of them is missing")
+	}
+	for _, text := range s.cluster {
+		addr, err := netip.ParseAddr(text)
+		if err != nil || !addr.IsValid() || addr.IsUnspecified() {
+			return p, usageErrorf("--cluster has %q, want the addresses of all members, such as 192.0.2.11,192.0.2.12,192.0.2.13", text)
+		}
+		if slices.Contains(p.members, addr) {
+			return p, usageErrorf("--cluster has %s twice", addr)
+		}
+		p.members = append(p.members, addr)
+	}
+	if n := len(p.members); n > 5 || n == 2 || n == 4 {
+		return p, usageErrorf("--cluster has %d members, want 3 or 5: most of them must be up, so that an even number only adds one that can fail", n)
+	}
+	if p.self, err = s.self(p.members); err != nil {
+		return p, err
+	}
+	if len(p.members) == 0 {
+		p.members = []netip.Addr{p.self}
+	}
+	if !slices.Contains(p.members, p.self) {
+		return p, usageErrorf("--advertise %s is not among the members of --cluster %s", p.self, strings.Join(s.cluster, ","))
+	}
+	_, port, err := net.SplitHostPort(s.nodeListen)
+	if err != nil || port == "" || port == "0" {
+		return p, usageErrorf("--node-listen is %q, want an address such as :7071", s.nodeListen)
+	}
+	host, _, err := net.SplitHostPort(s.listen)
+	if err != nil {
+		return p, usageErrorf("--listen is %q, want an address such as 127.0.0.1:7070", s.listen)
+	}
+	ip, err := netip.ParseAddr(host)
+	p.tls = s.tlsCert != "" || host != "localhost" && (err != nil || !ip.IsLoopback())
+	p.nodes = []string{"https://" + net.JoinHostPort(p.self.String(), port)}
+	for _, m := range p.members {
+		if m != p.self {
+			p.nodes = append(p.nodes, "https://"+net.JoinHostPort(m.String(), port))
+		}
+	}
+	return p, nil
+}
+
+// self returns the address of this host as nodes and other members reach it.
+func (s *serve) self(members []netip.Addr) (netip.Addr, error) {
+	if s.advertise != "" {
+		self, err := netip.ParseAddr(s.advertise)
+		if err != nil || self.IsUnspecified() {
+			return self, usageErrorf("--advertise is %q, want an address of this host such as 192.0.2.11", s.advertise)
+		}
+		return self, nil
+	}
+	ours, err := hostAddrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	mine := slices.DeleteFunc(slices.Clone(members), func(m netip.Addr) bool { return !slices.Contains(ours, m) })
+	switch {
+	case len(mine) == 1:
+		return mine[0], nil
+	case len(members) > 0 && len(mine) == 0:
+		return netip.Addr{}, usageErrorf("none of --cluster %s is an address of this host, which has %s", strings.Join(s.cluster, ","), addrList(ours))
+	case len(members) == 0 && len(ours) == 1:
+		return ours[0], nil
+	}
+	return netip.Addr{}, usageErrorf("this host has several addresses: say with --advertise which of them nodes and other members reach it at: %s", addrList(ours))
+}
+
+// hostAddrs returns the addresses of this host that others may reach it at.
+func hostAddrs() (addrs []netip.Addr, err error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this host: %w", err)
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
+			addrs = append(addrs, p.Addr())
+		}
+	}
+	return addrs, nil
+}
+
+// addrList returns addresses as a person would list them.
+func addrList(addrs []netip.Addr) string {
+	if len(addrs) == 0 {
+		return "none"
+	}
+	var words []string
+	for _, a := range addrs {
+		words = append(words, a.String())
+	}
+	return strings.Join(words, ", ")
+}
+
+// authority returns the authority that nodes and members know the control plane by. One
+// member alone makes it; several must have been given the same.
+func (s *serve) authority(plan servePlan) (*pki.CA, error) {
+	dir := cmp.Or(s.pki, filepath.Join(s.data, "pki"))
+	open := pki.Open
+	if len(plan.members) > 1 {
+		open = pki.Load
+	}
+	ca, err := open(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("serve: there is no authority in %s, and all members must have the same: make it once with `weir pki create --pki %s`, and copy that directory to the other members", dir, dir)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("serve: %w: it must belong to the user that weir serve runs as", err)
+	case err != nil:
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	return ca, nil
+}
+
+// serve runs the control plane until ctx or a part of it ends.
+func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, apiListener, nodeListener net.Listener) error {
+	p := newProgress(s.out)
+	p.say("weir %s, data in %s", weir.Version, s.data)
+	watchdog := newWatchdog(s.log)
+	defer watchdog.stop()
+	watchdog.ready("starting")
+
+	db, renew, err := s.openStore(ctx, plan, ca, p, watchdog)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+
+	parts, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer parts.Wait() // before the store is closed
+	defer cancel()
+	parts.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-db.Done():
+			return db.Err()
+		}
+	})
+	parts.Go(func() error { return renew(ctx) })
+	ctl := control.New(control.Options{Region: s.region, Store: db, Cloud: cloud.None{}, Log: s.log,
+		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(),
+		Prober: control.NewProber(new(net.Dialer).DialContext), From: plan.members})
+	parts.Go(func() error { return ctl.Run(ctx) })
+	tokenFile := filepath.Join(s.data, "token")
+	if err := s.admit(ctx, ctl, plan, tokenFile); err != nil {
+		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
+	}
+	self := plan.self.String()
+	parts.Go(func() error { return nodeapi.Serve(ctx, nodeListener, ctl, ca, []string{self}, s.log) })
+
+	door, err := s.door(plan, ca, apiListener)
+	if err != nil {
+		return err
+	}
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Log: s.log, Page: web.New(ctl.Status, s.log)})
+	parts.Go(func() error { return serveHTTP(ctx, door.listener, handler, s.log) })
+	watchdog.watch(func(ctx context.Context) error { return door.knock(ctx) })
+
+	unpublish, err := publish("serve", record{Kind: "weir serve", API: door.url, Data: s.data, TokenFile: tokenFile, CAFile: door.caFile})
+	if err != nil {
+		s.log.Warn("verbs on this host need --api, --token-file and --ca", "err", err)
+		unpublish = func() {}
+	}
+	defer unpublish()
+	p.step("control plane", "API %s/, nodes %s", door.url, plan.nodes[0])
+	p.say("")
+	p.say("The token is in %s%s.", tokenFile, beside(door.caFile))
+	p.say("A machine joins by the token that `weir node token NAME` prints. Ctrl-C stops the control plane.")
+	watchdog.ready("serving " + door.url)
+	return parts.Wait()
+}
+
+func beside(caFile string) string {
+	if caFile == "" {
+		return ""
+	}
+	return ", the authority's certificate in " + caFile
+}
+
+// admit makes the token of this member's data directory good on every member.
+func (s *serve) admit(ctx context.Context, ctl *control.Control, plan servePlan, file string) error {
+	token, err := edge.OpenToken(file)
+	if err != nil {
+		return err
+	}
+	return ctl.SetToken(ctx, "serve "+plan.self.String(), token.Sum())
+}
+
+// openStore opens this member's store, and returns how its certificate is kept valid.
+func (s *serve) openStore(ctx context.Context, plan servePlan, ca *pki.CA, p *progress, w *watchdog) (db *store.Store, renew func(context.Context) error, err error) {
+	dir := filepath.Join(s.data, "store")
+	if len(plan.members) == 1 {
+		if db, err = store.Embed(ctx, dir, s.log); err != nil {
+			return nil, nil, err
+		}
+		p.step("store", "etcd, embedded")
+		return db, func(context.Context) error { return nil }, nil
+	}
+	files, err := openMemberFiles(s.data, ca, plan.self)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := store.Cluster{Dir: dir, Name: plan.self.String(), Members: map[string]string{},
+		Listen: netip.MustParseAddrPort(net.JoinHostPort(plan.self.String(), peerPort)),
+		Certificate: files.certificate, Key: files.key, Authority: files.authority}
+	for _, m := range plan.members {
+		c.Members[m.String()] = net.JoinHostPort(m.String(), peerPort)
+	}
+	p.step("store", "etcd, embedded, member %s of %s", plan.self, addrList(plan.members))
+	w.ready("waiting for most of the members " + addrList(plan.members))
+	if db, err = store.EmbedCluster(ctx, c, s.log); err != nil {
+		return nil, nil, err
+	}
+	p.step("store", "most of the members are up")
+	return db, func(ctx context.Context) error { return files.renew(ctx, s.log) }, nil
+}
+
+// listen listens on an address that a flag names.
+func listen(ctx context.Context, flag, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s %s: another process has this address: stop it, or give another %s", flag, addr, flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
+	}
+	return ln, nil
+}
+
