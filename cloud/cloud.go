@@ -103,10 +103,39 @@ type Addresses interface {
 
 // Firewalls decide what reaches a machine. A machine without a firewall is open.
 type Firewalls interface {
-	// SetFirewall lets new connections to machine in only as f says, and opens the
-	// machine to all where f is nil. Replies to what the machine began, and the region's
+	// SetFirewall lets new flows to machine in only as f says, of TCP and of UDP each
+	// where it says so, and opens the machine to all where f is nil. A port that is none is
+	// weir.Invalid. Replies to what the machine began, and the region's
 	// own services (metadata, the control plane), always pass. It replaces the firewall
 	// that was there, at once: no moment is without one. Deleting the machine deletes its
 	// firewall; a machine that is not there is weir.NotFound.
 	SetFirewall(ctx context.Context, machine weir.ID, f *weir.Firewall) error
+}
+
+// Faults break machines on purpose, to see what comes of it. Only a cloud of one's own can
+// do that, so it is no part of [Cloud]. A machine that is frozen or cut off is shown as on.
+// A fault is on no record: it ends when the region does, if nothing ends it before. Doing
+// one twice is doing it once. A machine that is not there is weir.NotFound.
+type Faults interface {
+	// Kill takes a machine's power away: all that runs in it ends at once, without a
+	// word. It is off then, and PowerOn boots it again. If it is off, Kill does nothing.
+	Kill(ctx context.Context, id weir.ID) error
+
+	// Reboot is Kill, then PowerOn.
+	Reboot(ctx context.Context, id weir.ID) error
+
+	// Freeze stops every process of a machine where it is. Its kernel lives: it answers
+	// pings and completes TCP handshakes. Whatever powers the machine off thaws it. A machine
+	// that is off is weir.Conflict.
+	Freeze(ctx context.Context, id weir.ID) error
+
+	// Thaw lets a frozen machine go on. If it is not frozen, Thaw does nothing.
+	Thaw(ctx context.Context, id weir.ID) error
+
+	// Partition cuts a machine's network, for flows that are established as for new ones,
+	// and from the region's own services too. Cuts add up, and stay across power off and on.
+	Partition(ctx context.Context, id weir.ID, cut weir.Cut) error
+
+	// Heal undoes all cuts. Flows that have not given up go on.
+	Heal(ctx context.Context, id weir.ID) error
 }

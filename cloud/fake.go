@@ -329,6 +329,9 @@ func (f *Fake) Release(ctx context.Context, addr netip.Addr) error {
 // SetFirewall keeps the promise of [Firewalls].
 func (f *Fake) SetFirewall(ctx context.Context, machine weir.ID, w *weir.Firewall) error {
 	return f.call(ctx, func() error {
+		if err := w.Check(); err != nil {
+			return err
+		}
 		m, err := f.machine(machine)
 		if err == nil {
 			m.Firewall = clone(w)

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,7 +138,7 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine) map[weir.ID]*weir.Fi
 			walls[m.ID] = f
 		}
 		for _, port := range ports {
-			i := slices.IndexFunc(f.Openings, func(o weir.Opening) bool { return o.Port == port })
+			i := slices.IndexFunc(f.Openings, func(o weir.Opening) bool { return o.Port == port && !o.UDP })
 			if i < 0 {
 				i = len(f.Openings)
 				f.Openings = append(f.Openings, weir.Opening{Port: port})
@@ -149,7 +148,7 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine) map[weir.ID]*weir.Fi
 			slices.SortFunc(o.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 			o.From = slices.Compact(o.From)
 		}
-		slices.SortFunc(f.Openings, func(a, b weir.Opening) int { return cmp.Compare(a.Port, b.Port) })
+		slices.SortFunc(f.Openings, weir.Opening.Compare)
 	}
 	for _, lb := range lbs {
 		if !lb.Deleting.IsZero() {

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,7 +160,7 @@ func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
 		slices.SortFunc(o.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 		f.Openings = append(f.Openings, o)
 	}
-	slices.SortFunc(f.Openings, func(a, b weir.Opening) int { return cmp.Compare(a.Port, b.Port) })
+	slices.SortFunc(f.Openings, weir.Opening.Compare)
 	return f
 }
 

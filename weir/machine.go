@@ -1,6 +1,7 @@
 package weir
 
 import (
+	"cmp"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -44,13 +45,38 @@ type Machine struct {
 
 // Firewall lets new connections in only by its openings.
 type Firewall struct {
-	Openings []Opening `json:"openings,omitempty"` // by port
+	Openings []Opening `json:"openings,omitempty"` // in the order of Opening.Compare
 }
 
-// Opening lets TCP connections in to one port.
+// Opening lets new flows in to one port of TCP, or of UDP.
 type Opening struct {
 	Port int            `json:"port"`
-	From []netip.Prefix `json:"from"` // the sources that may; in order
+	UDP  bool           `json:"udp,omitempty"` // of UDP; otherwise of TCP
+	From []netip.Prefix `json:"from"`          // the sources that may; in order
+}
+
+// Check returns why f can be no machine's. No firewall, a nil f, can be.
+func (f *Firewall) Check() error {
+	if f == nil {
+		return nil
+	}
+	for _, o := range f.Openings {
+		if o.Port < 1 || o.Port > 65535 {
+			return Errorf(Invalid, "port is %d, want 1 to 65535", o.Port)
+		}
+	}
+	return nil
+}
+
+// Compare orders openings by port, TCP before UDP. Those of one port and protocol are equal.
+func (o Opening) Compare(other Opening) int {
+	switch {
+	case o.Port != other.Port || o.UDP == other.UDP:
+		return cmp.Compare(o.Port, other.Port)
+	case o.UDP:
+		return 1
+	}
+	return -1
 }
 
 // MachinePhase says how far a machine is.

@@ -1,7 +1,10 @@
 package weir
 
 import (
+	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -44,5 +47,29 @@ func TestATemplateIsRefusedForWhatCouldNotBoot(t *testing.T) {
 		if !errors.Is(err, Invalid) || err.Error() != c.want {
 			t.Errorf("image %q with user-data %.40q:\n got %v\nwant %s", c.image, c.userData, err, c.want)
 		}
+	}
+}
+
+func TestAStoredOpeningWithoutAProtocolIsOfTCP(t *testing.T) {
+	var f Firewall
+	if err := json.Unmarshal([]byte(`{"openings": [{"port": 80, "from": ["10.0.0.1/32"]}, {"port": 80, "udp": true, "from": []}]}`), &f); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Openings) != 2 || f.Openings[0].UDP || !f.Openings[1].UDP {
+		t.Errorf("openings %+v, want one of TCP and one of UDP", f.Openings)
+	}
+	text, err := json.Marshal(f.Openings[0])
+	if want := `{"port":80,"from":["10.0.0.1/32"]}`; err != nil || string(text) != want {
+		t.Errorf("an opening of TCP is written as %s, %v, want %s as ever", text, err, want)
+	}
+}
+
+func TestOpeningsAreOrderedByPortThenProtocol(t *testing.T) {
+	want := []Opening{{Port: 53}, {Port: 53, UDP: true}, {Port: 80}, {Port: 443, UDP: true}}
+	got := slices.Clone(want)
+	slices.Reverse(got)
+	slices.SortFunc(got, Opening.Compare)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("order %+v, want %+v", got, want)
 	}
 }

@@ -505,10 +505,12 @@ func testAddressesExhausted(t *testing.T, s suite) {
 	t.Skipf("%d addresses do not exhaust this cloud", manyAddresses)
 }
 
+// openings returns a firewall with an opening of TCP for each port, and one of UDP for each
+// negative one.
 func openings(ports ...int) *weir.Firewall {
 	f := &weir.Firewall{}
 	for _, port := range ports {
-		f.Openings = append(f.Openings, weir.Opening{Port: port,
+		f.Openings = append(f.Openings, weir.Opening{Port: max(port, -port), UDP: port < 0,
 			From: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32"), netip.MustParsePrefix("192.0.2.0/24")}})
 	}
 	return f
@@ -517,7 +519,7 @@ func openings(ports ...int) *weir.Firewall {
 func testFirewall(t *testing.T, s suite) {
 	s.create(t, "100001")
 	s.create(t, "100002")
-	for _, set := range [][]int{{80}, {80}, {22, 443}, {}} {
+	for _, set := range [][]int{{80}, {80}, {-80}, {80, -80}, {22, -53, 443}, {}} {
 		f := openings(set...)
 		must(t, "set firewall", s.SetFirewall(s.ctx, "100001", f))
 		for i := range f.Openings { // the cloud has its own by now
@@ -531,6 +533,10 @@ func testFirewall(t *testing.T, s suite) {
 		if want := openings(set...); len(got.Openings) != len(set) || len(set) > 0 && !reflect.DeepEqual(got, want) {
 			t.Errorf("firewall is %v, want %v", got, want)
 		}
+	}
+	for _, port := range []int{0, 65536} {
+		bad := &weir.Firewall{Openings: []weir.Opening{{Port: port, UDP: true}}}
+		want(t, fmt.Sprintf("set a firewall for port %d", port), s.SetFirewall(s.ctx, "100001", bad), weir.Invalid)
 	}
 	must(t, "set no firewall", s.SetFirewall(s.ctx, "100001", nil))
 	for _, id := range []weir.ID{"100001", "100002"} {

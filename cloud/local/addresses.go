@@ -183,12 +183,8 @@ func (c *Cloud) SetFirewall(ctx context.Context, id weir.ID, f *weir.Firewall) e
 }
 
 func (c *Cloud) setFirewall(ctx context.Context, id weir.ID, f *weir.Firewall) error {
-	if f != nil {
-		for _, o := range f.Openings {
-			if o.Port < 1 || o.Port > 65535 {
-				return weir.Errorf(weir.Invalid, "port is %d, want 1 to 65535", o.Port)
-			}
-		}
+	if err := f.Check(); err != nil {
+		return err
 	}
 	_, done, err := c.begin(ctx)
 	if err != nil {

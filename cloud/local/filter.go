@@ -197,10 +197,14 @@ func (g *gateway) setFirewall(r *record, f *weir.Firewall) error {
 		c.AddChain(chain)
 		c.FlushChain(chain)
 		for _, opening := range f.Openings {
+			transport := byte(unix.IPPROTO_TCP)
+			if opening.UDP {
+				transport = unix.IPPROTO_UDP
+			}
 			for _, from := range opening.From {
 				if from.Addr().Is4() { // the region has no other
 					c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(
-						within(source, from), protocol(unix.IPPROTO_TCP), port(opening.Port), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})})
+						within(source, from), protocol(transport), port(opening.Port), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})})
 				}
 			}
 		}
