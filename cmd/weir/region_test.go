@@ -115,7 +115,7 @@ func (l *lab) node(ctx context.Context, id weir.ID) {
 				status.Servers = append(status.Servers, s)
 			}
 		}
-		if err := l.control.Report(ctx, status); errors.Is(err, weir.Denied) {
+		if _, err := l.control.Report(ctx, status); errors.Is(err, weir.Denied) {
 			return // its machine is gone
 		}
 		after = c.Revision
