@@ -30,6 +30,28 @@ func cgroupDirs(path string) ([]string, error) {
 	return dirs, nil
 }
 
+// thawCgroup lets what is frozen in the cgroup path go on, with cgroup 1 and 2.
+func thawCgroup(path string) error {
+	dirs, err := cgroupDirs(path)
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		for name, state := range map[string]string{"freezer.state": "THAWED", "cgroup.freeze": "0"} {
+			f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteString(state)
+				f.Close()
+			}
+			// Most cgroups have one file or none, and one that is being removed has nothing to thaw.
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("thaw: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // removeCgroup kills all that is in the cgroup path and below it, and removes it. A
 // process is killed for where it is, so this never reaches one that only has the number
 // of a former one.

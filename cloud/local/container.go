@@ -93,6 +93,20 @@ func (c *container) remove(ctx context.Context, id weir.ID) error {
 	return os.RemoveAll(state)
 }
 
+// freeze stops all processes of a container, or none if it fails.
+func (c *container) freeze(ctx context.Context, id weir.ID) error {
+	if err := c.runc("").Pause(ctx, string(id)); err != nil {
+		return errors.Join(fmt.Errorf("freeze its container: %w", err), c.thaw(id))
+	}
+	return nil
+}
+
+// thaw lets all processes of a container go on. It does not need runc, which refuses to
+// resume what is not paused, and knows nothing of one that was paused by half.
+func (c *container) thaw(id weir.ID) error {
+	return thawCgroup(filepath.Join(c.cgroup, string(id)))
+}
+
 func (c *container) runc(faults string) *runc.Runc {
 	return &runc.Runc{Root: c.root, Log: faults, LogFormat: runc.JSON, Setpgid: true}
 }

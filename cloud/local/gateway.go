@@ -30,22 +30,25 @@ var gatewayMAC = net.HardwareAddr{0x02, 0xff, 0, 0, 0, 1}
 // has two cables to it, named there by the address that they lead to; the gateway
 // routes between them, one route for each address, and has no way out. What is not
 // there is answered at once: "unreachable" for a machine's address, "refused" for a
-// reserved IP, all of which are the gateway's own unless they point to a machine.
+// reserved IP, all of which are the gateway's own unless they point to a machine. What is
+// cut off is not answered at all.
 type gateway struct {
 	name     string // of the namespace
 	ns       *os.File
 	links    *netlink.Handle // in the namespace
 	networks networks
 
-	filter sync.Mutex                // one nftables transaction at a time
-	points map[netip.Addr]netip.Addr // anchor addresses by reserved IP, as set last
-	seen   map[netip.Addr]netip.Addr // reserved IPs by anchor address, likewise
-	walled map[weir.ID]bool          // the machines that have a firewall
+	sink    int                       // the index of the link that loses all that is sent to it
+	filter  sync.Mutex                // one nftables transaction at a time; for what is below
+	points  map[netip.Addr]netip.Addr // anchor addresses by reserved IP, as set last
+	seen    map[netip.Addr]netip.Addr // reserved IPs by anchor address, likewise
+	walled  map[weir.ID]bool          // the machines that have a firewall
+	wounded map[weir.ID]bool          // the machines that are cut off, or may be
 }
 
 // newGateway makes the gateway and gives its namespace a name.
 func newGateway(name string, n networks) (_ *gateway, err error) {
-	g := &gateway{name: name, networks: n, walled: map[weir.ID]bool{}}
+	g := &gateway{name: name, networks: n, walled: map[weir.ID]bool{}, wounded: map[weir.ID]bool{}}
 	g.ns, err = newNamespace(func() error {
 		if err := set(
 			setting{"ipv4/ip_forward", "1"},
@@ -79,6 +82,9 @@ func newGateway(name string, n networks) (_ *gateway, err error) {
 	}
 	if err := g.route(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if err := g.makeSink(); err != nil {
+		return nil, fmt.Errorf("gateway: sink: %w", err)
 	}
 	if err := g.setTable(); err != nil {
 		return nil, fmt.Errorf("gateway: set nftables: %w", err)
@@ -130,7 +136,7 @@ func (g *gateway) route() error {
 // Whatever a former boot of the machine left in the gateway is replaced. The namespace
 // is gone, and the cables with it, when the last process in it ends.
 func (g *gateway) plug(r *record) (*os.File, error) {
-	g.cut(r)
+	g.detach(r)
 	ns, err := newNamespace(func() error {
 		return set(
 			setting{"ipv6/conf/default/disable_ipv6", "1"}, // eth0, eth1; lo keeps ::1
@@ -141,13 +147,24 @@ func (g *gateway) plug(r *record) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := g.cable(r, ns); err != nil {
-		g.cut(r)
+	if err := g.attach(r, ns); err != nil {
+		g.detach(r)
 		ns.Close()
 		return nil, fmt.Errorf("network: %w", err)
 	}
 	return ns, nil
 }
+
+// cable leads from the gateway to one interface of a machine.
+type cable struct {
+	link  weir.Link
+	name  string           // of the interface
+	mac   net.HardwareAddr // likewise
+	addrs []address        // likewise
+}
+
+// end is the name of the gateway's end.
+func (c *cable) end() string { return c.addrs[0].addr.String() }
 
 // address is one address of a machine's interface.
 type address struct {
@@ -155,7 +172,15 @@ type address struct {
 	network netip.Prefix
 }
 
-func (g *gateway) cable(r *record, ns *os.File) error {
+// cables returns a machine's two.
+func (g *gateway) cables(r *record) (public, private cable) {
+	n := g.networks
+	return cable{weir.PublicLink, "eth0", r.publicMAC(), []address{{r.Public, n.Public}, {r.Anchor, n.Anchor}}},
+		cable{weir.PrivateLink, "eth1", r.privateMAC(), []address{{r.Private, n.Private}}}
+}
+
+// attach lays a machine's cables to its namespace ns.
+func (g *gateway) attach(r *record, ns *os.File) error {
 	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -168,12 +193,12 @@ func (g *gateway) cable(r *record, ns *os.File) error {
 	if err := inside.LinkSetUp(lo); err != nil {
 		return err
 	}
-	public, anchor, private := address{r.Public, g.networks.Public}, address{r.Anchor, g.networks.Anchor}, address{r.Private, g.networks.Private}
-	eth0, err := g.connect(inside, ns, "eth0", r.publicMAC(), public, anchor)
+	public, private := g.cables(r)
+	eth0, err := g.connect(inside, ns, &public)
 	if err != nil {
 		return err
 	}
-	if _, err := g.connect(inside, ns, "eth1", r.privateMAC(), private); err != nil {
+	if _, err := g.connect(inside, ns, &private); err != nil {
 		return err
 	}
 	err = inside.RouteReplace(&netlink.Route{LinkIndex: eth0, Gw: ip(gatewayOf(g.networks.Public)),
@@ -184,33 +209,33 @@ func (g *gateway) cable(r *record, ns *os.File) error {
 	return nil
 }
 
-// connect lays a cable from the gateway to interface name of the namespace ns, where
-// inside works, and returns the interface's index. Both ends know each other's hardware address
+// connect lays a cable from the gateway to the namespace ns, where inside works, and
+// returns the index of the interface there. Both ends know each other's hardware address
 // for ever: the kernel's table of neighbours is one for all namespaces, and small.
-func (g *gateway) connect(inside *netlink.Handle, ns *os.File, name string, mac net.HardwareAddr, addrs ...address) (int, error) {
+func (g *gateway) connect(inside *netlink.Handle, ns *os.File, c *cable) (int, error) {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = addrs[0].addr.String(), gatewayMAC
-	cable := netlink.NewVeth(attrs)
-	cable.PeerName, cable.PeerHardwareAddr, cable.PeerNamespace = name, mac, netlink.NsFd(ns.Fd())
-	if err := g.links.LinkAdd(cable); err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+	attrs.Name, attrs.HardwareAddr = c.end(), gatewayMAC
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerHardwareAddr, veth.PeerNamespace = c.name, c.mac, netlink.NsFd(ns.Fd())
+	if err := g.links.LinkAdd(veth); err != nil {
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	here, err := g.links.LinkByName(attrs.Name)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
-	there, err := inside.LinkByName(name)
+	there, err := inside.LinkByName(c.name)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	if err := g.links.LinkSetUp(here); err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	if err := inside.LinkSetUp(there); err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
-	out, in := here.Attrs().Index, there.Attrs().Index
-	for _, a := range addrs {
+	in := there.Attrs().Index
+	for _, a := range c.addrs {
 		gw := gatewayOf(a.network)
 		// The whole network is reached by way of the gateway, which knows what is there
 		// and what is not; no machine needs to ask the others by ARP.
@@ -218,32 +243,48 @@ func (g *gateway) connect(inside *netlink.Handle, ns *os.File, name string, mac 
 			inside.AddrReplace(there, &netlink.Addr{IPNet: &net.IPNet{IP: ip(a.addr), Mask: ipNet(a.network).Mask}, Flags: unix.IFA_F_NOPREFIXROUTE}),
 			inside.NeighSet(neighbour(in, gw, gatewayMAC)),
 			inside.RouteReplace(&netlink.Route{LinkIndex: in, Dst: ipNet(a.network), Gw: ip(gw), Flags: int(netlink.FLAG_ONLINK), Src: ip(a.addr)}),
-			g.links.NeighSet(neighbour(out, a.addr, mac)),
-			g.links.RouteReplace(&netlink.Route{LinkIndex: out, Dst: host(a.addr), Scope: netlink.SCOPE_LINK, Src: ip(gw)}),
 		}
 		if err := errors.Join(steps...); err != nil {
-			return 0, fmt.Errorf("%s: address %s: %w", name, a.addr, err)
+			return 0, fmt.Errorf("%s: address %s: %w", c.name, a.addr, err)
 		}
 	}
+	if err := g.lead(c, here.Attrs().Index); err != nil {
+		return 0, fmt.Errorf("%s: %w", c.name, err)
+	}
 	return in, nil
+}
+
+// lead has the gateway send what is for a cable's addresses to the link of that index.
+func (g *gateway) lead(c *cable, link int) error {
+	for _, a := range c.addrs {
+		err := errors.Join(g.links.NeighSet(neighbour(link, a.addr, c.mac)),
+			g.links.RouteReplace(&netlink.Route{LinkIndex: link, Dst: host(a.addr), Scope: netlink.SCOPE_LINK, Src: ip(gatewayOf(a.network))}))
+		if err != nil {
+			return fmt.Errorf("address %s: %w", a.addr, err)
+		}
+	}
+	return nil
 }
 
 // unplug takes a machine's cables away, if they are there, and forgets the flows that
 // led to it: whoever goes on with one is told at once that it is over.
 func (g *gateway) unplug(r *record) {
-	g.cut(r)
+	g.detach(r)
 	// Without the flows forgotten, all works, only some clients wait for their timeout.
 	_, _ = g.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf{ip(r.Public), ip(r.Anchor), ip(r.Private)})
 }
 
-// cut takes a machine's cables away, if they are there.
-func (g *gateway) cut(r *record) {
+// detach takes a machine's cables away, if they are there, with all that was cut of them.
+func (g *gateway) detach(r *record) {
+	g.filter.Lock()
+	defer g.filter.Unlock()
 	for _, addr := range []netip.Addr{r.Public, r.Private} {
 		link, err := g.links.LinkByName(addr.String())
 		if err == nil {
 			_ = g.links.LinkDel(link) // gone already is as good
 		}
 	}
+	_ = g.setWounds(r, wounds{}) // as far as it is not done, the machine stays marked
 }
 
 // flowsOf selects the flows that begin or end at one of these addresses.

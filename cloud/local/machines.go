@@ -33,13 +33,15 @@ type machine struct {
 
 	record record // under Cloud.mu
 	run    *run   // under Cloud.mu; nil if nothing of it is in the kernel
+	wounds wounds // under Cloud.mu; what is cut of its network when it is on
 }
 
 // run is a machine from its powering on until nothing of that is left.
 type run struct {
-	init  *process
-	died  bool          // init has ended; under Cloud.mu
-	ended chan struct{} // closed when all is cleaned up
+	init   *process
+	died   bool          // init has ended; under Cloud.mu
+	frozen bool          // under Cloud.mu
+	ended  chan struct{} // closed when all is cleaned up
 }
 
 // on reports whether the machine is powered on. The caller holds Cloud.mu.
@@ -248,7 +250,7 @@ func (c *Cloud) start(ctx context.Context, m *machine) error {
 		return ctx.Err()
 	}
 	c.mu.Lock()
-	r := m.record
+	r, cut := m.record, m.wounds
 	c.mu.Unlock()
 	dir := c.paths.machine(r.ID)
 	net, err := c.gateway.plug(&r)
@@ -256,6 +258,10 @@ func (c *Cloud) start(ctx context.Context, m *machine) error {
 		return err
 	}
 	defer net.Close() // from now on the container keeps it
+	if err := c.gateway.wound(&r, cut); err != nil {
+		c.gateway.unplug(&r)
+		return err
+	}
 	init, err := c.containers.start(ctx, dir, &r, net)
 	if err != nil {
 		c.gateway.unplug(&r)
@@ -307,11 +313,11 @@ func (c *Cloud) removeContainer(id weir.ID) error {
 	return c.containers.remove(ctx, id)
 }
 
-// stop ends a machine's init by sig, and by SIGKILL when grace is over, and waits until
+// stop ends a machine's init, frozen or not, by sig, and by SIGKILL when grace is over, and waits until
 // nothing of it is left.
 func (c *Cloud) stop(ctx context.Context, m *machine, sig syscall.Signal, grace time.Duration) error {
 	c.mu.Lock()
-	r := m.run
+	r, id := m.run, m.record.ID
 	c.mu.Unlock()
 	if r == nil {
 		return nil
@@ -319,6 +325,11 @@ func (c *Cloud) stop(ctx context.Context, m *machine, sig syscall.Signal, grace 
 	enough := time.After(grace)
 	for {
 		if err := r.init.signal(sig); err != nil {
+			return err
+		}
+		// The frozen do not listen, and those of cgroup 1 do not even die. Told first, they
+		// do nothing else when they go on.
+		if err := c.containers.thaw(id); err != nil {
 			return err
 		}
 		select {

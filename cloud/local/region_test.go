@@ -333,11 +333,14 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if port := os.Getenv(echoes); port != "" {
+		die(echo(port))
+	}
 	if dir := os.Getenv(victim); dir != "" {
 		ctx := context.Background()
 		c, err := Open(ctx, Config{Dir: dir, Region: "lab"})
 		die(err)
-		map[string]func(context.Context, *Cloud){"busy": busy, "watchful": watchful}[os.Getenv(leads)](ctx, c)
+		map[string]func(context.Context, *Cloud){"busy": busy, "watchful": watchful, "broken": broken}[os.Getenv(leads)](ctx, c)
 	}
 	os.Exit(m.Run())
 }
