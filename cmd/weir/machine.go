@@ -20,10 +20,10 @@ import (
 func machineCommand(u *user) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "machine",
-		Short: "Break a machine of weir dev on purpose, and mend it",
-		Long: `Break a machine of weir dev on purpose, and mend it: a server or an instance of a
-load balancer, by line, name or ID (weir print --all shows them). What a restart of
-weir dev finds broken, it mends.`,
+		Short: "Drain a machine; break one of weir dev on purpose, and mend it",
+		Long: `Keep a machine from serving; or break a machine of weir dev on purpose, and mend it: a
+server or an instance of a load balancer, by line, name or ID (weir print --all shows
+them). What a restart of weir dev finds broken, it mends.`,
 		Example: `  weir machine kill web-lb-1
   weir machine freeze web-lb-1 --for 10s
   weir machine partition web-lb-1 --link private --direction out
@@ -31,7 +31,8 @@ weir dev finds broken, it mends.`,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(killCommand(u), freezeCommand(u), thawCommand(u), partitionCommand(u), healCommand(u), rebootCommand(u))
+	cmd.AddCommand(killCommand(u), freezeCommand(u), thawCommand(u), partitionCommand(u), healCommand(u), rebootCommand(u),
+		machineDrainCommand(u), machineUndrainCommand(u))
 	return cmd
 }
 
