@@ -28,7 +28,7 @@ func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 	}
 	if !read {
 		// Most members are away. That is what there is to say.
-		s = weir.RegionStatus{Region: c.Region(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
+		s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
 	}
 	s.Problems = s.FindProblems()
 	return s, nil

@@ -163,6 +163,8 @@ func choosePool(s *weir.RegionStatus, name string) (string, error) {
 	switch {
 	case slices.Contains(names, name):
 		return name, nil
+	case s.Own:
+		return "", fmt.Errorf("this Weir has no cloud: it cannot create machines; machines of your own join by `weir node token NAME`")
 	case len(names) == 0:
 		return "", fmt.Errorf("there is no pool: weir apply -f weir.yaml makes one")
 	case name != "":

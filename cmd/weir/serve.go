@@ -33,6 +33,10 @@ import (
 // peerPort is where the members of a control plane reach one another.
 const peerPort = "7074"
 
+// maxMembers is how many members a control plane may have. With three one may fail, with
+// five two; an even number adds one that can fail and none that may.
+const maxMembers = 5
+
 // serve is what the flags of weir serve say.
 type serve struct {
 	data       string
@@ -56,8 +60,8 @@ func serveCommand() *cobra.Command {
 		Short: "Run a control plane for machines of your own",
 		Long: `Run the control plane of load balancers on machines of your own, without a cloud: alone on
 one host, or as one of three or five members, each on its own host with the same
---cluster. Most of the members must be up for anything to be decided; what the nodes serve
-goes on without any.
+--cluster. Most of the members must be up for anything to be decided, so that one of three
+or two of five may fail; what the nodes serve goes on without any.
 
 Machines join by weir node token, and load balancers are made by weir apply -f. The API is
 plain HTTP on loopback and TLS on any other address.`,
@@ -149,8 +153,8 @@ func (s *serve) plan() (p servePlan, err error) {
 		}
 		p.members = append(p.members, addr)
 	}
-	if n := len(p.members); n > 5 || n == 2 || n == 4 {
-		return p, usageErrorf("--cluster has %d members, want 3 or 5: most of them must be up, so that an even number only adds one that can fail", n)
+	if n := len(p.members); n > maxMembers {
+		return p, usageErrorf("--cluster has %d members, want at most %d: each change is made on most of them", n, maxMembers)
 	}
 	if p.self, err = s.self(p.members); err != nil {
 		return p, err
