@@ -114,7 +114,7 @@ func meant(root *cobra.Command, typed string) string {
 	if near := root.SuggestionsFor(typed); len(near) > 0 {
 		return fmt.Sprintf(", did you mean %s?", strings.Join(near, " or "))
 	}
-	return "; weir --help lists all"
+	return "; " + root.CommandPath() + " --help lists all"
 }
 
 // flagError returns the error of a flag that cannot be meant, without Go's words.
