@@ -145,6 +145,52 @@ func (l *lab) waitForBooting(ctx context.Context, n int, prefix string) error {
 	}
 }
 
+// waitForHealth waits until the instance of that name, or all two of a load balancer, are
+// judged so.
+func (l *lab) waitForHealth(ctx context.Context, name string, want weir.HealthState) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, err := l.control.Status(ctx)
+		n, wanted := 0, 1
+		for _, lb := range s.LoadBalancers {
+			if lb.Name == name {
+				wanted = weir.MinInstances
+			}
+			for _, in := range lb.Instances {
+				if (lb.Name == name || nameOf(&s, in.Machine) == name) && in.Health.State == want && in.Node.Revision == in.Wants {
+					n++
+				}
+			}
+		}
+		if n == wanted {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is not %s after 20 seconds (%v)", name, want, err)
+		}
+	}
+}
+
+// handOver makes an instance the active one, and leaves those who follow the events some time.
+func (l *lab) handOver(ctx context.Context, to string) error {
+	s, err := l.control.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, lb := range s.LoadBalancers {
+		for _, in := range lb.Instances {
+			if nameOf(&s, in.Machine) == to {
+				if in.Active {
+					return nil
+				}
+				_, err := l.control.Failover(ctx, lb.ID, in.Machine)
+				time.Sleep(6 * followEvery)
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("there is no instance %s", to)
+}
+
 // twins makes two machines of one name, which the pools' verbs do not.
 func (l *lab) twins(ctx context.Context) error {
 	_, _, err := l.control.CreateMachines(ctx, []string{"twin", "twin"},

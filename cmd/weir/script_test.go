@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"weir/weir"
 )
 
 func TestMain(m *testing.M) {
@@ -42,6 +44,18 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, "three.yaml"), []byte("name: web\ncount: 3\n"), 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// paired NAME waits until a load balancer has a standby that could take over.
+			"paired": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Value("lab").(*lab).waitForHealth(context.Background(), args[0], weir.InstanceWell))
+			},
+			// health NAME STATE waits until an instance, or all of a load balancer, are judged so.
+			"health": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Value("lab").(*lab).waitForHealth(context.Background(), args[0], weir.HealthState(args[1])))
+			},
+			// handover INSTANCE makes an instance the active one, for those who follow the events.
+			"handover": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Value("lab").(*lab).handOver(context.Background(), args[0]))
+			},
 			// twins makes two machines of one name.
 			"twins": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Check(ts.Value("lab").(*lab).twins(context.Background()))

@@ -134,7 +134,10 @@ func membersOf(s *weir.RegionStatus) string {
 	if !s.Quorum {
 		return said + ", no quorum: nothing is decided"
 	}
-	return said + ", quorum; " + leads
+	if n > 1 {
+		said += ", quorum"
+	}
+	return said + "; " + leads
 }
 
 // drainedOf returns the names of a pool's machines that an operator has drained.

@@ -1,5 +1,13 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
 
-func topCommand(u *user) *cobra.Command { return &cobra.Command{Use: "top"} }
+	"github.com/spf13/cobra"
+)
+
+func topCommand(u *user) *cobra.Command {
+	return &cobra.Command{Use: "top", RunE: func(*cobra.Command, []string) error {
+		return errors.New("weir top needs a terminal; weir status shows the same once")
+	}}
+}
