@@ -17,8 +17,8 @@ import (
 // What allows it is always that nobody can have given the address to another node
 // without our hearing of it:
 //
-//   - a member of the control plane took in our report, which it can do only with a quorum:
-//     had it given the address away, it would have told us so by then;
+//   - a member of the control plane took in our report, which it can do only with a quorum, and
+//     said that there was no newer NodeConfig for us;
 //   - a peer answered that it does not hold the address, and knows no newer NodeConfig than we do;
 //   - most members' hosts refused a connection: nothing runs there, so there is no quorum
 //     that could give anything away.
@@ -40,6 +40,17 @@ func (p *permit) reported(at time.Time) {
 		p.accepted = at
 	}
 	clear(p.refused)
+}
+
+// reported notes that a report, which was sent at that moment, was taken in, when revision was that of
+// the node's newest NodeConfig.
+func (a *agent) reported(at time.Time, revision int64) {
+	a.mu.Lock()
+	newest := a.newest.Revision
+	a.mu.Unlock()
+	if revision == newest {
+		a.permit.reported(at)
+	}
 }
 
 // refuses notes what a failure to reach a member says.

@@ -155,16 +155,17 @@ func (a *agent) report(ctx context.Context, m *member) {
 		}
 		for {
 			began := time.Now()
+			var revision int64
 			client, err := a.identity.Load().client(a, m.url)
 			if err == nil {
-				err = client.Report(ctx, s)
+				revision, err = client.Report(ctx, s)
 			}
 			if ctx.Err() != nil {
 				return
 			}
 			if err == nil {
 				again.done()
-				a.permit.reported(began)
+				a.reported(began, revision)
 				break
 			}
 			a.permit.refuses(m.url, err)

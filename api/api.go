@@ -30,6 +30,9 @@ type Options struct {
 	Users   Authorizer
 	Log     *slog.Logger // of what is our fault; none if nil
 
+	// Faults breaks machines on purpose. Nil: this cloud cannot.
+	Faults Faults
+
 	// Page answers GET /. Callers on this machine need no token for it. Nil: there is none.
 	Page http.Handler
 
@@ -124,6 +127,7 @@ func (a *api) routes() map[string]handler {
 		"POST /v2/weir/pools/{name}/machines":        a.grow,
 		"GET /v2/weir/machines":                      a.listMachines,
 		"POST /v2/weir/machines/{id}/drain":          a.drain,
+		"POST /v2/weir/machines/{id}/faults":         a.fault,
 		"GET /v2/weir/nodes":                         a.listNodes,
 		"POST /v2/weir/nodes":                        a.addNode,
 		"DELETE /v2/weir/nodes/{name}":               a.removeNode,

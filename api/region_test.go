@@ -191,7 +191,7 @@ func (r *region) serve() {
 					s.Servers = append(s.Servers, weir.ServerStatus{Backend: b.Name, ID: server.ID, State: weir.ServerUp})
 				}
 			}
-			if r.control.Report(ctx, s) != nil {
+			if _, err := r.control.Report(ctx, s); err != nil {
 				return
 			}
 			after = config.Revision

@@ -243,7 +243,7 @@ func TestTheInventoryHasALineForEachMachineOfUsers(t *testing.T) {
 				t.Errorf("%s is %s, want deleting", m.Name, m.Status)
 			}
 		}
-		return len(got.Machines) == 2
+		return len(got.Machines) == 3
 	})
 }
 

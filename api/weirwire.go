@@ -114,6 +114,25 @@ type Draining struct {
 // MaxEvents is how many events GET /v2/weir/events answers with at most.
 const MaxEvents = 1000
 
+// The types of a Fault.
+const (
+	FaultKill      = "kill"
+	FaultFreeze    = "freeze"
+	FaultThaw      = "thaw"
+	FaultPartition = "partition"
+	FaultHeal      = "heal"
+	FaultReboot    = "reboot"
+)
+
+// Fault is the body of POST /v2/weir/machines/{id}/faults. The answer, once it is done, is
+// 204. Link, Direction and Silent say what a partition cuts; see [weir.Cut].
+type Fault struct {
+	Type      string         `json:"type"`
+	Link      weir.Link      `json:"link,omitempty"`      // both
+	Direction weir.Direction `json:"direction,omitempty"` // both
+	Silent    *bool          `json:"silent,omitempty"`    // true; false takes the link down
+}
+
 // LiveHeader is the header of GET /v2/weir/load_balancers/{id}/config that is "true" if
 // the configuration is live, and "false" if it would be.
 const LiveHeader = "X-Weir-Live"

@@ -244,7 +244,7 @@ func (v *balancerView) planMove(health []weir.Health) (m *move, givenUp string) 
 			givenUp = "it is gone"
 		case health[j].State != weir.InstanceWell:
 			givenUp = fmt.Sprintf("it %s%s", health[j].State.Phrase(), because(health[j].Why))
-		case v.statuses[v.lb.Wanted].Revision >= v.newest() && v.ready(v.lb.Wanted):
+		case v.statuses[v.lb.Wanted].Revision >= v.newest() && v.ready(v.lb.Wanted) && v.knows(active, v.lb.Wanted):
 			to := v.machine(v.lb.Wanted)
 			return &move{to: to, planned: true, why: "a user asked for it"}, ""
 		}
@@ -296,7 +296,7 @@ func (v *balancerView) best(health []weir.Health, active weir.ID, hold time.Dura
 		if h.Machine == active || h.State != weir.InstanceWell || v.statuses[h.Machine].Revision < v.newest() {
 			continue
 		}
-		if v.seen.now.Sub(h.Since) < hold || !v.proven(h) {
+		if v.seen.now.Sub(h.Since) < hold || !v.proven(h) || !v.knows(active, h.Machine) {
 			continue
 		}
 		fit = append(fit, h)
@@ -309,6 +309,14 @@ func (v *balancerView) best(health []weir.Health, active weir.ID, hold time.Dura
 	})
 	m := v.machine(fit[0].Machine)
 	return &m
+}
+
+// knows reports whether the instance that holds an address by itself has the other among its peers:
+// it may go on holding while it hears that none of those has the address. One that joined while
+// it could not be told of has to wait until it is removed, or back.
+func (v *balancerView) knows(active, other weir.ID) bool {
+	return v.lb.Mode != weir.OnSegment || !slices.ContainsFunc(v.instances(), func(m weir.Machine) bool { return m.ID == active }) ||
+		v.statuses[active].Revision >= v.machine(other).Joined
 }
 
 // proven reports whether an instance that seems well would serve: it did when it was last

@@ -606,9 +606,15 @@ func (s guard) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, _
 	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.Firewall = s.firewall })
 }
 
-func (s configure) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
+func (s configure) do(ctx context.Context, _ *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
 	lb.Revision++
 	for _, c := range s.configs {
+		if _, had := v.configs[c.Node]; !had {
+			err := changeMachine(ctx, tx, c.Node, func(m *weir.Machine) { m.Joined = lb.Revision })
+			if err != nil {
+				return err
+			}
+		}
 		c.Revision = lb.Revision
 		nodeConfigs.Put(tx, c.Node, c)
 	}

@@ -138,7 +138,9 @@ func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (we
 // Report takes what a node says of itself. Only what is of consequence is stored;
 // counters and the time are kept in memory, so that a heartbeat writes nothing. A leader hears it
 // before it is stored: it may say that another instance has fallen silent.
-func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
+//
+// It returns the revision of the node's NodeConfig at the moment of the commit, 0 if it has none.
+func (c *Control) Report(ctx context.Context, s weir.NodeStatus) (revision int64, err error) {
 	s.Seen = time.Now().UTC()
 	stored := s
 	stored.Seen = time.Time{}
@@ -147,7 +149,7 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 		stored.Servers[i] = weir.ServerStatus{Backend: server.Backend, ID: server.ID, State: server.State, Why: server.Why}
 	}
 	c.nodes.heard(&s)
-	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		m, err := machines.Get(ctx, tx, s.Node)
 		if errors.Is(err, weir.NotFound) {
 			return weir.Errorf(weir.Denied, "node %s: there is no such machine any more", s.Node)
@@ -163,12 +165,17 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) error {
 		if !reflect.DeepEqual(was, stored) {
 			nodeStatuses.Put(tx, s.Node, stored)
 		}
+		config, err := nodeConfigs.Get(ctx, tx, s.Node)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return err
+		}
+		revision = config.Revision
 		return observeHost(ctx, tx, m, s.Host)
 	})
 	if err == nil {
 		c.nodes.remember(s)
 	}
-	return err
+	return revision, err
 }
 
 // heard remembers the report of a node that has a configuration, and tells the leader, if that

@@ -48,7 +48,7 @@ func TestMachineOfOnesOwnJoinsWithItsTokenAndSaysWhereItIs(t *testing.T) {
 		t.Fatalf("it enrols as node %q, %v, want %s", node, err, m.ID)
 	}
 	host := &weir.HostStatus{Name: "a.example", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/8"), netip.MustParsePrefix("192.0.2.7/24")}}
-	if err := c.Report(ctx, weir.NodeStatus{Node: node, Agent: "v1", Host: host}); err != nil {
+	if _, err := c.Report(ctx, weir.NodeStatus{Node: node, Agent: "v1", Host: host}); err != nil {
 		t.Fatal(err)
 	}
 	nodes, err := c.Nodes(ctx)
@@ -65,7 +65,7 @@ func TestMachineOfOnesOwnJoinsWithItsTokenAndSaysWhereItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	change(t, c, m.ID, func(m *weir.Machine) { m.LoadBalancer = lb.ID })
-	if err := c.Report(ctx, weir.NodeStatus{Node: node, Host: host}); err != nil {
+	if _, err := c.Report(ctx, weir.NodeStatus{Node: node, Host: host}); err != nil {
 		t.Fatal(err)
 	}
 	m, err = c.Machine(ctx, m.ID)
@@ -120,7 +120,7 @@ func TestNodeThatWasRemovedIsAStranger(t *testing.T) {
 	if err := c.RemoveNode(ctx, "lb-a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Report(ctx, weir.NodeStatus{Node: m.ID}); !errors.Is(err, weir.Denied) {
+	if _, err := c.Report(ctx, weir.NodeStatus{Node: m.ID}); !errors.Is(err, weir.Denied) {
 		t.Errorf("its report: %v, want weir.Denied", err)
 	}
 	if _, err := c.Enrol(ctx, token, []byte("key")); !errors.Is(err, weir.Denied) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -205,11 +204,11 @@ func (m *Monitor) Run(ctx context.Context) error {
 			s.close()
 		}
 	}()
-	alarm, err := newAlarm()
+	waiter, err := newWaiter(socks)
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
-	defer alarm.close()
+	defer waiter.close()
 
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -218,11 +217,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 	wg.Go(func() { m.report(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
-		alarm.ring()
+		waiter.ring()
 	})
-	failed := make(chan error, 1)
-	wg.Go(func() { failed <- m.work(ctx, socks, alarm) })
-	if err := <-failed; err != nil && ctx.Err() == nil {
+	if err := m.work(ctx, socks, waiter); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
 	return nil
@@ -251,15 +248,9 @@ func (m *Monitor) listen() ([]*socket, error) {
 	return socks, nil
 }
 
-// work is the one loop that reads, judges and sends. It has a thread for itself and waits
-// in the kernel, so that there is no other goroutine between a packet and its answer.
-func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	fds := []unix.PollFd{{Fd: int32(alarm.fd), Events: unix.POLLIN}}
-	for _, s := range socks {
-		fds = append(fds, unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN})
-	}
+// work is the one loop that reads, judges and sends, so that there is no other goroutine
+// between a packet and its answer.
+func (m *Monitor) work(ctx context.Context, socks []*socket, waiter *waiter) error {
 	m.mu.Lock()
 	m.listened = attention{now: m.listened.now}
 	m.forgive()
@@ -270,13 +261,12 @@ func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error 
 	drained := true
 	for ctx.Err() == nil {
 		m.rest()
-		wait, timeout := fds, max(time.Until(due), 0)
-		if !drained {
-			wait, timeout = fds[:1], flooded
-		}
-		left := unix.NsecToTimespec(int64(timeout))
-		if _, err := unix.Ppoll(wait, &left, nil); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("poll: %w", err)
+		if drained {
+			if err := waiter.wait(due); err != nil {
+				return err
+			}
+		} else {
+			time.Sleep(flooded)
 		}
 		now := time.Now()
 
@@ -285,15 +275,15 @@ func (m *Monitor) work(ctx context.Context, socks []*socket, alarm alarm) error 
 		m.away(overslept)
 		again := overslept > 0 || !drained
 		drained = true
-		for i, s := range socks {
-			events := fds[i+1].Revents
+		for _, s := range socks {
+			events := waiter.of(s)
 			if again {
-				events |= unix.POLLIN | unix.POLLERR
+				events |= unix.EPOLLIN | unix.EPOLLERR
 			}
-			if events&unix.POLLIN != 0 {
+			if events&unix.EPOLLIN != 0 {
 				drained = m.read(s) && drained
 			}
-			if events&unix.POLLERR != 0 {
+			if events&unix.EPOLLERR != 0 {
 				m.readFailures(s)
 			}
 		}

@@ -3,7 +3,6 @@ package heartbeat
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"unsafe"
@@ -14,7 +13,7 @@ import (
 )
 
 // socket is one UDP socket, of IPv4 or of IPv6, for all our addresses: those that come
-// later too. The system calls are made directly, since only so one thread can wait, and
+// later too. The system calls are made directly, since only so one goroutine can wait, and
 // then read all that there is, before it judges.
 type socket struct {
 	fd  int
@@ -176,22 +175,3 @@ func address(sa unix.Sockaddr) (netip.AddrPort, bool) {
 	}
 	return netip.AddrPort{}, false
 }
-
-// alarm ends a wait from elsewhere.
-type alarm struct{ fd int }
-
-func newAlarm() (alarm, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return alarm{}, fmt.Errorf("eventfd: %w", err)
-	}
-	return alarm{fd}, nil
-}
-
-func (a alarm) ring() {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	unix.Write(a.fd, one[:])
-}
-
-func (a alarm) close() { unix.Close(a.fd) }

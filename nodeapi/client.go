@@ -133,10 +133,16 @@ func (c *Client) NodeConfig(ctx context.Context, after int64) (cfg weir.NodeConf
 	return cfg, text, c.decode(text, &cfg)
 }
 
-// Report tells the control plane what the node does.
-func (c *Client) Report(ctx context.Context, status weir.NodeStatus) error {
-	_, err := c.do(ctx, answerTime, http.MethodPost, statusPath, status)
-	return err
+// Report tells the control plane what the node does, and returns the revision of the newest
+// NodeConfig that it has for the node, which Client.NodeConfig gets.
+func (c *Client) Report(ctx context.Context, status weir.NodeStatus) (revision int64, err error) {
+	answer, err := c.do(ctx, answerTime, http.MethodPost, statusPath, status)
+	if err != nil {
+		return 0, err
+	}
+	var got taken
+	err = c.decode(answer, &got)
+	return got.Revision, err
 }
 
 // do makes one request, and returns the body of its answer, nil if it has none.

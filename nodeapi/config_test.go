@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"weir/weir"
 )
 
@@ -23,4 +25,4 @@ func newConfig(node weir.ID, revision int64) weir.NodeConfig {
 	}}
 }
 
-func equalAddr(a, b netip.AddrPort) bool { return a == b }
+var sameAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})

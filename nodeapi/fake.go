@@ -93,15 +93,15 @@ func (f *Fake) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.
 }
 
 // Report is [Control.Report].
-func (f *Fake) Report(_ context.Context, status weir.NodeStatus) error {
-	err := weir.Errorf(weir.NotFound, "node %s is not known", status.Node)
+func (f *Fake) Report(_ context.Context, status weir.NodeStatus) (revision int64, err error) {
+	err = weir.Errorf(weir.NotFound, "node %s is not known", status.Node)
 	f.change(func() {
 		if f.knows(status.Node) {
 			f.statuses[status.Node] = append(f.statuses[status.Node], status)
-			err = nil
+			revision, err = f.configs[status.Node].Revision, nil
 		}
 	})
-	return err
+	return revision, err
 }
 
 // knows needs f.mu.

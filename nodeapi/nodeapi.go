@@ -5,7 +5,7 @@
 //
 //	POST /node/v1/enrol            a single-use token and a certificate request, for a certificate
 //	GET  /node/v1/config?after=N   a NodeConfig, as soon as there is one of another revision than N; 204 if there is none for a while
-//	POST /node/v1/status           a NodeStatus
+//	POST /node/v1/status           a NodeStatus, for the revision of the newest NodeConfig
 //	POST /node/v1/renew            a certificate request, for a new certificate
 //
 // A node knows the control plane by the authority that its user-data has, or comes by
@@ -40,9 +40,11 @@ type Control interface {
 	// is weir.Denied or weir.NotFound.
 	NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error)
 
-	// Report takes in what a node does; Node and Seen are right. A node that is not
+	// Report takes in what a node does; Node and Seen are right. It returns the revision of
+	// the node's NodeConfig at that moment, 0 if there is none, as a quorum of the control
+	// plane knows it: what the node has got by then may be older. A node that is not
 	// there any more is weir.Denied or weir.NotFound.
-	Report(ctx context.Context, status weir.NodeStatus) error
+	Report(ctx context.Context, status weir.NodeStatus) (revision int64, err error)
 }
 
 // Life is how long a node's certificate is valid.
@@ -70,6 +72,9 @@ type (
 	}
 	renewal struct {
 		CSR []byte `json:"csr"`
+	}
+	taken struct {
+		Revision int64 `json:"revision"` // of the node's NodeConfig
 	}
 	signed struct {
 		Certificate string `json:"certificate"` // PEM

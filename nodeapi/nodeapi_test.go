@@ -33,14 +33,14 @@ func TestNodeEnrolsAndGetsItsConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(equalAddr)); diff != "" {
+	if diff := cmp.Diff(want, got, sameAddrs); diff != "" {
 		t.Errorf("another configuration came over the wire (-want +got):\n%s", diff)
 	}
 	var stored weir.NodeConfig
 	if err := json.Unmarshal(text, &stored); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, stored, cmp.Comparer(equalAddr)); diff != "" {
+	if diff := cmp.Diff(want, stored, sameAddrs); diff != "" {
 		t.Errorf("its text says something else (-want +got):\n%s", diff)
 	}
 }
@@ -124,7 +124,7 @@ func TestOnlyEnrollingGoesWithoutACertificate(t *testing.T) {
 	if _, _, err := c.NodeConfig(t.Context(), 0); !errors.Is(err, weir.Denied) {
 		t.Errorf("config: %v, want a weir.Denied error", err)
 	}
-	if err := c.Report(t.Context(), weir.NodeStatus{Node: "17"}); !errors.Is(err, weir.Denied) {
+	if _, err := c.Report(t.Context(), weir.NodeStatus{Node: "17"}); !errors.Is(err, weir.Denied) {
 		t.Errorf("status: %v, want a weir.Denied error", err)
 	}
 	if _, err := c.Renew(t.Context(), newKey(t)); !errors.Is(err, weir.Denied) {
@@ -143,7 +143,7 @@ func TestNodeCannotActAsAnother(t *testing.T) {
 	if err != nil || cfg.Node != "17" {
 		t.Errorf("configuration of node %q (%v), want its own", cfg.Node, err)
 	}
-	if err := c.Report(t.Context(), weir.NodeStatus{Node: "18", Revision: 2}); !errors.Is(err, weir.Denied) {
+	if _, err := c.Report(t.Context(), weir.NodeStatus{Node: "18", Revision: 2}); !errors.Is(err, weir.Denied) {
 		t.Errorf("a report for another node: %v, want a weir.Denied error", err)
 	}
 	if statuses, _ := s.Statuses("18"); len(statuses) > 0 {
@@ -158,7 +158,7 @@ func TestReportArrivesWithTheTimeItCame(t *testing.T) {
 	want := weir.NodeStatus{Node: "17", Revision: 4, Agent: "v1", Seen: before.Add(-time.Hour),
 		HAProxy: weir.HAProxyStatus{Version: "2.6.12", PID: 4242, Started: before.UTC()},
 		Servers: []weir.ServerStatus{{Backend: "web", ID: "5", State: weir.ServerUp, Requests: 12}}}
-	if err := s.enrolled(t, "secret").Report(t.Context(), want); err != nil {
+	if _, err := s.enrolled(t, "secret").Report(t.Context(), want); err != nil {
 		t.Fatal(err)
 	}
 	statuses, _ := s.Statuses("17")
@@ -219,7 +219,7 @@ func TestRevokedNodeIsDenied(t *testing.T) {
 	if err := <-waits; !errors.Is(err, weir.Denied) {
 		t.Errorf("config: %v, want a weir.Denied error", err)
 	}
-	if err := c.Report(t.Context(), weir.NodeStatus{Node: "17"}); !errors.Is(err, weir.Denied) {
+	if _, err := c.Report(t.Context(), weir.NodeStatus{Node: "17"}); !errors.Is(err, weir.Denied) {
 		t.Errorf("status: %v, want a weir.Denied error", err)
 	}
 }

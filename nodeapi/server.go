@@ -185,11 +185,12 @@ func (h *handler) status(w http.ResponseWriter, r *http.Request, node weir.ID) {
 		return
 	}
 	status.Seen, status.LoadBalancer = time.Now(), "" // not the node's to say
-	if err := h.control.Report(r.Context(), status); err != nil {
+	revision, err := h.control.Report(r.Context(), status)
+	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	answer(w, http.StatusOK, taken{revision})
 }
 
 // read takes in a body that is one JSON value of at most limit bytes. If it is anything

@@ -282,7 +282,8 @@ func serversOf(p weir.Proxy) map[weir.ID]bool {
 func (n *node) report(ctx context.Context, r *rand.Rand) {
 	for {
 		n.ask(ctx, r, 10*time.Second, func(ctx context.Context, c *control.Control) error {
-			return c.Report(ctx, n.status())
+			_, err := c.Report(ctx, n.status())
+			return err
 		})
 		if !sleep(ctx, 100*time.Millisecond) {
 			return

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -70,7 +71,8 @@ type portKey struct {
 
 type openedPort struct {
 	port
-	mac net.HardwareAddr // that it speaks for
+	mac    net.HardwareAddr // that it speaks for
+	closed atomic.Bool
 }
 
 // sighting is another's use of an address.
@@ -478,14 +480,20 @@ func (k *keeper) speak(now time.Time) {
 		if !ok {
 			continue // its interface is gone, or changes its hardware address: a look follows
 		}
+		if h.duplicate != nil && now.Sub(h.duplicate.Seen) >= over {
+			h.duplicate = nil
+			k.log.Info("address used by nobody else any more", "address", h.want, "interface", h.name)
+			h.retell() // who went to the other has nobody now
+		}
+		if !now.Before(h.announce) && h.duplicate != nil && h.told > len(repeat) {
+			// The other may be the one that has taken over from us: do not take its clients
+			// back in the time that we have left.
+			h.announce = now.Add(announceEvery)
+		}
 		if !now.Before(h.announce) {
 			if err := k.tell(h, p, now); err != nil {
 				k.log.Debug("address not announced", "address", h.want, "err", err)
 			}
-		}
-		if h.duplicate != nil && now.Sub(h.duplicate.Seen) >= over {
-			h.duplicate = nil
-			k.log.Info("address used by nobody else any more", "address", h.want, "interface", h.name)
 		}
 		if !now.Before(h.probe) {
 			h.probe = now.Add(probeEvery)
@@ -565,10 +573,10 @@ func (k *keeper) port(link netlink.Link, addr netip.Addr) (port, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &openedPort{opened, a.HardwareAddr}
+	p := &openedPort{port: opened, mac: a.HardwareAddr}
 	k.ports[key] = p
 	k.listen.Go(func() {
-		p.listen(func(addr netip.Addr, mac net.HardwareAddr) {
+		err := p.listen(func(addr netip.Addr, mac net.HardwareAddr) {
 			if bytes.Equal(mac, p.mac) || !k.holds(addr) {
 				return
 			}
@@ -577,6 +585,9 @@ func (k *keeper) port(link netlink.Link, addr netip.Addr) (port, error) {
 			case <-k.done:
 			}
 		})
+		if !p.closed.Load() {
+			k.log.Warn("duplicates not heard any more", "err", err)
+		}
 	})
 	return p, nil
 }
@@ -625,6 +636,7 @@ func (k *keeper) closeUnused() {
 }
 
 func (k *keeper) closePort(key portKey) {
+	k.ports[key].closed.Store(true)
 	if err := k.ports[key].close(); err != nil {
 		k.log.Debug("port not closed", "err", err)
 	}

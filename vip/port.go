@@ -21,9 +21,9 @@ type port interface {
 	// probe asks whoever else uses addr to say so.
 	probe(addr netip.Addr) error
 
-	// listen calls heard with each use of an address by another hardware address, until
-	// the port is closed.
-	listen(heard func(addr netip.Addr, mac net.HardwareAddr))
+	// listen calls heard with each use of an address by a hardware address, its own
+	// included, until the port is closed or cannot be read.
+	listen(heard func(addr netip.Addr, mac net.HardwareAddr)) error
 
 	close() error
 }
@@ -82,7 +82,7 @@ func (p *arpPort) send(op arp.Operation, from netip.Addr, mac net.HardwareAddr, 
 	return nil
 }
 
-func (p *arpPort) listen(heard func(netip.Addr, net.HardwareAddr)) {
+func (p *arpPort) listen(heard func(netip.Addr, net.HardwareAddr)) error {
 	b := make([]byte, 1500)
 	for {
 		n, _, err := p.conn.ReadFrom(b)
@@ -90,7 +90,7 @@ func (p *arpPort) listen(heard func(netip.Addr, net.HardwareAddr)) {
 			continue // reported once when the interface goes down; it may come up again
 		}
 		if err != nil {
-			return
+			return fmt.Errorf("listen on %s: %w", p.link.Name, err)
 		}
 		var m arp.Packet
 		if m.UnmarshalBinary(b[:n]) == nil && m.SenderIP.Is4() {
@@ -164,11 +164,11 @@ func (p *ndpPort) probe(addr netip.Addr) error {
 	return nil
 }
 
-func (p *ndpPort) listen(heard func(netip.Addr, net.HardwareAddr)) {
+func (p *ndpPort) listen(heard func(netip.Addr, net.HardwareAddr)) error {
 	for {
 		m, cm, _, err := p.conn.ReadFrom()
 		if err != nil {
-			return
+			return fmt.Errorf("listen on %s: %w", p.link.Name, err)
 		}
 		na, ok := m.(*ndp.NeighborAdvertisement)
 		if !ok || cm == nil || cm.IfIndex != p.link.Index || cm.HopLimit != ndp.HopLimit {

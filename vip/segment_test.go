@@ -395,7 +395,7 @@ func child(life string) {
 // hold starts a process on n that has a Holder.
 func (n *node) hold(life time.Duration) *holder {
 	n.t.Helper()
-	h := &holder{t: n.t, n: n, answer: make(chan childAnswer), status: make(chan []Held, 1000), exited: make(chan struct{})}
+	h := &holder{t: n.t, n: n, answer: make(chan childAnswer, 100), status: make(chan []Held, 1000), exited: make(chan struct{})}
 	h.cmd = exec.Command(os.Args[0])
 	h.cmd.Env = append(os.Environ(), childEnv+"="+life.String())
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

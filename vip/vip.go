@@ -51,7 +51,9 @@
 // The Holder listens for others that use an address it holds, asks the segment for
 // them (an ARP probe as of RFC 5227, a neighbour solicitation) after taking it and every
 // few seconds, and reports them in [Holder.Status]. It goes on holding: who has to give
-// up is decided elsewhere.
+// up is decided elsewhere. Meanwhile it leaves out the announcements of every ten
+// seconds, so that a node that is about to lose the address does not draw clients away from
+// the one that has taken it; when the other is gone, it announces as if it had taken it anew.
 //
 // It needs CAP_NET_ADMIN and CAP_NET_RAW in the network namespace of the process.
 package vip

@@ -28,9 +28,11 @@ func TestClientFollowsTheAddressFromALiveHolder(t *testing.T) {
 		a.serve()
 		b.serve()
 		ha, hb := a.hold(DefaultLife), b.hold(DefaultLife)
-		// Back and forth: each time the client's table has the other.
+		// Back and forth: each time the client's table has the other, which has said all that
+		// it has to say for now.
 		for range 3 {
 			for _, h := range []*holder{ha, hb} {
+				time.Sleep(1500 * time.Millisecond)
 				h.set(vip)
 				if got := client.ask(vip.Addr()); got != h.n.name {
 					t.Errorf("after %s took the address, %q answers", h.n.name, got)
@@ -232,6 +234,23 @@ func TestAQuietDuplicateIsFoundByAsking(t *testing.T) {
 		ha.until("a duplicate", shared)
 		if got := ha.last[0].Duplicate.MAC; !bytes.Equal(got, b.mac) {
 			t.Errorf("the duplicate is at %s, want b's %s", got, b.mac)
+		}
+	})
+}
+
+func TestClientComesBackWhenTheOtherHolderIsGone(t *testing.T) {
+	families(t, func(t *testing.T, vip netip.Prefix) {
+		s := newSegment(t)
+		a, b, client := s.node("a"), s.node("b"), s.node("client")
+		a.serve()
+		ha, hb := a.hold(DefaultLife), b.hold(DefaultLife)
+		ha.set(vip)
+		hb.set(vip) // takes the client with it
+		ha.until("a duplicate", shared)
+		hb.set()
+		ha.until("the duplicate to be over", alone)
+		if got := client.ask(vip.Addr()); got != "a" {
+			t.Errorf("%q answers, want a, which alone has the address", got)
 		}
 	})
 }

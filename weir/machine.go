@@ -37,6 +37,7 @@ type Machine struct {
 	Created      time.Time `json:"created"`
 	Off          bool      `json:"off,omitempty"`     // it should be powered off
 	Drained      bool      `json:"drained,omitempty"` // an operator keeps it from serving
+	Joined       int64     `json:"joined,omitempty"`  // of an instance, the revision since which its peers know it
 	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
 
 	Firewall *Firewall `json:"firewall,omitempty"` // what may reach it; nil for anything

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -13,13 +14,26 @@ var _ cloud.Faults = (*Cloud)(nil)
 
 // Kill keeps the promise of [cloud.Faults].
 func (c *Cloud) Kill(ctx context.Context, id weir.ID) error {
-	err := c.operate(ctx, id, func(ctx context.Context, m *machine) error {
-		return c.stop(ctx, m, syscall.SIGKILL, patience)
-	})
-	if err != nil {
+	if err := c.operate(ctx, id, c.kill); err != nil {
 		return fmt.Errorf("kill machine %s: %w", id, err)
 	}
 	c.log.Info("machine killed", "machine", id)
+	return nil
+}
+
+// kill ends a machine as a power cut does.
+func (c *Cloud) kill(ctx context.Context, m *machine) error {
+	c.mu.Lock()
+	r, cut := m.record, m.wounds
+	c.mu.Unlock()
+	// First its cables: the kernel would say goodbye for each connection of what was
+	// killed, and no power cut does. They go with the machine.
+	if err := c.gateway.wound(&r, cut.with(weir.Cut{})); err != nil {
+		return err
+	}
+	if err := c.stop(ctx, m, syscall.SIGKILL, patience); err != nil {
+		return errors.Join(err, c.gateway.wound(&r, cut))
+	}
 	return nil
 }
 
@@ -29,7 +43,7 @@ func (c *Cloud) Reboot(ctx context.Context, id weir.ID) error {
 		if err := c.change(m, func(r *record) { r.On = true }, nil); err != nil {
 			return err
 		}
-		if err := c.stop(ctx, m, syscall.SIGKILL, patience); err != nil {
+		if err := c.kill(ctx, m); err != nil {
 			return err
 		}
 		return c.start(ctx, m)

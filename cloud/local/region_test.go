@@ -336,10 +336,6 @@ func TestMain(m *testing.M) {
 	if port := os.Getenv(echoes); port != "" {
 		die(echo(port))
 	}
-	if fromTo := os.Getenv(asks); fromTo != "" {
-		die(ping(fromTo))
-		os.Exit(0)
-	}
 	if dir := os.Getenv(victim); dir != "" {
 		ctx := context.Background()
 		c, err := Open(ctx, Config{Dir: dir, Region: "lab"})

@@ -71,7 +71,7 @@ load balancer goes, with its instances and its address; its servers stay.`,
 			return r.deleteMachines(cmd.Context(), client, args, cmd.ErrOrStderr())
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return r.complete(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
+			return u.completeMachines(cmd.Context(), args, func(m api.InventoryMachine) bool { return !isInstance(m) }), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 	cmd.Flags().StringVar(&r.pool, "pool", "", "delete the pool of this `name`, and its machines")
@@ -164,9 +164,19 @@ func choose(all []api.InventoryMachine, args []string) (chosen []api.InventoryMa
 	return chosen, nil
 }
 
-// chooseOne returns the machine of a line, an ID or a name, in this order: a number may
+// chooseOne returns the machine that arg means and that a user may delete: no instance of a
+// load balancer.
+func chooseOne(all []api.InventoryMachine, arg string) (api.InventoryMachine, error) {
+	m, err := findOne(all, arg)
+	if err == nil && isInstance(m) {
+		return m, fmt.Errorf("%s is an instance of a load balancer, which makes and deletes its own", m.Name)
+	}
+	return m, err
+}
+
+// findOne returns the machine of a line, an ID or a name, in this order: a number may
 // be any of them, and lines are what people see.
-func chooseOne(all []api.InventoryMachine, arg string) (m api.InventoryMachine, err error) {
+func findOne(all []api.InventoryMachine, arg string) (m api.InventoryMachine, err error) {
 	if arg == "" {
 		return m, usageErrorf("one of the arguments is empty, want a line, a name or an ID")
 	}
@@ -181,11 +191,7 @@ func chooseOne(all []api.InventoryMachine, arg string) (m api.InventoryMachine, 
 	}
 	var named []api.InventoryMachine
 	for _, m := range all {
-		byID := idText(m) == arg
-		if isInstance(m) && (byID || m.Name == arg) {
-			return m, fmt.Errorf("%s is an instance of a load balancer, which makes and deletes its own", m.Name)
-		}
-		if byID {
+		if idText(m) == arg {
 			return m, nil
 		}
 		if m.Name == arg {
@@ -201,19 +207,23 @@ func chooseOne(all []api.InventoryMachine, arg string) (m api.InventoryMachine, 
 			ids = append(ids, idText(m))
 		}
 		return m, fmt.Errorf("%d machines are named %s: say which by its ID, %s", len(named), arg, strings.Join(ids, " or "))
-	case lines == 0:
+	case len(all) == 0, number && lines == 0:
 		return m, fmt.Errorf("no machine %s: there are none", arg)
 	case number && lines == 1:
 		return m, fmt.Errorf("no machine %s: there is 1 machine, in line 1", arg)
 	case number:
 		return m, fmt.Errorf("no machine %s: there are %d machines; lines are 1 to %d", arg, lines, lines)
 	}
+	if near := nearNames(all, arg); len(near) > 0 {
+		return m, fmt.Errorf("no machine is named %s, did you mean %s?", arg, strings.Join(near, " or "))
+	}
 	return m, fmt.Errorf("no machine is named %s; weir print shows those that are there", arg)
 }
 
-// complete returns the names that may come next, and the IDs where names are not enough.
-func (r *remove) complete(ctx context.Context, args []string) (words []string) {
-	client, err := r.user.connect()
+// completeMachines returns the names that may come after args, and the IDs where names are
+// not enough, of the machines that are wanted.
+func (u *user) completeMachines(ctx context.Context, args []string, wanted func(api.InventoryMachine) bool) (words []string) {
+	client, err := u.connect()
 	if err != nil {
 		return nil
 	}
@@ -221,9 +231,12 @@ func (r *remove) complete(ctx context.Context, args []string) (words []string) {
 	if err != nil {
 		return nil
 	}
-	for _, m := range slices.DeleteFunc(slices.Clone(all), isInstance) {
+	for _, m := range all {
+		if !wanted(m) {
+			continue
+		}
 		word := m.Name
-		if _, err := chooseOne(all, word); err != nil {
+		if _, err := findOne(all, word); err != nil {
 			word = idText(m)
 		}
 		if !slices.Contains(args, word) {

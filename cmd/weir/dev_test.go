@@ -352,6 +352,27 @@ func TestRegionServesGrowsShrinksAndComesBack(t *testing.T) {
 	r.stop(syscall.SIGTERM)
 }
 
+func TestServerThatWasBrokenOnPurposeServesAgain(t *testing.T) {
+	r := newRegion(t)
+	r.start()
+	for _, args := range [][]string{{"freeze", "web-1", "--for", "500ms"}, {"partition", "web-2", "--down", "--for", "500ms"},
+		{"freeze", "web-3"}, {"reboot", "web-3"}} {
+		r.must(append([]string{"machine"}, args...)...)
+	}
+	var got []string
+	for deadline := time.Now().Add(time.Minute); len(got) < 3; got = r.answers(30) {
+		if time.Now().After(deadline) {
+			t.Fatalf("answers from %q a minute after all was mended, want three servers", got)
+		}
+	}
+	r.must("machine", "freeze", "web-1") // which is no reason not to end
+	gateway := r.gateway()
+	r.stop(syscall.SIGTERM)
+	if left := kernel(gateway); len(left) > 0 {
+		t.Errorf("after a clean stop there are namespaces or cgroups %q", left)
+	}
+}
+
 func TestTwoCreatesAtOnceBothGetTheirs(t *testing.T) {
 	r := newRegion(t)
 	r.start("--config", writeFile(t, "weir.yaml", "name: web\nsize: s-1vcpu-512mb-10gb\ncount: 0\n"))

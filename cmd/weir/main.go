@@ -78,13 +78,8 @@ cloud, behind the API that DigitalOcean's clients speak.`,
   curl http://127.0.0.1:8080/    # the load balancer`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			return usageErrorf("there is no command %q%s", args[0], meant(cmd, args[0]))
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          onlyCommands,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
@@ -95,8 +90,8 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 	root.SetHelpCommandGroupID("run")
 	root.SetCompletionCommandGroupID("run")
 	for group, commands := range map[string][]*cobra.Command{
-		"machines": {printCommand(&u), createCommand(&u), deleteCommand(&u)},
-		"region":   {statusCommand(&u), applyCommand(&u), generateCommand(&u), reloadCommand(&u)},
+		"machines": {printCommand(&u), createCommand(&u), deleteCommand(&u), machineCommand(&u)},
+		"region":   {statusCommand(&u), topCommand(&u), eventsCommand(&u), lbCommand(&u), applyCommand(&u), generateCommand(&u), reloadCommand(&u)},
 		"run":      {devCommand(), serveCommand(), nodeCommand(&u), installCommand(), pkiCommand(), frontCommand(), versionCommand()},
 	} {
 		for _, c := range commands {
@@ -108,13 +103,21 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 	return root
 }
 
-// meant returns what somebody may have meant by a command that is not there.
-func meant(root *cobra.Command, typed string) string {
-	root.SuggestionsMinimumDistance = 2
-	if near := root.SuggestionsFor(typed); len(near) > 0 {
+// onlyCommands is the check of a command that takes nothing but the name of another.
+func onlyCommands(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usageErrorf("there is no command %q%s", args[0], meant(cmd, args[0]))
+}
+
+// meant returns what somebody may have meant by a command that cmd does not have.
+func meant(cmd *cobra.Command, typed string) string {
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(typed); len(near) > 0 {
 		return fmt.Sprintf(", did you mean %s?", strings.Join(near, " or "))
 	}
-	return "; weir --help lists all"
+	return fmt.Sprintf("; %s --help lists all", cmd.CommandPath())
 }
 
 // flagError returns the error of a flag that cannot be meant, without Go's words.

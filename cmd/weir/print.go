@@ -21,6 +21,8 @@ func stateOf(m api.InventoryMachine) string {
 		return "failed"
 	case m.Status == string(weir.MachineActive) && m.Boot.State == weir.BootRunning:
 		return "booting"
+	case m.Status == string(weir.MachineActive) && m.Drained:
+		return "drained"
 	}
 	return m.Status
 }

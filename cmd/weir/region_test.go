@@ -29,6 +29,7 @@ type lab struct {
 	url     string
 	control *control.Control
 	cloud   *cloud.Fake
+	breaker *breaker
 
 	mu      sync.Mutex
 	running map[weir.ID]bool // the nodes
@@ -40,7 +41,8 @@ func newLab(ctx context.Context, cleanup func(func())) *lab {
 	db := store.Memory()
 	l.control = control.New(control.Options{Region: "local1", Store: db, Cloud: l.cloud,
 		NodeURL: "https://node.test", Drain: 50 * time.Millisecond, Poll: 20 * time.Millisecond})
-	server := httptest.NewServer(api.New(api.Options{Control: l.control, Users: edge.NewToken(testToken),
+	l.breaker = &breaker{cloud: l.cloud, frozen: map[weir.ID]bool{}, cuts: map[weir.ID][]weir.Cut{}, boots: map[weir.ID]int{}}
+	server := httptest.NewServer(api.New(api.Options{Control: l.control, Users: edge.NewToken(testToken), Faults: l.breaker,
 		Log:    slog.New(slog.DiscardHandler),
 		Public: netip.MustParsePrefix("198.18.0.0/16"), Private: netip.MustParsePrefix("10.10.0.0/16")}))
 	l.url = server.URL
@@ -115,7 +117,7 @@ func (l *lab) node(ctx context.Context, id weir.ID) {
 				status.Servers = append(status.Servers, s)
 			}
 		}
-		if err := l.control.Report(ctx, status); errors.Is(err, weir.Denied) {
+		if _, err := l.control.Report(ctx, status); errors.Is(err, weir.Denied) {
 			return // its machine is gone
 		}
 		after = c.Revision
@@ -148,4 +150,75 @@ func (l *lab) twins(ctx context.Context) error {
 	_, _, err := l.control.CreateMachines(ctx, []string{"twin", "twin"},
 		weir.Template{Region: "local1", Size: "s-1vcpu-1gb", Image: "debian-12-x64"})
 	return err
+}
+
+// breaker breaks a lab's machines, and keeps what is wrong with each.
+type breaker struct {
+	cloud *cloud.Fake
+
+	mu     sync.Mutex
+	frozen map[weir.ID]bool
+	cuts   map[weir.ID][]weir.Cut
+	boots  map[weir.ID]int // by Reboot
+}
+
+func (b *breaker) change(id weir.ID, do func()) error {
+	if _, there := b.cloud.Spec(id); !there {
+		return weir.Errorf(weir.NotFound, "there is no machine %s", id)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	do()
+	return nil
+}
+
+func (b *breaker) Kill(_ context.Context, id weir.ID) error {
+	return b.change(id, func() { b.cloud.Kill(id) })
+}
+
+func (b *breaker) Reboot(_ context.Context, id weir.ID) error {
+	return b.change(id, func() { b.boots[id]++ })
+}
+
+func (b *breaker) Freeze(_ context.Context, id weir.ID) error {
+	return b.change(id, func() { b.frozen[id] = true })
+}
+
+func (b *breaker) Thaw(_ context.Context, id weir.ID) error {
+	return b.change(id, func() { delete(b.frozen, id) })
+}
+
+func (b *breaker) Partition(_ context.Context, id weir.ID, cut weir.Cut) error {
+	return b.change(id, func() { b.cuts[id] = append(b.cuts[id], cut) })
+}
+
+func (b *breaker) Heal(_ context.Context, id weir.ID) error {
+	return b.change(id, func() { delete(b.cuts, id) })
+}
+
+// wrong says what is wrong with the machine of that name.
+func (l *lab) wrong(ctx context.Context, name string) (string, error) {
+	all, err := l.control.Machines(ctx)
+	if err != nil {
+		return "", err
+	}
+	b := l.breaker
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range all {
+		if m.Name == name {
+			var said []string
+			if b.frozen[m.ID] {
+				said = append(said, "frozen")
+			}
+			for _, cut := range b.cuts[m.ID] {
+				said = append(said, fmt.Sprintf("cut:%s:%s:%v", cut.Link, cut.Direction, cut.Down))
+			}
+			if n := b.boots[m.ID]; n > 0 {
+				said = append(said, fmt.Sprint("rebooted:", n))
+			}
+			return strings.Join(said, " "), nil
+		}
+	}
+	return "", fmt.Errorf("there is no machine %s", name)
 }

@@ -29,9 +29,7 @@ The load balancer is given by name or ID, and need not be if there is only one.`
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.run(cmd.Context(), args, cmd.OutOrStdout())
 		},
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return u.completeBalancer(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
-		},
+		ValidArgsFunction: u.balancers,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -44,6 +45,14 @@ func TestScripts(t *testing.T) {
 			// twins makes two machines of one name.
 			"twins": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Check(ts.Value("lab").(*lab).twins(context.Background()))
+			},
+			// wrong NAME FAULT... fails unless just these faults are those of a machine.
+			"wrong": func(ts *testscript.TestScript, _ bool, args []string) {
+				got, err := ts.Value("lab").(*lab).wrong(context.Background(), args[0])
+				ts.Check(err)
+				if want := strings.Join(args[1:], " "); got != want {
+					ts.Fatalf("what is wrong with %s: %q, want %q", args[0], got, want)
+				}
 			},
 			// waitfor N PREFIX waits until N machines whose name begins so are booting.
 			"waitfor": func(ts *testscript.TestScript, _ bool, args []string) {

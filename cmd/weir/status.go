@@ -9,7 +9,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -27,8 +26,12 @@ func statusCommand(u *user) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the region at a glance",
-		Long: `Show the region at a glance: what is wrong, each load balancer with its instances and
-servers, each pool, and what is still to be done.`,
+		Long: `Show the region at a glance: who decides, what is wrong, each load balancer with its
+instances and servers, each pool, and what is still to be done.
+
+SINCE is for how long an instance has been active, or a standby of its present health.
+REVISION is that of the configuration that it runs, "12 of 13" while a newer one is on
+its way.`,
 		Example: `  weir status
   weir status -o json`,
 		Args: arguments(0, 0, "no arguments"),
@@ -52,13 +55,21 @@ func (s *status) run(ctx context.Context, stdout io.Writer) error {
 	if s.format.json {
 		return writeJSON(stdout, region)
 	}
-	width := 80
-	if f, ok := stdout.(*os.File); ok {
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > width {
-			width = w
+	return writeStatus(stdout, &region, widthOf(stdout))
+}
+
+// widthOf returns how wide a line for people may be on w: as wide as the terminal, and where
+// there is none, or a very narrow one, 80 characters.
+func widthOf(w io.Writer) int { return max(terminalWidth(w), 80) }
+
+// terminalWidth returns how wide the terminal w is, or 0 if it is none.
+func terminalWidth(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return width
 		}
 	}
-	return writeStatus(stdout, &region, width)
+	return 0
 }
 
 // writeStatus writes s for people, in lines of at most width characters.
@@ -72,23 +83,68 @@ func writeStatus(w io.Writer, s *weir.RegionStatus, width int) error {
 		versions = append(versions, "etcd "+s.Versions.Etcd)
 	}
 	p.text("", "Region %s: %s; %s", s.Region, machineCounts(s.Counts), strings.Join(versions, ", "))
+	if said := membersOf(s); said != "" {
+		p.text("", "Control plane: %s", said)
+	}
 	for _, problem := range s.Problems {
 		p.text("  ! ", "%s", problem)
 	}
-	names := map[weir.ID]weir.MachineOverview{}
-	for _, m := range s.Machines {
-		names[m.ID] = m
-	}
 	for _, lb := range s.LoadBalancers {
-		p.balancer(lb, s.Taken, names)
+		p.text("", "")
+		p.balancer(s, lb, false)
 	}
 	for _, pool := range s.Pools {
 		p.text("", "")
 		p.text("", "Pool %s: %s wanted, %d there, %d ready to serve", pool.Name, count(pool.Count, "machine"), pool.Machines, pool.Serving)
+		if drained := drainedOf(s, pool.ID); len(drained) > 0 {
+			p.text("  ", "drained by an operator: %s", strings.Join(drained, ", "))
+		}
 		p.plan(pool.Plan)
 	}
 	p.ownMachines(s.Machines)
 	return p.err
+}
+
+// membersOf says who the control plane is: "3 members, quorum; cp-2 leads for 2h5m". It is
+// empty if that is not known.
+func membersOf(s *weir.RegionStatus) string {
+	up, leads := 0, "nobody leads"
+	for _, m := range s.Members {
+		if m.Up {
+			up++
+		}
+		if m.Leads {
+			leads = m.Name + " leads"
+			if !m.Since.IsZero() {
+				leads += " for " + age(s.Taken, m.Since)
+			}
+		}
+	}
+	n := len(s.Members)
+	if n == 0 {
+		return ""
+	}
+	said := count(n, "member")
+	switch {
+	case up == 1 && n > 1:
+		said = fmt.Sprintf("1 of %d members answers", n)
+	case up < n:
+		said = fmt.Sprintf("%d of %d members answer", up, n)
+	}
+	if !s.Quorum {
+		return said + ", no quorum: nothing is decided"
+	}
+	return said + ", quorum; " + leads
+}
+
+// drainedOf returns the names of a pool's machines that an operator has drained.
+func drainedOf(s *weir.RegionStatus, pool weir.ID) (names []string) {
+	for _, m := range s.Machines {
+		if m.Pool == pool && m.Drained && !m.Deleting {
+			names = append(names, m.Name)
+		}
+	}
+	return names
 }
 
 // page is what is written line by line; after an error it writes no more.
@@ -129,10 +185,11 @@ func (p *page) plan(steps []string) {
 	}
 }
 
-func (p *page) balancer(lb weir.LoadBalancerOverview, now time.Time, machines map[weir.ID]weir.MachineOverview) {
-	phase := cmp.Or(lb.Phase, weir.LoadBalancerNew)
-	if lb.Deleting {
-		phase = "deleting"
+// balancer writes a load balancer; in whole, with all that its instances say.
+func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whole bool) {
+	machines := map[weir.ID]weir.MachineOverview{}
+	for _, m := range s.Machines {
+		machines[m.ID] = m
 	}
 	address := "no address yet"
 	if lb.Address.IsValid() {
@@ -142,31 +199,90 @@ func (p *page) balancer(lb weir.LoadBalancerOverview, now time.Time, machines ma
 	for _, r := range lb.Rules {
 		rules = append(rules, fmt.Sprintf("%s:%d to %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
 	}
-	p.text("", "")
-	p.text("", "Load balancer %s: %s, %s, %s, %s", lb.Name, phase, address, lb.Algorithm, strings.Join(rules, ", "))
-	p.plan(lb.Plan)
-
-	rows := [][]string{{"INSTANCE", "ROLE", "REVISION", "SEEN", "HAPROXY", "PID", "RELOADS", "AGENT"}}
-	for _, in := range lb.Instances {
-		role, seen := "standby", "never"
-		if in.Active {
-			role = "active"
+	p.text("", "Load balancer %s: %s, %s, %s, %s", lb.Name, phaseOf(&lb), address, lb.Algorithm, strings.Join(rules, ", "))
+	if f := lb.Failover; f != nil {
+		planned := ""
+		if f.Planned {
+			planned = "planned, "
 		}
-		if !in.Node.Seen.IsZero() {
-			seen = max(now.Sub(in.Node.Seen), 0).Round(time.Second).String() + " ago"
-		}
-		revision := strconv.FormatInt(in.Node.Revision, 10)
-		if in.Node.Revision != in.Wants {
-			revision += fmt.Sprintf(" of %d", in.Wants)
-		}
-		h := in.Node.HAProxy
-		rows = append(rows, []string{short(cmp.Or(machines[in.Machine].Name, string(in.Machine))), role, revision, seen,
-			cmp.Or(h.Version, "-"), strconv.Itoa(h.PID), strconv.Itoa(h.Reloads), cmp.Or(in.Node.Agent, "-")})
+		p.text("  ", "last failover: %s%s ago, %s: %s", planned, age(s.Taken, f.At), moved(*f), f.Why)
 	}
-	if len(lb.Instances) > 0 {
-		p.table("  ", rows)
+	p.plan(lb.Plan)
+	p.instances(s, &lb, machines)
+	if whole {
+		p.evidence(s, &lb, machines)
 	}
 	p.servers(lb, machines)
+}
+
+// instances writes what each instance is, and since when; which version of the agent it has
+// only if that is not the control plane's.
+func (p *page) instances(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) {
+	if len(lb.Instances) == 0 {
+		return
+	}
+	rows := [][]string{{"INSTANCE", "ROLE", "SINCE", "HEALTH", "REVISION", "SEEN", "HAPROXY", "PID", "RELOADS", "AGENT"}}
+	odd := false
+	for _, in := range lb.Instances {
+		m := machines[in.Machine]
+		seen := "never"
+		if !in.Node.Seen.IsZero() {
+			seen = age(s.Taken, in.Node.Seen) + " ago"
+		}
+		odd = odd || in.Node.Agent != "" && in.Node.Agent != s.Versions.Weir
+		h := in.Node.HAProxy
+		rows = append(rows, []string{short(cmp.Or(m.Name, string(in.Machine))), roleOf(&in, m), age(s.Taken, sinceOf(lb, &in)),
+			cmp.Or(string(in.Health.State), "-"), revisionOf(&in), seen,
+			cmp.Or(h.Version, "-"), strconv.Itoa(h.PID), strconv.Itoa(h.Reloads), cmp.Or(in.Node.Agent, "-")})
+	}
+	if !odd {
+		for i, row := range rows {
+			rows[i] = row[:len(row)-1]
+		}
+	}
+	p.table("  ", rows)
+}
+
+// revisionOf says which revision an instance runs, and which it should: "12 of 13".
+func revisionOf(in *weir.InstanceOverview) string {
+	revision := strconv.FormatInt(in.Node.Revision, 10)
+	if in.Node.Revision != in.Wants {
+		revision += fmt.Sprintf(" of %d", in.Wants)
+	}
+	return revision
+}
+
+// evidence writes what the instances of a load balancer are judged by.
+func (p *page) evidence(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) {
+	named := func(id weir.ID) string { return short(cmp.Or(machines[id].Name, string(id))) }
+	rows := [][]string{{"HEARTBEATS FROM", "TO", "ADDRESS", "PATH", "SINCE"}}
+	for _, in := range lb.Instances {
+		for _, peer := range in.Node.Peers {
+			for _, path := range peer.Paths {
+				rows = append(rows, []string{named(peer.Node), named(in.Machine), addressOf(path.Addr), string(path.State), age(s.Taken, path.Since)})
+			}
+		}
+	}
+	if len(rows) > 1 {
+		p.table("  ", rows)
+	}
+	for _, in := range lb.Instances {
+		if in.Health.Why != "" {
+			p.text("  ", "%s %s: %s", named(in.Machine), in.Health.State.Phrase(), in.Health.Why)
+		}
+		if in.Node.HAProxy.Err != "" {
+			p.text("  ", "%s serves nobody: %s", named(in.Machine), in.Node.HAProxy.Err)
+		}
+		if in.Node.Err != "" {
+			p.text("  ", "%s stays at revision %s: %s", named(in.Machine), revisionOf(&in), in.Node.Err)
+		}
+		if len(in.Node.Down) > 0 {
+			p.text("  ", "%s has a link that is down: %s", named(in.Machine), strings.Join(in.Node.Down, ", "))
+		}
+		if held := in.Node.Held; held != nil {
+			p.text("  ", "%s holds %s for %s", named(in.Machine), held.Addr, age(s.Taken, held.Since))
+		}
+	}
 }
 
 // servers writes the servers of a load balancer as its active instance sees them.

@@ -59,6 +59,12 @@ func TestExitStatusTellsUsageFromFailure(t *testing.T) {
 		{"delete --lb web --pool web", 2},
 		{"dev foo", 2},
 		{"version foo", 2},
+		{"machine", 0},
+		{"machine frob", 2},
+		{"machine kill", 2},
+		{"machine kill 1", 1},
+		{"machine freeze 1 --for 0s", 2},
+		{"machine partition 1 --link eth0", 2},
 		{"frobnicate", 2},
 		{"--api nowhere print", 2},
 	} {
@@ -83,6 +89,38 @@ func TestInterruptedVerbExitsWith130(t *testing.T) {
 	want := "weir: interrupted: the machine goes on being made; weir print shows how far\n"
 	if status != 130 || !strings.HasSuffix(stderr, want) {
 		t.Errorf("exit status %d and stderr %q, want 130 and %q at its end", status, stderr, want)
+	}
+}
+
+func TestInterruptedFreezeThawsTheMachine(t *testing.T) {
+	lab := newLab(t.Context(), t.Cleanup)
+	if _, stderr, status := runWeir(t.Context(), t, lab.url, "apply", "-f", writeApp(t, "#!/bin/sh\n")); status != 0 {
+		t.Fatalf("apply: %s", stderr)
+	}
+	for _, test := range []struct{ args, says, undone string }{
+		{"machine freeze web-lb-1 --for 1h", "web-lb-1 is frozen for 1h0m0s\n", "web-lb-1 is thawed"},
+		{"machine partition web-1 --for 1h --direction out", "web-1 is cut off for 1h0m0s: what it sends by its public and its private link is lost\n", "web-1 is healed: its network is whole"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		name := strings.Fields(test.args)[2]
+		go func() { // Ctrl-C as soon as it is broken
+			defer cancel()
+			for ctx.Err() == nil {
+				if wrong, err := lab.wrong(ctx, name); err != nil || wrong != "" {
+					time.Sleep(100 * time.Millisecond)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		stdout, stderr, status := runWeir(ctx, t, lab.url, strings.Fields(test.args)...)
+		cancel()
+		if want := "weir: interrupted: " + test.undone + "\n"; status != 130 || stdout != test.says || stderr != want {
+			t.Errorf("weir %s: exit status %d, stdout %q, stderr %q, want 130, %q and %q", test.args, status, stdout, stderr, test.says, want)
+		}
+		if wrong, err := lab.wrong(t.Context(), name); wrong != "" || err != nil {
+			t.Errorf("weir %s: what is wrong afterwards is %q, %v, want nothing", test.args, wrong, err)
+		}
 	}
 }
 

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"weir/weir"
+)
+
+// Faults breaks machines on purpose. Package cloud says what each of these promises; a
+// driver that keeps its Faults keeps this.
+type Faults interface {
+	Kill(ctx context.Context, id weir.ID) error
+	Reboot(ctx context.Context, id weir.ID) error
+	Freeze(ctx context.Context, id weir.ID) error
+	Thaw(ctx context.Context, id weir.ID) error
+	Partition(ctx context.Context, id weir.ID, cut weir.Cut) error
+	Heal(ctx context.Context, id weir.ID) error
+}
+
+// fault breaks any machine, load balancers' instances included, and answers once it is done.
+func (a *api) fault(w http.ResponseWriter, r *http.Request) error {
+	id, err := numericID(r, "id")
+	if err != nil {
+		return err
+	}
+	var f Fault
+	if err := decode(w, r, &f); err != nil {
+		return err
+	}
+	do, err := a.faultOf(f)
+	if err != nil {
+		return err
+	}
+	m, err := a.Control.Machine(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	err = do(r.Context(), m.ID)
+	if errors.Is(err, weir.NotFound) {
+		return weir.Errorf(weir.Conflict, "machine %s is not in the cloud yet, or no longer", m.Name)
+	}
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
+}
+
+// faultOf returns what does f to a machine.
+func (a *api) faultOf(f Fault) (do func(context.Context, weir.ID) error, err error) {
+	if a.Faults == nil {
+		return nil, invalid("this cloud does not break machines on purpose: only the local cloud of weir dev does")
+	}
+	if f.Type != FaultPartition && (f.Link != "" || f.Direction != "" || f.Silent != nil) {
+		return nil, invalid("link, direction and silent go with the type partition alone, and type is %.40q", f.Type)
+	}
+	switch f.Type {
+	case FaultKill:
+		return a.Faults.Kill, nil
+	case FaultReboot:
+		return a.Faults.Reboot, nil
+	case FaultFreeze:
+		return a.Faults.Freeze, nil
+	case FaultThaw:
+		return a.Faults.Thaw, nil
+	case FaultHeal:
+		return a.Faults.Heal, nil
+	case FaultPartition:
+		cut := weir.Cut{Link: f.Link, Direction: f.Direction, Down: f.Silent != nil && !*f.Silent}
+		if err := cut.Check(); err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, id weir.ID) error { return a.Faults.Partition(ctx, id, cut) }, nil
+	}
+	return nil, invalid("type is %.40q, want kill, freeze, thaw, partition, heal or reboot", f.Type)
+}
