@@ -62,7 +62,7 @@ func (c *Control) members(ctx context.Context) (all []weir.MemberOverview, quoru
 }
 
 func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus, err error) {
-	s = weir.RegionStatus{Region: c.Region(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}}
+	s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}}
 	ms, err := allMachines(ctx, tx)
 	if err != nil {
 		return s, err
