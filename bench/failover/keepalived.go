@@ -50,7 +50,8 @@ func (k *keepalived) config(i int) string {
 	b.WriteString("global_defs {\n    script_user root\n    enable_script_security\n}\n")
 	switch {
 	case k.settings.check >= time.Second:
-		fmt.Fprintf(&b, "vrrp_script haproxy {\n    script \"/bin/pidof haproxy\"\n    interval %g\n}\n", k.settings.check.Seconds())
+		// Not pidof, as in the tutorials: keepalived resolves the link and so runs killall5.
+		fmt.Fprintf(&b, "vrrp_script haproxy {\n    script \"/usr/bin/pgrep -x haproxy\"\n    interval %g\n}\n", k.settings.check.Seconds())
 	case k.settings.check > 0:
 		fmt.Fprintf(&b, "track_file haproxy {\n    file %s\n    weight 0\n    init_file 0\n}\n", keepalivedChecked)
 	}
@@ -84,7 +85,7 @@ func checkScript(interval time.Duration) string {
 	return fmt.Sprintf(`#!/bin/sh
 was=0
 while sleep %g; do
-	/bin/pidof haproxy >/dev/null
+	/usr/bin/pgrep -x haproxy >/dev/null
 	is=$?
 	[ $is = $was ] || echo $is >%s
 	was=$is

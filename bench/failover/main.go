@@ -256,11 +256,11 @@ func run(ctx context.Context) error {
 	missing := map[string]string{}
 	for round := range o.runs {
 		for _, c := range o.contenders {
-			if missing[c.String()] == "" {
-				missing[c.String()] = c.missing()
-			}
-			if why := missing[c.String()]; why != "" {
-				fmt.Fprintf(os.Stderr, "%s: not measured: %s\n", c, why)
+			if why := c.missing(); why != "" {
+				if round == 0 {
+					fmt.Fprintf(os.Stderr, "%s: not measured: %s\n", c, why)
+				}
+				missing[c.String()] = why
 				continue
 			}
 			of, err := measure(ctx, c, o, round)
@@ -269,7 +269,8 @@ func run(ctx context.Context) error {
 				break
 			}
 			if err != nil {
-				// One contender's trouble is no reason to lose the others' figures.
+				// One contender's trouble is no reason to lose the others' figures, and the next
+				// round may go well.
 				fmt.Fprintf(os.Stderr, "round %d: %s: %v\n", round+1, c, err)
 				why, _, _ := strings.Cut(err.Error(), "\n")
 				missing[c.String()] = why
