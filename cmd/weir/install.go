@@ -123,10 +123,10 @@ func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
 		next = append(next, fmt.Sprintf("useradd --system --user-group --no-create-home --home-dir /var/lib/weir --shell /usr/sbin/nologin %s", serveUser))
 	}
 	if _, below := stateDirectory(s.data); !below {
-		next = append(next, fmt.Sprintf("install -d -m 0700 -o %[1]s -g %[1]s %[2]s", serveUser, s.data))
+		next = append(next, fmt.Sprintf("install -d -m 0700 -o %[1]s -g %[1]s %[2]s", serveUser, quoted(s.data)))
 	}
 	if dir := cmp.Or(s.pki, filepath.Join(s.data, "pki")); len(s.cluster) > 1 && !there(filepath.Join(i.root, dir, "ca.pem")) {
-		next = append(next, fmt.Sprintf("weir pki create --pki %s   # on one member; copy that directory to the others", dir))
+		next = append(next, fmt.Sprintf("weir pki create --pki %s   # on one member; copy that directory to the others", quoted(dir)))
 	}
 	return i.write(serveUnit(s, f), "weir-serve", next)
 }
@@ -142,7 +142,7 @@ func (i *install) node(_ context.Context, c *agent.Config, f *pflag.FlagSet) err
 	}
 	var next []string
 	if !there(filepath.Join(i.root, c.TokenFile)) {
-		next = append(next, fmt.Sprintf("put the token that `weir node token NAME` printed into %s", c.TokenFile))
+		next = append(next, fmt.Sprintf("put the token that `weir node token NAME` printed into %s", quoted(c.TokenFile)))
 	}
 	return i.write(nodeUnit(c, f), "weir-node", next)
 }
@@ -285,7 +285,7 @@ func (u *unit) data(dir string, others ...string) {
 	}
 	for _, other := range others {
 		if other != "" && !strings.HasPrefix(other, dir+"/") {
-			u.set("ReadWritePaths", "-"+escape(other))
+			u.set("ReadWritePaths", escape("-"+other))
 		}
 	}
 }
@@ -400,14 +400,22 @@ func command(verb string, f *pflag.FlagSet, paths map[string]string) string {
 		if path, ok := paths[flag.Name]; ok {
 			value = path
 		}
-		words = append(words, "--"+flag.Name, escape(value))
+		words = append(words, "--"+flag.Name, escape(strings.ReplaceAll(value, "$", "$$")))
 	})
 	return strings.Join(words, " ")
 }
 
+// quoted returns word as a shell takes it for one.
+func quoted(word string) string {
+	if !strings.ContainsAny(word, " \t\n\"'\\$`!&|;<>()*?[]#~%=") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
 // escape returns word as one word of a unit, whatever is in it.
 func escape(word string) string {
-	word = strings.NewReplacer("%", "%%", "$", "$$").Replace(word)
+	word = strings.ReplaceAll(word, "%", "%%")
 	if word != "" && !strings.ContainsAny(word, " \t\r\n\"'\\;") {
 		return word
 	}
