@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"weir/cloud"
 	"weir/control"
 	"weir/store"
 	"weir/weir"
@@ -115,8 +116,10 @@ func (n *node) proxyAnswers() bool {
 
 // works reports whether clients of an instance would be served.
 func (w *world) works(id weir.ID) bool {
+	all, err := w.cloud.Machines(direct(context.WithoutCancel(w.ctx)))
+	on := slices.ContainsFunc(all, func(m cloud.Machine) bool { return m.ID == id && m.On })
 	n := w.nodes.get(id)
-	return n != nil && w.reach("", id, public) && n.proxyAnswers()
+	return err == nil && on && n != nil && w.reach("", id, public) && n.proxyAnswers()
 }
 
 // listen keeps what n hears of its peers until ctx ends.
