@@ -53,6 +53,7 @@ func (w *world) live(m *member) {
 			NodeURL: "https://control.example:7443",
 			NodeCA:  []byte("authority\n"),
 			Drain:   drain,
+			Prober:  prober{w},
 		})
 		ended := make(chan struct{})
 		go func() {

@@ -35,6 +35,8 @@ type node struct {
 	err     string                // why a newer one is not
 	checked map[weir.ID]time.Time // when a server's first checks pass
 	leaving map[weir.ID]time.Time // until when a server that left finishes its requests
+	peers   []weir.PeerStatus     // as it hears them
+	skew    time.Duration         // of its clock
 	news    chan struct{}         // something to report
 }
 
@@ -130,6 +132,7 @@ func (w *world) node(m cloud.Machine) *node {
 	}
 	n := &node{w: w, id: m.ID, token: token, key: fmt.Sprint("key ", w.cloud.Made(m.ID)), news: make(chan struct{}, 1),
 		checked: map[weir.ID]time.Time{}, leaving: map[weir.ID]time.Time{}}
+	n.skew = upTo(w.random("clock "+string(m.ID)), 2*time.Hour) - time.Hour
 	w.nodes.all[m.ID] = n
 	return n
 }
@@ -155,6 +158,7 @@ func (n *node) run(ctx context.Context) {
 	defer wg.Wait()
 	reports := n.w.roll("reports of node " + string(n.id))
 	wg.Go(func() { n.report(ctx, reports) })
+	wg.Go(func() { n.listen(ctx) })
 	for ctx.Err() == nil {
 		n.pull(ctx, r)
 	}
@@ -163,12 +167,18 @@ func (n *node) run(ctx context.Context) {
 func (n *node) set(on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.on = on
+	n.on, n.peers = on, nil
 	clear(n.leaving) // nothing is left of them when the machine has been off
+	n.w.ether.touch()
 }
 
 // ask calls the control plane, as far as it can be reached.
 func (n *node) ask(ctx context.Context, r *rand.Rand, patience time.Duration, do func(context.Context, *control.Control) error) error {
+	n.await(ctx)
+	if h := n.w.ether.of(n.id); h.in[private] || h.out[private] {
+		sleep(ctx, upTo(r, time.Second))
+		return weir.Errorf(weir.Unavailable, "the control plane cannot be reached")
+	}
 	trouble := n.w.trouble.Load()
 	if trouble {
 		sleep(ctx, upTo(r, 500*time.Millisecond))
@@ -256,6 +266,7 @@ func (n *node) apply(config weir.NodeConfig, r *rand.Rand) {
 		}
 	}
 	n.config, n.err = config, ""
+	n.w.ether.touch()
 	n.w.tell("node %s: runs revision %d: servers %v", n.id, config.Revision, slices.Sorted(maps.Keys(serversOf(config.Proxy))))
 	n.tell()
 }
@@ -285,7 +296,7 @@ func (n *node) report(ctx context.Context, r *rand.Rand) {
 			_, err := c.Report(ctx, n.status())
 			return err
 		})
-		if !sleep(ctx, 100*time.Millisecond) {
+		if !sleep(ctx, 5*time.Millisecond) {
 			return
 		}
 		select {
@@ -302,12 +313,19 @@ func (n *node) status() weir.NodeStatus {
 	defer n.mu.Unlock()
 	now := time.Now()
 	s := weir.NodeStatus{Node: n.id, Revision: n.config.Revision, Err: n.err, Agent: weir.Version,
-		HAProxy: weir.HAProxyStatus{Version: "2.6.12", PID: 100}}
+		HAProxy: weir.HAProxyStatus{Version: "2.6.12", PID: 100}, Peers: n.peers}
+	h := n.w.ether.of(n.id)
+	if h.wedged {
+		s.HAProxy.Err = "HAProxy does not answer"
+	}
 	for _, b := range n.config.Proxy.Backends {
 		for _, server := range b.Servers {
 			state := weir.ServerUp
 			if now.Before(n.checked[server.ID]) {
 				state = weir.ServerChecking
+			}
+			if h.stray {
+				state = weir.ServerDown
 			}
 			s.Servers = append(s.Servers, weir.ServerStatus{Backend: b.Name, ID: server.ID, State: state})
 		}

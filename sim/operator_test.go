@@ -60,7 +60,7 @@ func (s *snapshot) tooMuch(room, addresses int) excess {
 	for _, lb := range s.lbs {
 		if lb.Deleting.IsZero() {
 			balancers = append(balancers, lb.ID)
-			instances += lb.Instances
+			instances += max(lb.Instances, weir.MinInstances)
 		}
 	}
 	for _, a := range s.addresses {

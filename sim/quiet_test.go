@@ -118,19 +118,32 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 // wall returns the firewall that m should have: servers answer their load balancers
 // alone, instances answer everybody, what has nothing to do with either is open.
 func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
-	from := map[int]map[netip.Prefix]bool{}
-	concerned := false
-	open := func(port int, source netip.Prefix) {
-		if from[port] == nil {
-			from[port] = map[netip.Prefix]bool{}
-		}
-		from[port][source] = true
+	type door struct {
+		port int
+		udp  bool
 	}
+	from := map[door]map[netip.Prefix]bool{}
+	concerned := false
+	openTo := func(d door, source netip.Prefix) {
+		if from[d] == nil {
+			from[d] = map[netip.Prefix]bool{}
+		}
+		from[d][source] = true
+	}
+	open := func(port int, source netip.Prefix) { openTo(door{port: port}, source) }
 	for _, lb := range s.lbs {
 		if m.LoadBalancer == lb.ID {
 			concerned = true
 			for _, rule := range lb.Rules {
 				open(rule.EntryPort, netip.MustParsePrefix("0.0.0.0/0"))
+			}
+			for _, other := range s.machines {
+				if other.LoadBalancer == lb.ID {
+					for _, a := range []netip.Addr{other.Status.Private, other.Status.Public} {
+						openTo(door{weir.BeatPort, true}, netip.PrefixFrom(a, 32))
+						openTo(door{weir.HealthPort, false}, netip.PrefixFrom(a, 32))
+					}
+				}
 			}
 		}
 		if !lb.Targets(&m) {
@@ -152,8 +165,8 @@ func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
 		return nil
 	}
 	f := &weir.Firewall{}
-	for port, sources := range from {
-		o := weir.Opening{Port: port}
+	for d, sources := range from {
+		o := weir.Opening{Port: d.port, UDP: d.udp}
 		for source := range sources {
 			o.From = append(o.From, source)
 		}
@@ -228,7 +241,11 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 			instances[m.ID] = true
 			w.amissNode(s, r, lb, m)
 		}
-		r.want(n == lb.Instances, "load balancer %s has %d instances, want %d", lb.Name, n, lb.Instances)
+		want := max(lb.Instances, weir.MinInstances)
+		r.want(n == want, "load balancer %s has %d instances, want %d", lb.Name, n, want)
+		for _, h := range lb.Status.Health {
+			r.want(h.State == weir.InstanceWell, "load balancer %s has the instance %s, which is %s: %s", lb.Name, h.Machine, h.State, h.Why)
+		}
 		r.want(instances[active], "load balancer %s points to %q, which is no instance of it", lb.Name, active)
 		r.want(lb.Status.Phase == weir.LoadBalancerActive && lb.Status.Err == "" && len(lb.Status.Plan) == 0,
 			"load balancer %s is %+v, want active", lb.Name, lb.Status)

@@ -46,7 +46,7 @@ func TestSim(t *testing.T) {
 // history lives one history through, and tells it if it ends badly.
 func history(t *testing.T, seed uint64) {
 	ctx, end := context.WithCancel(t.Context())
-	w := &world{ctx: ctx, seed: seed, begin: time.Now(), memory: store.NewMemory(), rolls: map[string]uint64{}}
+	w := &world{ctx: ctx, seed: seed, begin: time.Now(), memory: store.NewMemory(), ether: newEther(), rolls: map[string]uint64{}}
 	w.truth = store.New(w.memory)
 	o := cloud.FakeOptions{Region: region, Boots: w.boots, Fault: w.fault}
 	if chance(w.random("cloud"), 25) {
@@ -70,6 +70,7 @@ func history(t *testing.T, seed uint64) {
 	w.trouble.Store(true)
 	w.someTrouble(ctx)
 	w.trouble.Store(false)
+	w.ether.healAll()
 	w.tell("the trouble is over")
 	if o.Machines > 0 {
 		w.operate(o.Machines, o.Addresses)
@@ -103,6 +104,7 @@ func (w *world) someTrouble(ctx context.Context) {
 		wg.Go(func() { u.want(ctx) })
 	}
 	wg.Go(func() { w.chaos(ctx) })
+	wg.Go(func() { w.breaks(ctx) })
 	<-ctx.Done()
 }
 

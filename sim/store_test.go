@@ -62,12 +62,18 @@ func (l *lossy) Commit(ctx context.Context, txn store.Txn) (int64, bool, error) 
 		if r := l.w.roll(l.name + "late " + what); l.w.trouble.Load() && chance(r, 50) {
 			l.w.wg.Go(func() {
 				sleep(l.w.ctx, upTo(r, late))
-				l.Backend.Commit(context.WithoutCancel(ctx), txn)
+				revision, ok, err := l.Backend.Commit(context.WithoutCancel(ctx), txn)
+				if err == nil && ok {
+					l.w.witness(txn, revision)
+				}
 			})
 		}
 		return 0, false, err
 	}
 	revision, ok, err := l.Backend.Commit(ctx, txn)
+	if err == nil && ok {
+		l.w.witness(txn, revision)
+	}
 	if lost := l.travel(ctx, "answer to "+what); err == nil && lost != nil {
 		return 0, false, lost
 	}

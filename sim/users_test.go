@@ -22,6 +22,7 @@ type knowledge struct {
 	mu    sync.Mutex
 	facts map[fact]bool
 	going map[weir.ID]bool // the machines that somebody asked to delete
+	moves map[weir.ID]int  // how often the address of a load balancer went from one instance to another
 
 	// How many machines the pool "batch" has to have, at least and at most: it is
 	// only ever grown, and some of its machines are deleted.
@@ -50,6 +51,16 @@ func (k *knowledge) created(made []weir.Machine, err error) {
 			k.facts[exists("machine", m.ID)] = true
 		}
 	}
+}
+
+// moved counts a move of a load balancer's address.
+func (k *knowledge) moved(lb weir.ID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.moves == nil {
+		k.moves = map[weir.ID]int{}
+	}
+	k.moves[lb]++
 }
 
 // deletes has nobody count on a machine from now on.
@@ -207,7 +218,7 @@ func idsOf(ms []weir.Machine) (ids []weir.ID) {
 // apply changes how many machines web has, and what its load balancer does.
 func (u *user) apply(ctx context.Context, c *control.Control) (string, error) {
 	lb := balancer("web", "web")
-	lb.Instances = 1 + u.r.IntN(2)
+	lb.Instances = 2 + u.r.IntN(2)
 	if chance(u.r, 50) {
 		lb.Rules = append(lb.Rules, weir.Rule{Entry: weir.TCP, EntryPort: 5432, Target: weir.TCP, TargetPort: 5000 + u.r.IntN(2)})
 	}

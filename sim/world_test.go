@@ -39,6 +39,7 @@ type world struct {
 	cloud   *cloud.Fake
 	members []*member
 	nodes   nodes
+	ether   *ether
 	known   knowledge
 
 	mu    sync.Mutex
