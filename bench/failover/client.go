@@ -38,8 +38,18 @@ type client struct {
 	done []request // in the order in which they ended
 }
 
+// dial connects the client with what it asks.
+type dial func(context.Context, *net.Dialer) (net.Conn, error)
+
+// dialTo connects to port 80 of addr from here.
+func dialTo(addr netip.Addr) dial {
+	return func(ctx context.Context, d *net.Dialer) (net.Conn, error) {
+		return d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, 80).String())
+	}
+}
+
 // startClient starts asking. Whoever starts it must stop it.
-func startClient(ctx context.Context) *client {
+func startClient(ctx context.Context, service dial) *client {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &client{cancel: cancel}
 	c.wg.Go(func() {
@@ -54,7 +64,7 @@ func startClient(ctx context.Context) *client {
 				defer c.underway.Add(-1)
 				start := time.Now()
 				// Not ended by ctx: a request that was begun counts.
-				err := ask(context.WithoutCancel(ctx), serviceAddr, start.Add(patience))
+				err := ask(context.WithoutCancel(ctx), service, start.Add(patience))
 				r := request{start, time.Since(start), err}
 				c.mu.Lock()
 				defer c.mu.Unlock()
@@ -101,11 +111,10 @@ func (c *client) lastFailure() (last time.Time) {
 	return last
 }
 
-// ask sends one request to addr on a new connection, and wants the whole of a 200 before
-// the deadline.
-func ask(ctx context.Context, addr netip.Addr, deadline time.Time) error {
-	dialer := net.Dialer{Deadline: deadline, KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, 80).String())
+// ask sends one request on a new connection, and wants the whole of a 200 before the
+// deadline.
+func ask(ctx context.Context, service dial, deadline time.Time) error {
+	conn, err := service(ctx, &net.Dialer{Deadline: deadline, KeepAlive: -1})
 	if err != nil {
 		return err
 	}
@@ -123,7 +132,7 @@ func ask(ctx context.Context, addr netip.Addr, deadline time.Time) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: status %s", addr, resp.Status)
+		return fmt.Errorf("%s: status %s", conn.RemoteAddr(), resp.Status)
 	}
 	return nil
 }

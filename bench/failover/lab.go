@@ -38,13 +38,16 @@ type lab struct {
 	balancers [2]*host
 	servers   [2]*host
 
+	// services are what has to answer for all to be well, the service address first.
+	services []dial
+
 	// arrivals is how often a balancer got the service address that it did not have.
 	arrivals atomic.Int64
 }
 
 // newLab boots everything; on the balancers nothing runs yet.
 func newLab() (l *lab, err error) {
-	l = &lab{}
+	l = &lab{services: []dial{dialTo(serviceAddr), dialTo(balancerIPs[0]), dialTo(balancerIPs[1])}}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("lab: %w", err)
@@ -293,9 +296,9 @@ func (l *lab) untilServed(ctx context.Context, ready func(context.Context) error
 		if err := ready(ctx); err != nil {
 			return err
 		}
-		for _, addr := range []netip.Addr{serviceAddr, balancerIPs[0], balancerIPs[1]} {
+		for _, service := range l.services {
 			for range 20 {
-				if err := ask(ctx, addr, time.Now().Add(time.Second)); err != nil {
+				if err := ask(ctx, service, time.Now().Add(time.Second)); err != nil {
 					return err
 				}
 			}

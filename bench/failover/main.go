@@ -8,6 +8,7 @@
 // machine does hits all alike.
 //
 //   - keepalived: Debian's, as its documentation and the tutorials set it up, and tuned.
+//   - weir: Weir in a region of its own, as weir dev runs it, its client in the region.
 //   - pacemaker: Pacemaker with Corosync, as DigitalOcean's tutorial on floating IPs.
 //
 // An outage is from the fault to the start of the first request after which none fails.
@@ -25,6 +26,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -105,6 +107,14 @@ const systemdRestart = 100 * time.Millisecond
 // contender's own child or resource.
 type supervised interface{ supervised() }
 
+// regional is a contender that brings its own balancers, servers and network, and so makes the
+// faults itself.
+type regional interface {
+	cause(ctx context.Context, f fault) (at time.Time, err error)
+	moves(ctx context.Context) (int64, error) // how often the service address has moved
+	said(out io.Writer)                       // what there is to say beside the tables
+}
+
 // meets says whether a fault can happen to a contender.
 func meets(c contender, f fault) bool {
 	_, ok := c.(supervised)
@@ -183,6 +193,7 @@ type options struct {
 
 func parse() (o options, err error) {
 	all := []contender{
+		newWeirCloud(),
 		newKeepalived("keepalived", keepalivedSettings{advert: time.Second}),
 		newKeepalived("keepalived-check", keepalivedSettings{advert: time.Second, check: time.Second}),
 		newKeepalived("keepalived-100ms", keepalivedSettings{advert: 100 * time.Millisecond, check: 100 * time.Millisecond}),
@@ -210,7 +221,7 @@ func parse() (o options, err error) {
 		return o, fmt.Errorf("want -runs of at least 1 and -limit of at least %s", 2*calm)
 	}
 	if *only == "" && o.soak > 0 {
-		*only = "keepalived-100ms,keepalived-10ms" // those that are quick enough to be wrong
+		*only = "weir,keepalived-100ms,keepalived-10ms" // those that are quick enough to be wrong
 	}
 	if o.contenders, err = choose("-only", *only, all); err != nil {
 		return o, err
@@ -284,6 +295,11 @@ func run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	printTables(os.Stdout, o.contenders, o.faults, results, missing, o.limit)
+	for _, c := range o.contenders {
+		if r, ok := c.(regional); ok {
+			r.said(os.Stdout)
+		}
+	}
 	if o.json != "" {
 		err = writeJSON(o.json, results)
 	}
@@ -340,14 +356,20 @@ func measureFault(ctx context.Context, c contender, l *lab, f fault, limit time.
 	if err := pause(ctx, rand.N(c.period())); err != nil {
 		return r, err
 	}
-	requests := startClient(ctx)
+	requests := startClient(ctx, l.services[0])
 	defer requests.stop()
 	if err := pause(ctx, before); err != nil {
 		return r, err
 	}
 
+	region, own := c.(regional)
 	at := time.Now()
-	if err := cause(ctx, c, l, f, active); err != nil {
+	if own {
+		at, err = region.cause(ctx, f)
+	} else {
+		err = cause(ctx, c, l, f, active)
+	}
+	if err != nil {
 		return r, err
 	}
 	for {
@@ -355,7 +377,7 @@ func measureFault(ctx context.Context, c contender, l *lab, f fault, limit time.
 			return r, err
 		}
 		since := time.Since(at)
-		moved := f != planned || !l.balancers[active].has.Load()
+		moved := own || f != planned || !l.balancers[active].has.Load()
 		if moved && since > least && requests.calm(calm+patience) || since > limit+calm {
 			break
 		}
@@ -367,10 +389,11 @@ func measureFault(ctx context.Context, c contender, l *lab, f fault, limit time.
 	}
 	r = resultOf(all, at, limit)
 
-	switch f {
-	case dies:
+	switch {
+	case own:
+	case f == dies:
 		err = l.bootBalancer(active)
-	case cut:
+	case f == cut:
 		err = l.mendLink(active)
 	}
 	if err != nil {

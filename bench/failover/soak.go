@@ -62,8 +62,18 @@ func soakOne(ctx context.Context, c contender, d time.Duration) (s soaked, err e
 	if err := l.untilServed(ctx, ready); err != nil {
 		return s, err
 	}
-	moved := l.arrivals.Load()
-	requests := startClient(ctx)
+	moves := func() int64 {
+		if r, ok := c.(regional); ok {
+			n, err := r.moves(ctx)
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "soak: %s: %v\n", c, err)
+			}
+			return n
+		}
+		return l.arrivals.Load()
+	}
+	moved := moves()
+	requests := startClient(ctx, l.services[0])
 	defer requests.stop()
 	stop, err := startHogs()
 	defer stop()
@@ -82,10 +92,10 @@ func soakOne(ctx context.Context, c contender, d time.Duration) (s soaked, err e
 		case <-end:
 			running = false
 		case <-tick.C:
-			fmt.Fprintf(os.Stderr, "soak: %s: %.0f s of %.0f s: moved %d times\n", c, time.Since(at).Seconds(), d.Seconds(), l.arrivals.Load()-moved)
+			fmt.Fprintf(os.Stderr, "soak: %s: %.0f s of %.0f s: moved %d times\n", c, time.Since(at).Seconds(), d.Seconds(), moves()-moved)
 		}
 	}
-	s.Moves = l.arrivals.Load() - moved
+	s.Moves = moves() - moved
 	r := resultOf(requests.stop(), at, d)
 	s.Contender, s.Took = c.String(), d.Seconds()
 	s.Failed, s.Sent, s.P50, s.P99 = r.Failed, r.Sent, r.P50, r.P99
