@@ -162,6 +162,19 @@ func TestTopSaysWhatFailed(t *testing.T) {
 	}
 }
 
+func TestTopKeepsSelectedWhatItHasDrained(t *testing.T) {
+	m := topAt(t.Context(), topRegion(0, 7, 100))
+	press(m, "down", "down", "down")
+	s := topRegion(time.Second, 7, 100)
+	s.LoadBalancers[0].Instances[0].Node.Servers = s.LoadBalancers[0].Instances[0].Node.Servers[1:]
+	s.Machines[2].Drained = true
+	m.Update(polledMsg{status: s})
+	press(m, "u")
+	if got, want := m.footer().text, "Undrain web-1? y/n"; got != want {
+		t.Errorf("the footer is %q, want %q", got, want)
+	}
+}
+
 func TestTopQuits(t *testing.T) {
 	for _, keys := range []string{"q", "ctrl+c", "f ctrl+c", "? ctrl+c"} {
 		cmd := press(topAt(t.Context(), topRegion(0, 7, 100)), strings.Fields(keys)...)

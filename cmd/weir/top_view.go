@@ -240,10 +240,10 @@ func (t *top) instanceLines(lb *weir.LoadBalancerOverview) []topLine {
 }
 
 // serverLines returns the servers of a load balancer as its active instance sees them, each
-// once.
+// once, and the machines that are drained.
 func (t *top) serverLines(lb *weir.LoadBalancerOverview) []topLine {
 	in := activeOf(lb)
-	if in == nil || len(in.Node.Servers) == 0 {
+	if in == nil {
 		return nil
 	}
 	rows := [][]string{{"SERVER", "STATE", "SESSIONS", "REQ/S", "WHY"}}
@@ -268,6 +268,15 @@ func (t *top) serverLines(lb *weir.LoadBalancerOverview) []topLine {
 		}
 		rows = append(rows, []string{short(nameOf(&t.status, id)), string(server.State), strconv.Itoa(sessions[id]), t.rates.of(in, id), why})
 		lines = append(lines, l)
+	}
+	// Who is drained leaves HAProxy, and must stay here: it could not be undrained otherwise,
+	// and the selection would move to another.
+	for _, m := range t.status.Machines {
+		if _, ok := sessions[m.ID]; ok || !m.Drained || m.Deleting || m.LoadBalancer != "" {
+			continue
+		}
+		rows = append(rows, []string{short(m.Name), "drained", "-", "-", "drained by an operator"})
+		lines = append(lines, topLine{target: target{lb.ID, m.ID}, tone: busy})
 	}
 	return inColumns(lines, rows)
 }
