@@ -111,13 +111,14 @@ type agent struct {
 	permit   permit
 
 	mu     sync.Mutex
-	newest weir.NodeConfig // that is known, live or not
-	toldAt time.Time       // when the control plane last said so; zero while it is from the disk
-	live   int64           // revision that HAProxy has; 0 for none
-	tried  int64           // the newest that it was given
-	err    error           // why a newer one is not live
-	ports  map[string]bool // the interfaces that lead to peers
-	down   []string        // ports that are not
+	newest weir.NodeConfig  // that is known, live or not
+	toldAt time.Time        // when the control plane last said so; zero while it is from the disk
+	live   int64            // revision that HAProxy has; 0 for none
+	tried  int64            // the newest that it was given
+	err    error            // why a newer one is not live
+	ports  map[string]bool  // the interfaces that lead to peers
+	down   []string         // ports that are not
+	said   heartbeat.Answer // what heartbeats are answered with
 }
 
 // Run is the agent of the node whose state is in c.Dir, until ctx ends; HAProxy goes on

@@ -19,7 +19,9 @@ import (
 //
 //   - a member of the control plane took in our report, which it can do only with a quorum, and
 //     said that there was no newer NodeConfig for us;
-//   - a peer answered that it does not hold the address, and knows no newer NodeConfig than we do;
+//   - every peer that our newest NodeConfig names answered that it does not hold the address, and
+//     knows no newer NodeConfig than we do. Whoever can be given the address is among
+//     them: the control plane gives it to nobody of whom the holder has not been told;
 //   - most members' hosts refused a connection: nothing runs there, so there is no quorum
 //     that could give anything away.
 //
@@ -76,18 +78,31 @@ func (p *permit) at(urls []string, peers []heartbeat.PeerStatus, revision int64,
 	if told {
 		at = p.accepted
 	}
-	for _, peer := range peers {
-		if peer.Answer.Holding || peer.Answer.Revision > revision {
-			continue
-		}
-		for _, path := range peer.Paths {
-			if path.Heard.After(at) {
-				at = path.Heard
-			}
-		}
+	if moment := nobodyElse(peers, revision); moment.After(at) {
+		at = moment
 	}
 	if moment := p.mostRefused(urls); moment.After(at) {
 		at = moment
+	}
+	return at
+}
+
+// nobodyElse returns the last moment at which all peers together are known to have let
+// us hold the address: the oldest of the moments at which each was last heard, since one of
+// them may have been given it at any time after that. It is zero if one has not been heard, holds
+// it, or knows a newer revision; and without any peer, where there is nobody to say anything.
+func nobodyElse(peers []heartbeat.PeerStatus, revision int64) (at time.Time) {
+	for _, peer := range peers {
+		var heard time.Time
+		for _, path := range peer.Paths {
+			heard = later(heard, path.Heard)
+		}
+		if heard.IsZero() || peer.Answer.Holding || peer.Answer.Revision > revision {
+			return time.Time{}
+		}
+		if at.IsZero() || heard.Before(at) {
+			at = heard
+		}
 	}
 	return at
 }

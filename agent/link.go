@@ -130,6 +130,7 @@ func (a *agent) take(doc document, after int64) {
 	}
 	same := told && doc.Revision == a.newest.Revision
 	a.newest, a.toldAt = doc.NodeConfig, time.Now()
+	a.answerHolder(a.held()) // before we take what it may give us: the peer that had it must not renew any more
 	wake(a.moved)
 	wake(a.holds)
 	a.watchPeers()

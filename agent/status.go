@@ -90,19 +90,28 @@ func (a *agent) urgent(s *weir.NodeStatus) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Down = slices.Clone(a.down)
+	a.answerHolder(s.Held)
 }
 
 // answer has heartbeats be answered with what s says.
 func (a *agent) answer(s weir.NodeStatus) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	answer := heartbeat.Answer{Serving: s.Revision != 0 && s.HAProxy.Err == "", Holding: s.Held != nil, Revision: a.newest.Revision}
+	up := 0
 	for _, server := range s.Servers {
 		if server.State == weir.ServerUp {
-			answer.Up++
+			up++
 		}
 	}
-	a.beats.Answer(answer)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.said.Serving, a.said.Up = s.Revision != 0 && s.HAProxy.Err == "", up
+	a.answerHolder(s.Held)
+}
+
+// answerHolder has heartbeats be answered with what a peer needs to know that holds the address by
+// itself, or is about to: which NodeConfig we know, and what we hold. The caller holds a.mu.
+func (a *agent) answerHolder(held *weir.HeldStatus) {
+	a.said.Holding, a.said.Revision = held != nil, a.newest.Revision
+	a.beats.Answer(a.said)
 }
 
 func peerStatuses(peers []heartbeat.PeerStatus) (all []weir.PeerStatus) {
