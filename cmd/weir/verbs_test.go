@@ -403,7 +403,11 @@ func TestRecordOfAnotherUserIsIgnored(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to write a file of another user")
 	}
-	dir := t.TempDir()
+	root := t.TempDir()
+	dir := filepath.Join(root, "dev")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	stale := filepath.Join(dir, "stale.json")
 	if err := os.WriteFile(stale, []byte(`{"api": "http://127.0.0.1:9", "pid": 1, "start": "1"}`), 0o644); err != nil {
 		t.Fatal(err)
@@ -412,7 +416,7 @@ func TestRecordOfAnotherUserIsIgnored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("WEIR_RUN_DIR", dir)
+	t.Setenv("WEIR_RUN_DIR", root)
 	if r, err := find(); err != nil || r.API != "http://127.0.0.1:7070" {
 		t.Fatalf("found %+v, %v, want our own record", r, err)
 	}
@@ -428,7 +432,7 @@ func TestRecordOfAnotherUserIsIgnored(t *testing.T) {
 	if err := os.WriteFile(other, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := find(); err == nil || !strings.Contains(err.Error(), "2 of weir dev run on this machine") || !strings.Contains(err.Error(), "--api") {
+	if _, err := find(); err == nil || !strings.Contains(err.Error(), "2 control planes run on this machine") || !strings.Contains(err.Error(), "--api") {
 		t.Errorf("with two records: %v, want both listed and --api asked for", err)
 	}
 	if err := os.Chown(other, 1234, 1234); err != nil {
@@ -438,7 +442,37 @@ func TestRecordOfAnotherUserIsIgnored(t *testing.T) {
 		t.Errorf("with a record of user 1234: %v, want it ignored", err)
 	}
 	remove()
-	if _, err := find(); err == nil || !strings.Contains(err.Error(), "no weir dev runs") {
+	if _, err := find(); err == nil || !strings.Contains(err.Error(), "neither weir dev nor weir serve runs") {
 		t.Errorf("once removed: %v, want that none runs", err)
+	}
+}
+
+func TestRecordOfWhomRootHasGivenTheDirectoryCounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to give a directory away")
+	}
+	const nobody = 65534
+	root := t.TempDir()
+	dir := filepath.Join(root, "serve")
+	if _, err := publishIn(dir, record{Kind: "weir serve", API: "http://127.0.0.1:7070"}); err != nil {
+		t.Fatal(err)
+	}
+	record := filepath.Join(dir, fmt.Sprintf("%d.json", os.Getpid()))
+	t.Setenv("WEIR_RUN_DIR", root)
+	for _, step := range []struct {
+		what  string
+		do    func() error
+		found bool
+	}{
+		{"the record is another user's", func() error { return os.Chown(record, nobody, nobody) }, false},
+		{"root gave them the directory", func() error { return os.Chown(dir, nobody, nobody) }, true},
+		{"anybody can make such a directory", func() error { return os.Chmod(root, 0o777) }, false},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := find(); (err == nil) != step.found {
+			t.Errorf("%s: found %+v, %v, want found %v", step.what, r, err, step.found)
+		}
 	}
 }
