@@ -34,7 +34,7 @@ control plane to trust. The verbs below are for the one who runs the control pla
   weir install node --join https://192.0.2.11:7071 --token /etc/weir/node.token   # as a service of systemd
   weir node token lb-a >lb-a.token      # on the control plane: lets a machine join as lb-a
   weir node list`,
-		Args:    arguments(0, 0, "no arguments"),
+		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkNode(&c); err != nil {
 				return err

@@ -346,7 +346,7 @@ func (s *serve) openStore(ctx context.Context, plan servePlan, ca *pki.CA, p *pr
 		return nil, nil, err
 	}
 	c := store.Cluster{Dir: dir, Name: plan.self.String(), Members: map[string]string{},
-		Listen: netip.MustParseAddrPort(net.JoinHostPort(plan.self.String(), peerPort)),
+		Listen:      netip.MustParseAddrPort(net.JoinHostPort(plan.self.String(), peerPort)),
 		Certificate: files.certificate, Key: files.key, Authority: files.authority}
 	for _, m := range plan.members {
 		c.Members[m.String()] = net.JoinHostPort(m.String(), peerPort)
@@ -372,4 +372,3 @@ func listen(ctx context.Context, flag, addr string) (net.Listener, error) {
 	}
 	return ln, nil
 }
-
