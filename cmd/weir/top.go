@@ -318,8 +318,8 @@ func (r rates) see(s *weir.RegionStatus) {
 				there[key] = true
 				old, ok := r[key]
 				took := in.Node.Seen.Sub(old.seen)
-				if ok && took <= 0 && old.pid == in.Node.HAProxy.PID {
-					continue // no news
+				if ok && took < topEvery && old.pid == in.Node.HAProxy.PID && server.Requests >= old.requests {
+					continue // no news, or too short a time to tell: reports come in bursts
 				}
 				now := rate{pid: in.Node.HAProxy.PID, seen: in.Node.Seen, requests: server.Requests}
 				if ok && took > 0 && old.pid == now.pid && now.requests >= old.requests {
