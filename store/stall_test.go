@@ -131,7 +131,8 @@ func stallOneOfThree(ctx context.Context, dir, disk string) (err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := makeEtcdLeader(ctx, map[string]*store.Store{"a": s[0], "b": s[1], "c": s[2]}, "a"); err != nil {
+	elsewhere := func() error { return errors.New("all members are in this process") }
+	if err := makeEtcdLeader(ctx, map[string]*store.Store{"a": s[0], "b": s[1], "c": s[2]}, "a", elsewhere); err != nil {
 		return err
 	}
 	working, cancel := context.WithCancel(ctx)
