@@ -38,8 +38,21 @@ type client struct {
 	done []request // in the order in which they ended
 }
 
+// dialFunc connects to a service, from where its clients are.
+type dialFunc func(ctx context.Context, deadline time.Time) (net.Conn, error)
+
+// dial connects to port 80 of an address.
+func dial(ctx context.Context, addr netip.Addr, deadline time.Time) (net.Conn, error) {
+	dialer := net.Dialer{Deadline: deadline, KeepAlive: -1}
+	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, 80).String())
+}
+
+func dialerOf(addr netip.Addr) dialFunc {
+	return func(ctx context.Context, deadline time.Time) (net.Conn, error) { return dial(ctx, addr, deadline) }
+}
+
 // startClient starts asking. Whoever starts it must stop it.
-func startClient(ctx context.Context) *client {
+func startClient(ctx context.Context, dial dialFunc) *client {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &client{cancel: cancel}
 	c.wg.Go(func() {
@@ -54,7 +67,7 @@ func startClient(ctx context.Context) *client {
 				defer c.underway.Add(-1)
 				start := time.Now()
 				// Not ended by ctx: a request that was begun counts.
-				err := ask(context.WithoutCancel(ctx), serviceAddr, start.Add(patience))
+				err := ask(context.WithoutCancel(ctx), dial, start.Add(patience))
 				r := request{start, time.Since(start), err}
 				c.mu.Lock()
 				defer c.mu.Unlock()
@@ -101,11 +114,10 @@ func (c *client) lastFailure() (last time.Time) {
 	return last
 }
 
-// ask sends one request to addr on a new connection, and wants the whole of a 200 before
-// the deadline.
-func ask(ctx context.Context, addr netip.Addr, deadline time.Time) error {
-	dialer := net.Dialer{Deadline: deadline, KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, 80).String())
+// ask sends one request on a new connection, and wants the whole of a 200 before the
+// deadline.
+func ask(ctx context.Context, dial dialFunc, deadline time.Time) error {
+	conn, err := dial(ctx, deadline)
 	if err != nil {
 		return err
 	}
@@ -123,7 +135,7 @@ func ask(ctx context.Context, addr netip.Addr, deadline time.Time) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: status %s", addr, resp.Status)
+		return fmt.Errorf("%s: status %s", conn.RemoteAddr(), resp.Status)
 	}
 	return nil
 }

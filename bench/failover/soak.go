@@ -46,24 +46,19 @@ func soak(ctx context.Context, o options) error {
 }
 
 func soakOne(ctx context.Context, c contender, d time.Duration) (s soaked, err error) {
-	l, err := newLab()
+	t, err := c.open(ctx)
 	if err != nil {
 		return s, err
 	}
-	defer l.close()
-	if err := c.up(ctx, l); err != nil {
+	defer t.close()
+	if err := t.untilWell(ctx); err != nil {
 		return s, err
 	}
-	defer c.down()
-	ready := func(ctx context.Context) error {
-		_, err := c.ready(ctx)
-		return err
-	}
-	if err := l.untilServed(ctx, ready); err != nil {
+	moved, err := t.moves()
+	if err != nil {
 		return s, err
 	}
-	moved := l.arrivals.Load()
-	requests := startClient(ctx)
+	requests := startClient(ctx, t.dial)
 	defer requests.stop()
 	stop, err := startHogs()
 	defer stop()
@@ -82,10 +77,18 @@ func soakOne(ctx context.Context, c contender, d time.Duration) (s soaked, err e
 		case <-end:
 			running = false
 		case <-tick.C:
-			fmt.Fprintf(os.Stderr, "soak: %s: %.0f s of %.0f s: moved %d times\n", c, time.Since(at).Seconds(), d.Seconds(), l.arrivals.Load()-moved)
+			n, err := t.moves()
+			if err != nil {
+				return s, err
+			}
+			fmt.Fprintf(os.Stderr, "soak: %s: %.0f s of %.0f s: moved %d times\n", c, time.Since(at).Seconds(), d.Seconds(), n-moved)
 		}
 	}
-	s.Moves = l.arrivals.Load() - moved
+	n, err := t.moves()
+	if err != nil {
+		return s, err
+	}
+	s.Moves = n - moved
 	r := resultOf(requests.stop(), at, d)
 	s.Contender, s.Took = c.String(), d.Seconds()
 	s.Failed, s.Sent, s.P50, s.P99 = r.Failed, r.Sent, r.P50, r.P99
