@@ -38,18 +38,21 @@ type client struct {
 	done []request // in the order in which they ended
 }
 
-// dial connects the client with what it asks.
-type dial func(context.Context, *net.Dialer) (net.Conn, error)
+// dialFunc connects to a service, from where its clients are.
+type dialFunc func(ctx context.Context, deadline time.Time) (net.Conn, error)
 
-// dialTo connects to port 80 of addr from here.
-func dialTo(addr netip.Addr) dial {
-	return func(ctx context.Context, d *net.Dialer) (net.Conn, error) {
-		return d.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, 80).String())
-	}
+// dial connects to port 80 of an address.
+func dial(ctx context.Context, addr netip.Addr, deadline time.Time) (net.Conn, error) {
+	dialer := net.Dialer{Deadline: deadline, KeepAlive: -1}
+	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, 80).String())
+}
+
+func dialerOf(addr netip.Addr) dialFunc {
+	return func(ctx context.Context, deadline time.Time) (net.Conn, error) { return dial(ctx, addr, deadline) }
 }
 
 // startClient starts asking. Whoever starts it must stop it.
-func startClient(ctx context.Context, service dial) *client {
+func startClient(ctx context.Context, dial dialFunc) *client {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &client{cancel: cancel}
 	c.wg.Go(func() {
@@ -64,7 +67,7 @@ func startClient(ctx context.Context, service dial) *client {
 				defer c.underway.Add(-1)
 				start := time.Now()
 				// Not ended by ctx: a request that was begun counts.
-				err := ask(context.WithoutCancel(ctx), service, start.Add(patience))
+				err := ask(context.WithoutCancel(ctx), dial, start.Add(patience))
 				r := request{start, time.Since(start), err}
 				c.mu.Lock()
 				defer c.mu.Unlock()
@@ -113,8 +116,8 @@ func (c *client) lastFailure() (last time.Time) {
 
 // ask sends one request on a new connection, and wants the whole of a 200 before the
 // deadline.
-func ask(ctx context.Context, service dial, deadline time.Time) error {
-	conn, err := service(ctx, &net.Dialer{Deadline: deadline, KeepAlive: -1})
+func ask(ctx context.Context, dial dialFunc, deadline time.Time) error {
+	conn, err := dial(ctx, deadline)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,8 @@ func (k *keepalived) period() time.Duration { return max(k.settings.advert, k.se
 func (k *keepalived) supervised()           {}
 func (k *keepalived) down()                 {}
 
+func (k *keepalived) open(ctx context.Context) (trial, error) { return openPair(ctx, k) }
+
 func (k *keepalived) missing() string {
 	if _, err := exec.LookPath("keepalived"); err != nil {
 		return "keepalived is not installed (scripts/deps bench)"

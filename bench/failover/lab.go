@@ -38,16 +38,13 @@ type lab struct {
 	balancers [2]*host
 	servers   [2]*host
 
-	// services are what has to answer for all to be well, the service address first.
-	services []dial
-
 	// arrivals is how often a balancer got the service address that it did not have.
 	arrivals atomic.Int64
 }
 
 // newLab boots everything; on the balancers nothing runs yet.
 func newLab() (l *lab, err error) {
-	l = &lab{services: []dial{dialTo(serviceAddr), dialTo(balancerIPs[0]), dialTo(balancerIPs[1])}}
+	l = &lab{}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("lab: %w", err)
@@ -296,9 +293,9 @@ func (l *lab) untilServed(ctx context.Context, ready func(context.Context) error
 		if err := ready(ctx); err != nil {
 			return err
 		}
-		for _, service := range l.services {
+		for _, addr := range []netip.Addr{serviceAddr, balancerIPs[0], balancerIPs[1]} {
 			for range 20 {
-				if err := ask(ctx, service, time.Now().Add(time.Second)); err != nil {
+				if err := ask(ctx, dialerOf(addr), time.Now().Add(time.Second)); err != nil {
 					return err
 				}
 			}
@@ -330,3 +327,112 @@ func (l *lab) logs() string {
 	}
 	return b.String()
 }
+
+// loopbackUp sets this process's loopback up, which a lab does by itself.
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
+// pairTrial is a contender that runs on the two balancers of a lab.
+type pairTrial struct {
+	lab    *lab
+	pair   pair
+	active int // when all was well
+}
+
+// pair is a contender that does.
+type pair interface {
+	// up starts it and HAProxy on both balancers.
+	up(ctx context.Context, l *lab) error
+
+	// ready says whether one balancer is active and the other ready to take over, and
+	// which is active.
+	ready(ctx context.Context) (active int, err error)
+
+	// handOver asks for a planned change of the active balancer, as its documentation says.
+	handOver(ctx context.Context, active int) error
+
+	// heal undoes a fault on a balancer, after which ready must come true. The lab has
+	// done its own part: the link is mended, the balancer is booted again with nothing
+	// running on it.
+	heal(ctx context.Context, f fault, i int) error
+
+	// down ends what up began outside the balancers.
+	down()
+}
+
+// openPair starts p in a new lab.
+func openPair(ctx context.Context, p pair) (trial, error) {
+	l, err := newLab()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.up(ctx, l); err != nil {
+		l.close()
+		return nil, err
+	}
+	return &pairTrial{lab: l, pair: p}, nil
+}
+
+func (t *pairTrial) close() {
+	t.pair.down()
+	t.lab.close()
+}
+
+func (t *pairTrial) dial(ctx context.Context, deadline time.Time) (net.Conn, error) {
+	return dial(ctx, serviceAddr, deadline)
+}
+
+func (t *pairTrial) untilWell(ctx context.Context) error {
+	return t.lab.untilServed(ctx, func(ctx context.Context) (err error) {
+		t.active, err = t.pair.ready(ctx)
+		return err
+	})
+}
+
+func (t *pairTrial) cause(ctx context.Context, f fault) error {
+	switch f {
+	case dies:
+		return t.lab.cutPower(t.active)
+	case cut:
+		return t.lab.cutLink(t.active)
+	case killed:
+		return t.lab.killHAProxy(t.active)
+	case planned:
+		return t.pair.handOver(ctx, t.active)
+	case restarts:
+		if err := t.lab.killHAProxy(t.active); err != nil {
+			return err
+		}
+		if err := pause(ctx, systemdRestart); err != nil {
+			return err
+		}
+		return t.lab.startHAProxy(t.active)
+	}
+	return fmt.Errorf("no fault %q", f)
+}
+
+func (t *pairTrial) over() bool { return !t.lab.balancers[t.active].has.Load() }
+
+func (t *pairTrial) heal(ctx context.Context, f fault) error {
+	var err error
+	switch f {
+	case dies:
+		err = t.lab.bootBalancer(t.active)
+	case cut:
+		err = t.lab.mendLink(t.active)
+	}
+	if err != nil {
+		return err
+	}
+	if err := t.pair.heal(ctx, f, t.active); err != nil {
+		return fmt.Errorf("heal: %w", err)
+	}
+	return nil
+}
+
+func (t *pairTrial) moves() (int64, error) { return t.lab.arrivals.Load(), nil }

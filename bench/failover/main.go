@@ -1,14 +1,14 @@
 // Command failover measures how long clients are without service when a load balancer
 // fails over: Weir beside the ways that people set it up by hand.
 //
-// Every contender gets the same lab: two balancers with the same HAProxy and the same
+// Every contender but Weir gets the same lab: two balancers with the same HAProxy and the same
 // configuration, two application servers, one switch, and a client that starts a new
 // request on a new connection every 5 ms and gives each a second. In each round all
 // contenders take their turn, and each meets all faults in its turn, so that what else the
 // machine does hits all alike.
 //
+//   - weir: a region of weir dev, from bin/weir beside this program.
 //   - keepalived: Debian's, as its documentation and the tutorials set it up, and tuned.
-//   - weir: Weir in a region of its own, as weir dev runs it, its client in the region.
 //   - pacemaker: Pacemaker with Corosync, as DigitalOcean's tutorial on floating IPs.
 //
 // An outage is from the fault to the start of the first request after which none fails.
@@ -26,8 +26,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -40,8 +40,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contender is one way to keep a service address served by one of two balancers. It is
-// started in a new lab for each round; what it runs on the balancers ends with the lab.
+// contender is one way to keep a service address served by one of two balancers.
 type contender interface {
 	String() string
 
@@ -52,23 +51,39 @@ type contender interface {
 	// random moment within it.
 	period() time.Duration
 
-	// up starts it and HAProxy on both balancers.
-	up(ctx context.Context, l *lab) error
+	// open starts it anew, with all that it needs around it.
+	open(ctx context.Context) (trial, error)
+}
 
-	// ready says whether one balancer is active and the other ready to take over, and
-	// which is active.
-	ready(ctx context.Context) (active int, err error)
+// trial is a contender that runs.
+type trial interface {
+	// dial connects to the service address from where clients are.
+	dial(ctx context.Context, deadline time.Time) (net.Conn, error)
 
-	// handOver asks for a planned change of the active balancer, as its documentation says.
-	handOver(ctx context.Context, active int) error
+	// untilWell waits until one balancer is active and the other ready to take over. It gives
+	// up after some time.
+	untilWell(ctx context.Context) error
 
-	// heal undoes a fault on a balancer, after which ready must come true. The lab has
-	// done its own part: the link is mended, the balancer is booted again with nothing
-	// running on it.
-	heal(ctx context.Context, f fault, i int) error
+	// cause makes a fault on the balancer that was active when all was well.
+	cause(ctx context.Context, f fault) error
 
-	// down ends what up began outside the balancers.
-	down()
+	// over says whether the balancer that was active no longer is, after a planned hand-over.
+	over() bool
+
+	// heal undoes a fault.
+	heal(ctx context.Context, f fault) error
+
+	// moves is how often the service address got to a balancer.
+	moves() (int64, error)
+
+	// close ends all of it.
+	close()
+}
+
+// replacer is a trial that makes a new balancer in place of one that is lost.
+type replacer interface {
+	// replaced waits until it has, and returns how long that took since the loss.
+	replaced(ctx context.Context, at time.Time) (time.Duration, error)
 }
 
 // fault is something that happens to the active balancer.
@@ -106,14 +121,6 @@ const systemdRestart = 100 * time.Millisecond
 // supervised is a contender whose HAProxy is a unit of systemd's, rather than the
 // contender's own child or resource.
 type supervised interface{ supervised() }
-
-// regional is a contender that brings its own balancers, servers and network, and so makes the
-// faults itself.
-type regional interface {
-	cause(ctx context.Context, f fault) (at time.Time, err error)
-	moves(ctx context.Context) (int64, error) // how often the service address has moved
-	said(out io.Writer)                       // what there is to say beside the tables
-}
 
 // meets says whether a fault can happen to a contender.
 func meets(c contender, f fault) bool {
@@ -193,7 +200,7 @@ type options struct {
 
 func parse() (o options, err error) {
 	all := []contender{
-		newWeirCloud(),
+		weirCloud{},
 		newKeepalived("keepalived", keepalivedSettings{advert: time.Second}),
 		newKeepalived("keepalived-check", keepalivedSettings{advert: time.Second, check: time.Second}),
 		newKeepalived("keepalived-100ms", keepalivedSettings{advert: 100 * time.Millisecond, check: 100 * time.Millisecond}),
@@ -221,7 +228,7 @@ func parse() (o options, err error) {
 		return o, fmt.Errorf("want -runs of at least 1 and -limit of at least %s", 2*calm)
 	}
 	if *only == "" && o.soak > 0 {
-		*only = "weir,keepalived-100ms,keepalived-10ms" // those that are quick enough to be wrong
+		*only = "weir-cloud,keepalived-100ms,keepalived-10ms" // those that are quick enough to be wrong
 	}
 	if o.contenders, err = choose("-only", *only, all); err != nil {
 		return o, err
@@ -295,44 +302,38 @@ func run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	printTables(os.Stdout, o.contenders, o.faults, results, missing, o.limit)
-	for _, c := range o.contenders {
-		if r, ok := c.(regional); ok {
-			r.said(os.Stdout)
-		}
-	}
 	if o.json != "" {
 		err = writeJSON(o.json, results)
 	}
 	return cmp.Or(ctx.Err(), err)
 }
 
-// measure starts a contender in a new lab and lets it meet each fault once.
+// measure starts a contender anew and lets it meet each fault once.
 func measure(ctx context.Context, c contender, o options, round int) (results []result, err error) {
-	l, err := newLab()
+	t, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer l.close()
-	if err := c.up(ctx, l); err != nil {
-		return nil, err
-	}
-	defer c.down()
+	defer t.close()
 	for _, f := range o.faults {
 		if !meets(c, f) {
 			continue
 		}
-		r, err := measureFault(ctx, c, l, f, o.limit)
+		r, err := measureFault(ctx, t, f, c.period(), o.limit)
 		if err != nil {
 			return results, fmt.Errorf("%s: %w", f, err)
 		}
 		r.Contender, r.Fault, r.Round = c.String(), f, round+1
 		results = append(results, r)
-		recovered := ""
+		more := ""
 		if !r.Recovered {
-			recovered = ", not recovered"
+			more = ", not recovered"
 		}
-		fmt.Fprintf(os.Stderr, "round %d of %d: %s: %s: outage %.0f ms%s, %d of %d failed\n",
-			round+1, o.runs, c, f, r.Outage, recovered, r.Failed, r.Sent)
+		if r.Replaced > 0 {
+			more += fmt.Sprintf(", replaced after %.0f ms", r.Replaced)
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d: %s: %s: outage %.0f ms, %d of %d failed, %d refused%s\n",
+			round+1, o.runs, c, f, r.Outage, r.Failed, r.Sent, r.Refused, more)
 	}
 	return results, nil
 }
@@ -343,33 +344,23 @@ const (
 	least  = 4 * time.Second // of watching after a fault: some do harm only later
 )
 
-// measureFault makes one fault and watches what clients see of it, then heals it.
-func measureFault(ctx context.Context, c contender, l *lab, f fault, limit time.Duration) (r result, err error) {
-	var active int
-	ready := func(ctx context.Context) (err error) {
-		active, err = c.ready(ctx)
-		return err
-	}
-	if err := l.untilServed(ctx, ready); err != nil {
+// measureFault makes one fault, at a random moment within period, and watches what clients
+// see of it, then heals it.
+func measureFault(ctx context.Context, t trial, f fault, period, limit time.Duration) (r result, err error) {
+	if err := t.untilWell(ctx); err != nil {
 		return r, err
 	}
-	if err := pause(ctx, rand.N(c.period())); err != nil {
+	if err := pause(ctx, rand.N(period)); err != nil {
 		return r, err
 	}
-	requests := startClient(ctx, l.services[0])
+	requests := startClient(ctx, t.dial)
 	defer requests.stop()
 	if err := pause(ctx, before); err != nil {
 		return r, err
 	}
 
-	region, own := c.(regional)
 	at := time.Now()
-	if own {
-		at, err = region.cause(ctx, f)
-	} else {
-		err = cause(ctx, c, l, f, active)
-	}
-	if err != nil {
+	if err := t.cause(ctx, f); err != nil {
 		return r, err
 	}
 	for {
@@ -377,55 +368,30 @@ func measureFault(ctx context.Context, c contender, l *lab, f fault, limit time.
 			return r, err
 		}
 		since := time.Since(at)
-		moved := own || f != planned || !l.balancers[active].has.Load()
+		moved := f != planned || t.over()
 		if moved && since > least && requests.calm(calm+patience) || since > limit+calm {
 			break
 		}
 	}
 	all := requests.stop()
+	from := at
 	if f == planned {
 		// Asking breaks nothing: what it takes until the address moves is nobody's outage.
-		at = firstFailure(all)
+		from = firstFailure(all)
 	}
-	r = resultOf(all, at, limit)
+	r = resultOf(all, from, limit)
 
-	switch {
-	case own:
-	case f == dies:
-		err = l.bootBalancer(active)
-	case f == cut:
-		err = l.mendLink(active)
-	}
-	if err != nil {
+	if err := t.heal(ctx, f); err != nil {
 		return r, err
 	}
-	if err := c.heal(ctx, f, active); err != nil {
-		return r, fmt.Errorf("heal: %w", err)
+	if again, ok := t.(replacer); ok && (f == dies || f == cut) {
+		took, err := again.replaced(ctx, at)
+		if err != nil {
+			return r, err
+		}
+		r.Replaced = milliseconds(took)
 	}
 	return r, nil
-}
-
-// cause makes a fault on the active balancer.
-func cause(ctx context.Context, c contender, l *lab, f fault, active int) error {
-	switch f {
-	case dies:
-		return l.cutPower(active)
-	case cut:
-		return l.cutLink(active)
-	case killed:
-		return l.killHAProxy(active)
-	case planned:
-		return c.handOver(ctx, active)
-	case restarts:
-		if err := l.killHAProxy(active); err != nil {
-			return err
-		}
-		if err := pause(ctx, systemdRestart); err != nil {
-			return err
-		}
-		return l.startHAProxy(active)
-	}
-	return fmt.Errorf("no fault %q", f)
 }
 
 // pause waits, unless ctx ends before.

@@ -32,6 +32,8 @@ func (p *pacemaker) String() string        { return p.name }
 func (p *pacemaker) period() time.Duration { return 15 * time.Second }
 func (p *pacemaker) down()                 {}
 
+func (p *pacemaker) open(ctx context.Context) (trial, error) { return openPair(ctx, p) }
+
 func (p *pacemaker) missing() string {
 	for _, name := range []string{"corosync", "pacemakerd", "crm_mon", "cibadmin", "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"} {
 		if _, err := exec.LookPath(name); err != nil {

@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -18,9 +20,11 @@ type result struct {
 	Outage    float64 `json:"outage_ms"` // how long was waited, if Recovered is false
 	Recovered bool    `json:"recovered"`
 	Failed    int     `json:"failed"`
+	Refused   int     `json:"refused"` // of those that failed
 	Sent      int     `json:"sent"`
 	P50       float64 `json:"p50_ms"` // of the requests that succeeded
 	P99       float64 `json:"p99_ms"`
+	Replaced  float64 `json:"replaced_ms,omitempty"` // from the fault until a new balancer was ready to take over
 }
 
 // outageOf returns how long after at there was no reliable service: until the first
@@ -64,6 +68,9 @@ func resultOf(requests []request, at time.Time, limit time.Duration) (r result) 
 		if q.err == nil {
 			took = append(took, q.took)
 		}
+		if errors.Is(q.err, syscall.ECONNREFUSED) {
+			r.Refused++
+		}
 	}
 	r.Sent, r.Failed = len(requests), len(requests)-len(took)
 	slices.Sort(took)
@@ -93,7 +100,7 @@ type row struct {
 	runs             int
 	least, mid, most float64 // of the outage, in ms
 	never            int     // runs that did not recover
-	failed           float64 // requests, the median
+	failed, refused  float64 // requests, the medians
 	p50, p99         float64 // medians
 }
 
@@ -113,6 +120,7 @@ func rowOf(results []result) (r row) {
 	r.runs = len(results)
 	r.least, r.mid, r.most = slices.Min(outages), median(outages), slices.Max(outages)
 	r.failed = median(column(func(r result) float64 { return float64(r.Failed) }))
+	r.refused = median(column(func(r result) float64 { return float64(r.Refused) }))
 	r.p50 = median(column(func(r result) float64 { return r.P50 }))
 	r.p99 = median(column(func(r result) float64 { return r.P99 }))
 	return r
@@ -132,15 +140,15 @@ func printTables(w io.Writer, contenders []contender, faults []fault, results []
 	}
 	for _, f := range faults {
 		fmt.Fprintf(w, "\n%s:\n\n", f.title())
-		fmt.Fprintln(w, "| contender | runs | outage min | median | max | failed requests | p50 ms | p99 ms |")
-		fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+		fmt.Fprintln(w, "| contender | runs | outage min | median | max | failed requests | refused | p50 ms | p99 ms |")
+		fmt.Fprintln(w, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
 		for _, c := range contenders {
 			if !meets(c, f) {
 				continue
 			}
 			of := slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.Contender != c.String() || r.Fault != f })
 			if len(of) == 0 {
-				fmt.Fprintf(w, "| %s | 0 | not measured: %s | | | | | |\n", c, cmp.Or(missing[c.String()], "ended before"))
+				fmt.Fprintf(w, "| %s | 0 | not measured: %s | | | | | | |\n", c, cmp.Or(missing[c.String()], "ended before"))
 				continue
 			}
 			r := rowOf(of)
@@ -150,8 +158,20 @@ func printTables(w io.Writer, contenders []contender, faults []fault, results []
 			} else if r.never > 0 && r.never < r.runs {
 				most += fmt.Sprintf(" (%d runs)", r.never)
 			}
-			fmt.Fprintf(w, "| %s | %d | %s | **%s** | %s | %.0f | %.1f | %.1f |\n",
-				c, r.runs, outage(r.least), outage(r.mid), most, r.failed, r.p50, r.p99)
+			fmt.Fprintf(w, "| %s | %d | %s | **%s** | %s | %.0f | %.0f | %.1f | %.1f |\n",
+				c, r.runs, outage(r.least), outage(r.mid), most, r.failed, r.refused, r.p50, r.p99)
+		}
+		for _, c := range contenders {
+			var took []float64
+			for _, r := range results {
+				if r.Contender == c.String() && r.Fault == f && r.Replaced > 0 {
+					took = append(took, r.Replaced)
+				}
+			}
+			if len(took) > 0 {
+				fmt.Fprintf(w, "\n%s: a new standby in service after %.2f s (%.2f to %.2f) from the fault, %d runs\n",
+					c, median(took)/1000, slices.Min(took)/1000, slices.Max(took)/1000, len(took))
+			}
 		}
 	}
 }

@@ -46,34 +46,19 @@ func soak(ctx context.Context, o options) error {
 }
 
 func soakOne(ctx context.Context, c contender, d time.Duration) (s soaked, err error) {
-	l, err := newLab()
+	t, err := c.open(ctx)
 	if err != nil {
 		return s, err
 	}
-	defer l.close()
-	if err := c.up(ctx, l); err != nil {
+	defer t.close()
+	if err := t.untilWell(ctx); err != nil {
 		return s, err
 	}
-	defer c.down()
-	ready := func(ctx context.Context) error {
-		_, err := c.ready(ctx)
-		return err
-	}
-	if err := l.untilServed(ctx, ready); err != nil {
+	moved, err := t.moves()
+	if err != nil {
 		return s, err
 	}
-	moves := func() int64 {
-		if r, ok := c.(regional); ok {
-			n, err := r.moves(ctx)
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "soak: %s: %v\n", c, err)
-			}
-			return n
-		}
-		return l.arrivals.Load()
-	}
-	moved := moves()
-	requests := startClient(ctx, l.services[0])
+	requests := startClient(ctx, t.dial)
 	defer requests.stop()
 	stop, err := startHogs()
 	defer stop()
@@ -92,10 +77,18 @@ func soakOne(ctx context.Context, c contender, d time.Duration) (s soaked, err e
 		case <-end:
 			running = false
 		case <-tick.C:
-			fmt.Fprintf(os.Stderr, "soak: %s: %.0f s of %.0f s: moved %d times\n", c, time.Since(at).Seconds(), d.Seconds(), moves()-moved)
+			n, err := t.moves()
+			if err != nil {
+				return s, err
+			}
+			fmt.Fprintf(os.Stderr, "soak: %s: %.0f s of %.0f s: moved %d times\n", c, time.Since(at).Seconds(), d.Seconds(), n-moved)
 		}
 	}
-	s.Moves = moves() - moved
+	n, err := t.moves()
+	if err != nil {
+		return s, err
+	}
+	s.Moves = n - moved
 	r := resultOf(requests.stop(), at, d)
 	s.Contender, s.Took = c.String(), d.Seconds()
 	s.Failed, s.Sent, s.P50, s.P99 = r.Failed, r.Sent, r.P50, r.P99

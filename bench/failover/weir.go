@@ -1,269 +1,339 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/vishvananda/netns"
 
+	"weir/api"
 	"weir/weir"
 )
 
-// weirCloud is Weir in a region of its own, as weir dev runs one: a cloud that leads a reserved
-// IP to the active instance. It brings its own balancers, servers and network; the client asks
-// the reserved IP from the region's gateway.
-type weirCloud struct {
-	dir     string
-	cmd     *exec.Cmd
-	addr    netip.Addr
-	gateway string
+// weirCloud is Weir in a cloud that assigns the service address: the region of weir dev, with
+// what that makes without a configuration: two instances and three servers with nginx, all
+// containers. Its client is in the region's gateway, where the Internet begins. The store is
+// on a disk, with fsync: each decision waits for it.
+type weirCloud struct{}
 
-	mu     sync.Mutex
-	joined []time.Duration // from each fault until another instance stood by
-}
+func (weirCloud) String() string        { return "weir-cloud" }
+func (weirCloud) period() time.Duration { return time.Second } // above all of its intervals
 
-func newWeirCloud() *weirCloud { return &weirCloud{} }
-
-func (*weirCloud) String() string { return "weir" }
-
-func (*weirCloud) missing() string {
-	if _, err := exec.LookPath("runc"); err != nil {
-		return "runc is not installed"
-	}
+func (weirCloud) missing() string {
 	if _, err := os.Stat(weirBinary()); err != nil {
 		return "bin/weir is not built (make build)"
+	}
+	if _, err := exec.LookPath("runc"); err != nil {
+		return "runc is not installed (scripts/deps)"
 	}
 	return ""
 }
 
-// weirBinary is the weir that is measured.
+// weirBinary is beside this program.
 func weirBinary() string {
-	if named := os.Getenv("WEIR_BINARY"); named != "" {
-		return named
+	self, err := os.Executable()
+	if err != nil {
+		return "weir"
 	}
-	return "bin/weir"
+	return filepath.Join(filepath.Dir(self), "weir")
 }
 
-// period is between two looks of the control plane at an address. Instances look at each
-// other far more often.
-func (*weirCloud) period() time.Duration { return time.Second }
-
+// The lab has a loopback of its own, so that nobody else has these.
 const (
 	weirAPI   = "127.0.0.1:7070"
 	weirFront = "127.0.0.1:8080"
 )
 
-func (w *weirCloud) up(ctx context.Context, l *lab) (err error) {
-	if w.dir, err = os.MkdirTemp("", "weir-bench-"); err != nil {
-		return err
+// weirTrial is a region that runs.
+type weirTrial struct {
+	dir     string
+	dev     *exec.Cmd
+	ended   chan struct{} // closed when dev has ended
+	token   string
+	gateway netns.NsHandle
+
+	status   weir.RegionStatus // when all was well
+	balancer weir.LoadBalancerOverview
+	active   weir.InstanceOverview
+}
+
+func (w weirCloud) open(ctx context.Context) (t trial, err error) {
+	if err := loopbackUp(); err != nil {
+		return nil, err
 	}
-	w.cmd = exec.Command(weirBinary(), "dev", "--data", filepath.Join(w.dir, "data"), "--api", weirAPI, "--front", weirFront)
-	w.cmd.Env = append(os.Environ(), "WEIR_RUN_DIR="+filepath.Join(w.dir, "run"))
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	log, err := os.Create(filepath.Join(w.dir, "log"))
+	dir, err := os.MkdirTemp("", "weir-bench-")
+	if err != nil {
+		return nil, err
+	}
+	r := &weirTrial{dir: dir, ended: make(chan struct{}), gateway: netns.None()}
+	log, err := os.Create(r.log())
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	defer log.Close()
+	r.dev = exec.Command(weirBinary(), "dev", "--data", filepath.Join(dir, "data"), "--api", weirAPI, "--front", weirFront)
+	r.dev.Env = append(os.Environ(), "WEIR_RUN_DIR="+filepath.Join(dir, "run"))
+	r.dev.Stdout, r.dev.Stderr = log, log
+	if err := r.dev.Start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	go func() { // ends in close, which waits for it
+		r.dev.Wait()
+		close(r.ended)
+	}()
+	if err := r.untilWell(ctx); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *weirTrial) log() string { return filepath.Join(r.dir, "dev.log") }
+
+func (r *weirTrial) close() {
+	r.dev.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-r.ended:
+	case <-time.After(time.Minute):
+		r.dev.Process.Kill()
+		<-r.ended
+	}
+	if r.gateway.IsOpen() {
+		r.gateway.Close()
+	}
+	os.RemoveAll(r.dir)
+}
+
+// call calls the API. answer may be nil.
+func (r *weirTrial) call(ctx context.Context, method, path string, body, answer any) error {
+	b, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	w.cmd.Stdout, w.cmd.Stderr = log, log
-	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
-	if err := w.cmd.Start(); err != nil {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+weirAPI+path, bytes.NewReader(b))
+	if err != nil {
 		return err
 	}
-	deadline := time.Now().Add(time.Minute)
-	for {
-		if _, err = w.ready(ctx); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			said, _ := os.ReadFile(log.Name())
-			return fmt.Errorf("weir dev is not up: %w\n%s", err, said)
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	said, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(said))
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(said, answer)
+}
+
+// look reads the status, and returns what is amiss.
+func (r *weirTrial) look(ctx context.Context) error {
+	if r.token == "" {
+		token, err := os.ReadFile(filepath.Join(r.dir, "data/token"))
+		if err != nil {
 			return err
 		}
+		r.token = strings.TrimSpace(string(token))
 	}
-	names, err := filepath.Glob("/run/netns/weir-*-gw")
-	if err != nil || len(names) != 1 {
-		return fmt.Errorf("the region's gateway: %v, %w", names, err)
+	var answer struct {
+		Status weir.RegionStatus `json:"status"`
 	}
-	w.gateway = names[0]
-	l.services = []dial{w.dial}
+	if err := r.call(ctx, http.MethodGet, "/v2/weir/status", nil, &answer); err != nil {
+		return err
+	}
+	r.status = answer.Status
+	if len(r.status.LoadBalancers) != 1 {
+		return fmt.Errorf("%d load balancers, want one", len(r.status.LoadBalancers))
+	}
+	r.balancer = r.status.LoadBalancers[0]
+	if n := len(r.balancer.Instances); n != weir.MinInstances || r.balancer.Phase != weir.LoadBalancerActive {
+		return fmt.Errorf("load balancer is %s with %d instances", r.balancer.Phase, n)
+	}
+	r.active = weir.InstanceOverview{}
+	for _, in := range r.balancer.Instances {
+		if in.Health.State != weir.InstanceWell || in.Node.Revision != in.Wants {
+			return fmt.Errorf("instance %s %s, at revision %d of %d", in.Machine, in.Health.State.Phrase(), in.Node.Revision, in.Wants)
+		}
+		if in.Active {
+			r.active = in
+		}
+		for _, s := range in.Node.Servers {
+			if s.State != weir.ServerUp {
+				return fmt.Errorf("server %s is %s", s.ID, s.State)
+			}
+		}
+	}
+	if r.active.Machine == "" {
+		return errors.New("no instance is active")
+	}
 	return nil
 }
 
-// dial connects from the region's gateway to the reserved IP.
-func (w *weirCloud) dial(ctx context.Context, d *net.Dialer) (conn net.Conn, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine
-		var ns netns.NsHandle
-		if ns, err = netns.GetFromPath(w.gateway); err != nil {
-			return
+// untilWell waits until both instances are well and the address has answered.
+func (r *weirTrial) untilWell(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	check := func() error {
+		if err := r.look(ctx); err != nil {
+			return err
 		}
-		defer ns.Close()
-		if err = netns.Set(ns); err != nil {
-			return
-		}
-		conn, err = d.DialContext(ctx, "tcp", netip.AddrPortFrom(w.addr, 80).String())
-	}()
-	<-done
-	return conn, err
-}
-
-// verb runs a verb of weir's and returns what it printed.
-func (w *weirCloud) verb(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, weirBinary(), args...)
-	cmd.Env = append(os.Environ(), "WEIR_RUN_DIR="+filepath.Join(w.dir, "run"))
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("weir %s: %w", strings.Join(args, " "), err)
-	}
-	return out, nil
-}
-
-// look returns the load balancer and the names of its instances, the active one first.
-func (w *weirCloud) look(ctx context.Context) (lb weir.LoadBalancerOverview, names []string, err error) {
-	out, err := w.verb(ctx, "status", "-o", "json")
-	if err != nil {
-		return lb, nil, err
-	}
-	var s weir.RegionStatus
-	if err := json.Unmarshal(out, &s); err != nil {
-		return lb, nil, err
-	}
-	if len(s.LoadBalancers) != 1 {
-		return lb, nil, fmt.Errorf("%d load balancers", len(s.LoadBalancers))
-	}
-	lb = s.LoadBalancers[0]
-	w.addr = lb.Address
-	for _, in := range lb.Instances {
-		if in.Health.State != weir.InstanceWell || in.Node.Revision != in.Wants {
-			return lb, nil, fmt.Errorf("instance %s is %s", in.Machine, in.Health.State)
-		}
-		for _, m := range s.Machines {
-			switch {
-			case m.ID != in.Machine:
-			case in.Active:
-				names = append([]string{m.Name}, names...)
-			default:
-				names = append(names, m.Name)
+		if !r.gateway.IsOpen() {
+			gateways, _ := filepath.Glob("/run/netns/weir-*-gw") // /run is the lab's own
+			if len(gateways) != 1 {
+				return fmt.Errorf("gateways %q, want one", gateways)
+			}
+			var err error
+			if r.gateway, err = netns.GetFromPath(gateways[0]); err != nil {
+				return err
 			}
 		}
+		for range 20 {
+			if err := ask(ctx, r.dial, time.Now().Add(time.Second)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	if len(names) != 2 || lb.Phase != weir.LoadBalancerActive {
-		return lb, names, fmt.Errorf("%d instances, %s", len(names), lb.Phase)
-	}
-	for _, m := range s.Machines {
-		if m.LoadBalancer == "" && !s.Up(m.ID) {
-			return lb, names, fmt.Errorf("server %s is not up", m.Name)
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			log, _ := os.ReadFile(r.log())
+			return fmt.Errorf("not healthy: %w\n%s", err, log[max(0, len(log)-2000):])
+		case <-r.ended:
+			log, _ := os.ReadFile(r.log())
+			return fmt.Errorf("weir dev ended: %s\n%s", r.dev.ProcessState, log[max(0, len(log)-2000):])
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return lb, names, nil
 }
 
-func (w *weirCloud) ready(ctx context.Context) (active int, err error) {
-	_, _, err = w.look(ctx)
-	return 0, err
-}
-
-func (w *weirCloud) handOver(ctx context.Context, _ int) error {
-	_, err := w.verb(ctx, "lb", "failover")
-	return err
-}
-
-// cause makes a fault on the active instance, which is none of the lab's, and returns when.
-func (w *weirCloud) cause(ctx context.Context, f fault) (at time.Time, err error) {
-	lb, names, err := w.look(ctx)
+// dial connects to the load balancer's reserved IP from the gateway.
+func (r *weirTrial) dial(ctx context.Context, deadline time.Time) (net.Conn, error) {
+	runtime.LockOSThread()
+	home, err := netns.Get()
 	if err != nil {
-		return at, err
+		return nil, err
 	}
-	at = time.Now()
+	defer home.Close()
+	if err := netns.Set(r.gateway); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread() // else the thread ends with the goroutine
+		}
+	}()
+	return dial(ctx, r.balancer.Address, deadline)
+}
+
+func (r *weirTrial) cause(ctx context.Context, f fault) error {
 	switch f {
 	case dies:
-		_, err = w.verb(ctx, "machine", "kill", names[0])
+		return r.breakActive(ctx, api.Fault{Type: api.FaultKill})
 	case cut:
-		_, err = w.verb(ctx, "machine", "partition", names[0])
+		return r.breakActive(ctx, api.Fault{Type: api.FaultPartition})
 	case killed:
-		for _, in := range lb.Instances {
-			if in.Active {
-				err = exec.CommandContext(ctx, "runc", "--root", filepath.Join(w.dir, "data/cloud/runc"), "exec", string(in.Machine), "pkill", "-9", "haproxy").Run()
-			}
-		}
+		return r.killHAProxy()
 	case planned:
-		err = w.handOver(ctx, 0)
+		return r.call(ctx, http.MethodPost, "/v2/weir/load_balancers/"+string(r.balancer.ID)+"/failover", api.Handover{}, nil)
 	}
-	if err == nil && (f == dies || f == cut) {
-		w.await(ctx, at)
-	}
-	return at, err
+	return fmt.Errorf("no fault %q", f)
 }
 
-// moves counts what the control plane decided.
-func (w *weirCloud) moves(ctx context.Context) (n int64, err error) {
-	out, err := w.verb(ctx, "events", "-n", "1000", "-o", "json")
-	if err != nil {
+// breakActive does what weir machine does, without the time that its start takes.
+func (r *weirTrial) breakActive(ctx context.Context, f api.Fault) error {
+	return r.call(ctx, http.MethodPost, "/v2/weir/machines/"+string(r.active.Machine)+"/faults", f, nil)
+}
+
+// killHAProxy kills HAProxy's processes in the active instance, which are those in its cgroup.
+func (r *weirTrial) killHAProxy() error {
+	n := 0
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		if comm, err := os.ReadFile(filepath.Join(dir, "comm")); err != nil || string(comm) != "haproxy\n" {
+			continue
+		}
+		groups, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if err != nil || !strings.Contains(string(groups)+"/", "/"+string(r.active.Machine)) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill haproxy: %w", err)
+		}
+		n++
+	}
+	if n == 0 {
+		return errors.New("no haproxy to kill in " + string(r.active.Machine))
+	}
+	return nil
+}
+
+func (r *weirTrial) over() bool { return true } // the call that hands over returns when it is
+
+// heal does nothing: what is broken is replaced, which untilWell waits for.
+func (r *weirTrial) heal(context.Context, fault) error { return nil }
+
+// replaced waits until the pair is whole again after an instance was lost at that time, and
+// returns how long after it the new instance was in service.
+func (r *weirTrial) replaced(ctx context.Context, at time.Time) (time.Duration, error) {
+	had := map[weir.ID]bool{}
+	for _, in := range r.balancer.Instances {
+		had[in.Machine] = true
+	}
+	if err := r.untilWell(ctx); err != nil {
 		return 0, err
 	}
-	var all []weir.Event
-	if err := json.Unmarshal(out, &all); err != nil {
+	for _, in := range r.balancer.Instances {
+		if !had[in.Machine] {
+			return in.Health.Since.Sub(at), nil
+		}
+	}
+	return 0, errors.New("the instance was not replaced")
+}
+
+// moves counts the events that tell of a move.
+func (r *weirTrial) moves() (int64, error) {
+	var answer struct {
+		Events []weir.Event `json:"events"`
+	}
+	path := fmt.Sprintf("/v2/weir/events?limit=%d", api.MaxEvents)
+	if err := r.call(context.Background(), http.MethodGet, path, nil, &answer); err != nil {
 		return 0, err
 	}
-	for _, e := range all {
+	var n int64
+	for _, e := range answer.Events {
 		if e.Kind == weir.EventDecision && strings.HasPrefix(e.Text, "moves the address") {
 			n++
 		}
 	}
 	return n, nil
-}
-
-// await notes when there are two instances again.
-func (w *weirCloud) await(ctx context.Context, since time.Time) {
-	for pause(ctx, 20*time.Millisecond) == nil && time.Since(since) < time.Minute {
-		if _, _, err := w.look(ctx); err == nil && time.Since(since) > 200*time.Millisecond {
-			w.mu.Lock()
-			w.joined = append(w.joined, time.Since(since))
-			w.mu.Unlock()
-			return
-		}
-	}
-}
-
-// heal has nothing to do: what broke is replaced.
-func (w *weirCloud) heal(context.Context, fault, int) error { return nil }
-
-func (w *weirCloud) down() {
-	if w.cmd != nil && w.cmd.Process != nil {
-		w.cmd.Process.Signal(syscall.SIGTERM)
-		w.cmd.Wait()
-		w.cmd = nil
-	}
-	os.RemoveAll(w.dir)
-}
-
-// said prints what there is to say beside the tables.
-func (w *weirCloud) said(out io.Writer) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.joined) == 0 {
-		return
-	}
-	var values []float64
-	for _, d := range w.joined {
-		values = append(values, d.Seconds())
-	}
-	fmt.Fprintf(out, "\nWeir: another instance stood by, and all was as before, %.1f s after the fault (median of %d).\n", median(values), len(values))
 }
