@@ -37,11 +37,11 @@ type site struct {
 	binary string
 	dir    string
 	prefix string // of the namespaces' names
-	hosts  map[string]*host
+	hosts  map[string]*box
 }
 
-// host is one machine of a site.
-type host struct {
+// box is one machine of a site.
+type box struct {
 	site  *site
 	name  string // also of its port on the bridge
 	ns    string
@@ -66,7 +66,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, binary: binary, dir: t.TempDir(), prefix: "weir-test-" + strings.ToLower(rand.Text()[:6]), hosts: map[string]*host{}}
+	s := &site{t: t, binary: binary, dir: t.TempDir(), prefix: "weir-test-" + strings.ToLower(rand.Text()[:6]), hosts: map[string]*box{}}
 	s.do("ip", "netns", "add", s.lan())
 	t.Cleanup(func() { s.do("ip", "netns", "del", s.lan()) })
 	s.do("ip", "-n", s.lan(), "link", "add", "br0", "type", "bridge")
@@ -87,9 +87,9 @@ func (s *site) do(command ...string) string {
 }
 
 // host puts a machine on the segment.
-func (s *site) host(name, addr string) *host {
+func (s *site) host(name, addr string) *box {
 	s.t.Helper()
-	h := &host{site: s, name: name, ns: s.prefix + "-" + name, addr: addr, dir: filepath.Join(s.dir, name)}
+	h := &box{site: s, name: name, ns: s.prefix + "-" + name, addr: addr, dir: filepath.Join(s.dir, name)}
 	s.hosts[name] = h
 	s.do("ip", "netns", "add", h.ns)
 	s.t.Cleanup(func() {
@@ -108,7 +108,7 @@ func (s *site) host(name, addr string) *host {
 }
 
 // start starts a verb of weir on h that goes on until it is killed.
-func (h *host) start(args ...string) *ownerless {
+func (h *box) start(args ...string) *ownerless {
 	h.site.t.Helper()
 	log, err := os.OpenFile(filepath.Join(h.dir, args[0]+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -128,7 +128,7 @@ func (h *host) start(args ...string) *ownerless {
 	return p
 }
 
-func (h *host) command(args ...string) *exec.Cmd {
+func (h *box) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("ip", append([]string{"netns", "exec", h.ns, h.site.binary}, args...)...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "WEIR_") }),
 		"WEIR_RUN_DIR="+filepath.Join(h.dir, "run"))
@@ -136,7 +136,7 @@ func (h *host) command(args ...string) *exec.Cmd {
 }
 
 // weir runs a verb on h and returns what it printed.
-func (h *host) weir(args ...string) (stdout, stderr string, code int) {
+func (h *box) weir(args ...string) (stdout, stderr string, code int) {
 	cmd := h.command(args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -145,7 +145,7 @@ func (h *host) weir(args ...string) (stdout, stderr string, code int) {
 }
 
 // must runs a verb that must do well, and returns its standard output.
-func (h *host) must(args ...string) string {
+func (h *box) must(args ...string) string {
 	h.site.t.Helper()
 	out, errs, code := h.weir(args...)
 	if code != 0 {
@@ -155,7 +155,7 @@ func (h *host) must(args ...string) string {
 }
 
 // kill ends all that runs on h, as the loss of power does.
-func (h *host) kill() {
+func (h *box) kill() {
 	for again := true; again; time.Sleep(10 * time.Millisecond) {
 		again = false
 		out, _ := exec.Command("ip", "netns", "pids", h.ns).Output()
@@ -179,28 +179,28 @@ func (p *ownerless) end() {
 }
 
 // link sets the segment's end of h's cable up or down, which h sees.
-func (h *host) link(state string) {
+func (h *box) link(state string) {
 	h.site.t.Helper()
 	h.site.do("ip", "-n", h.site.lan(), "link", "set", h.name, state)
 }
 
 // cut has the switch lose all that h sends and is sent, which nobody is told.
-func (h *host) cut()  { h.port("0") }
-func (h *host) heal() { h.port("3") }
+func (h *box) cut()  { h.port("0") }
+func (h *box) heal() { h.port("3") }
 
-func (h *host) port(state string) {
+func (h *box) port(state string) {
 	h.site.t.Helper()
 	h.site.do("ip", "netns", "exec", h.site.lan(), "bridge", "link", "set", "dev", h.name, "state", state)
 }
 
 // holds reports whether h has the load balancer's address.
-func (h *host) holds() bool {
+func (h *box) holds() bool {
 	h.site.t.Helper()
 	return strings.Contains(h.site.do("ip", "-n", h.ns, "-4", "-o", "addr", "show", "dev", "eth0"), " "+ownAddress+"/")
 }
 
 // in calls do on a thread in h's network.
-func (h *host) in(do func() error) error {
+func (h *box) in(do func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine
@@ -218,7 +218,7 @@ func (h *host) in(do func() error) error {
 }
 
 // application answers requests on port 80 with h's name.
-func (h *host) application() {
+func (h *box) application() {
 	h.site.t.Helper()
 	var ln net.Listener
 	err := h.in(func() (err error) {
@@ -241,7 +241,7 @@ func (h *host) application() {
 }
 
 // get sends one request from h to the load balancer.
-func (h *host) get() (string, error) {
+func (h *box) get() (string, error) {
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 			err = h.in(func() (err error) {
@@ -300,7 +300,7 @@ var (
 )
 
 // anyControl returns a host on which a member of the control plane runs, or nil.
-func (s *site) anyControl() *host {
+func (s *site) anyControl() *box {
 	for _, name := range ownControls {
 		if h := s.hosts[name]; h != nil && len(h.procs) > 0 {
 			return h
@@ -325,7 +325,7 @@ func (s *site) startControl(names ...string) {
 	}
 }
 
-func (s *site) startNode(h *host) *ownerless {
+func (s *site) startNode(h *box) *ownerless {
 	s.t.Helper()
 	var urls []string
 	for _, name := range ownControls {
@@ -336,7 +336,7 @@ func (s *site) startNode(h *host) *ownerless {
 
 // ownPair is the load balancer with its two nodes.
 type ownPair struct {
-	active, standby *host
+	active, standby *box
 	status          weir.RegionStatus
 	pair
 }
@@ -570,7 +570,7 @@ func TestMachinesOfOnesOwnServeWhateverBreaks(t *testing.T) {
 				leader = m.Name
 			}
 		}
-		var dead *host
+		var dead *box
 		for _, name := range ownControls {
 			if h := s.hosts[name]; h.addr == leader {
 				dead = h
