@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -105,6 +106,9 @@ func (i *install) here() bool { return filepath.Clean(i.root) == "/" }
 
 func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
 	absolute(&s.data, &s.pki, &s.tlsCert, &s.tlsKey)
+	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}); err != nil {
+		return err
+	}
 	if i.here() && !i.print {
 		if _, err := s.plan(); err != nil {
 			return err
@@ -133,6 +137,9 @@ func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
 
 func (i *install) node(_ context.Context, c *agent.Config, f *pflag.FlagSet) error {
 	absolute(&c.Dir, &c.TokenFile, &c.CAFile)
+	if err := visible(map[string]string{"data": c.Dir, "token": c.TokenFile, "ca": c.CAFile}); err != nil {
+		return err
+	}
 	check := *c
 	if !i.here() || i.print {
 		check.CAFile = "" // it is on another disk
@@ -141,6 +148,9 @@ func (i *install) node(_ context.Context, c *agent.Config, f *pflag.FlagSet) err
 		return err
 	}
 	var next []string
+	if _, below := stateDirectory(c.Dir); !below {
+		next = append(next, "install -d -m 0700 "+c.Dir)
+	}
 	if !there(filepath.Join(i.root, c.TokenFile)) {
 		next = append(next, fmt.Sprintf("put the token that `weir node token NAME` printed into %s", quoted(c.TokenFile)))
 	}
@@ -185,8 +195,8 @@ func (i *install) write(unit []byte, service string, next []string) error {
 	return nil
 }
 
-// program puts this program where units name it, unless it is what runs from there, and
-// returns where it wrote it.
+// program puts this program where units name it, unless it is there already, and returns
+// where it wrote it.
 func (i *install) program() (file string, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -201,6 +211,9 @@ func (i *install) program() (file string, err error) {
 	program, err := os.ReadFile(self)
 	if err != nil {
 		return "", fmt.Errorf("install: %w", err)
+	}
+	if was, err := os.ReadFile(file); err == nil && bytes.Equal(was, program) {
+		return "", nil
 	}
 	return file, put(file, program, 0o755)
 }
@@ -245,6 +258,19 @@ func absolute(paths ...*string) {
 			*p = abs
 		}
 	}
+}
+
+// visible returns a usage error if one of the paths, by the flag that names it, is in a directory
+// that the units hide from the services.
+func visible(paths map[string]string) error {
+	for _, flag := range slices.Sorted(maps.Keys(paths)) {
+		for _, hidden := range []string{"/root", "/home", "/run/user", "/tmp", "/var/tmp"} {
+			if p := paths[flag]; p == hidden || strings.HasPrefix(p, hidden+"/") {
+				return usageErrorf("--%s is %s, and the service sees nothing of %s: put it below /etc/weir or /var/lib/weir", flag, p, hidden)
+			}
+		}
+	}
+	return nil
 }
 
 // stateDirectory returns what systemd calls the directory below /var/lib that it makes for a
