@@ -15,7 +15,7 @@ import (
 type RegionStatus struct {
 	Region        string                 `json:"region"`
 	Own           bool                   `json:"own,omitempty"` // it has no cloud: its machines are its users' own
-	Taken         time.Time              `json:"taken"` // when everything was read
+	Taken         time.Time              `json:"taken"`         // when everything was read
 	Versions      Versions               `json:"versions"`
 	Members       []MemberOverview       `json:"members"`  // of the control plane, by name
 	Quorum        bool                   `json:"quorum"`   // enough of them are there to decide
