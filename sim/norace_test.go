@@ -2,4 +2,4 @@
 
 package sim
 
-const enough = 200
+const enough = 60

@@ -3,4 +3,4 @@
 package sim
 
 // The race detector makes a history eight times as long.
-const enough = 20
+const enough = 12
