@@ -12,7 +12,7 @@ import (
 // milliseconds where its cores are fought for.
 const (
 	pulseEvery = 100 * time.Millisecond
-	pulseMiss  = 300 * time.Millisecond // without an answer it counts as not serving
+	pulseMiss  = 500 * time.Millisecond // without an answer it counts as not serving
 	pulseEnd   = 2 * time.Second        // and then as wedged: it is ended, and another is started
 )
 
