@@ -13,6 +13,7 @@ import (
 const (
 	deafLong    = time.Second            // nobody but the control plane asks an instance, and it does not answer
 	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
+	reportsLate = 8 * time.Second        // a node reports each 5 s at the least
 	agentGrace  = 3 * time.Second        // an agent is away while its HAProxy serves: it may be on its way back
 	fenceSilent = time.Second            // a silent instance that is not active is replaced
 	fenceUnwell = 10 * time.Second       // likewise one that is not well
@@ -103,6 +104,8 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceUnwell, said.HAProxy.Err
 	case len(said.Down) > 0:
 		return weir.InstanceUnwell, fmt.Sprintf("its link %s is down", said.Down[0])
+	case v.severed(m.ID):
+		return weir.InstanceUnwell, "it is cut off from the private network, where its servers are"
 	case e.since(asked.away, agentGrace):
 		return weir.InstanceUnwell, "its agent does not answer"
 	case said.Err != "" && v.lags(m.ID):
@@ -147,6 +150,23 @@ func (v *balancerView) lost(id weir.ID) (how string) {
 		}
 	}
 	return how
+}
+
+// severed reports whether an instance is heard on its clients' link alone: its peers hear nothing of
+// it on the private one, and its own reports, which would say what it reaches there, are missing.
+func (v *balancerView) severed(id weir.ID) bool {
+	said, ok := v.seen.heard[id]
+	if !ok || v.seen.now.Sub(said.Seen) < reportsLate {
+		return false
+	}
+	for _, m := range v.instances() {
+		other, ok := v.seen.heard[m.ID]
+		i := slices.IndexFunc(other.Peers, func(p weir.PeerStatus) bool { return p.Node == id })
+		if ok && m.ID != id && i >= 0 && v.seen.now.Sub(other.Seen) < reportsLate && len(other.Peers[i].Paths) > 1 && other.Peers[i].Paths[0].State.Lost() {
+			return true
+		}
+	}
+	return false
 }
 
 // lags reports whether an instance runs an older configuration than another.

@@ -107,6 +107,10 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 		{"while it checks them it may be that they are up", func(v *balancerView) {
 			v.says(active, func(s *weir.NodeStatus) { s.Servers[0].State = weir.ServerChecking })
 		}, weir.InstanceWell, ""},
+		{"its peer hears it on its clients' link alone, and its own reports are missing", func(v *balancerView) {
+			v.loses("100003", 0)
+			v.says(active, func(s *weir.NodeStatus) { s.Seen = testNow.Add(-reportsLate) })
+		}, weir.InstanceUnwell, "cut off from the private network"},
 		{"it refuses what its peer runs", func(v *balancerView) {
 			v.says(active, func(s *weir.NodeStatus) { s.Revision, s.Err = 6, "haproxy rejects configuration 7" })
 		}, weir.InstanceUnwell, "haproxy rejects configuration 7"},

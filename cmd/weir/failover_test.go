@@ -209,21 +209,6 @@ func TestHandOverLosesNoRequestAndNoConnection(t *testing.T) {
 	r.must("machine", "undrain", p.standby)
 }
 
-func TestInstanceCutFromItsServersHandsOver(t *testing.T) {
-	r := newRegion(t)
-	r.start()
-	before := r.whole()
-	r.must("machine", "partition", "--link", "private", before.active)
-	r.within(2*time.Minute, func() string {
-		p := r.pair()
-		if p.active == before.active || p.active == "" {
-			return fmt.Sprintf("%q is active, want the one that reaches its servers", p.active)
-		}
-		return p.well()
-	})
-	r.answers(20)
-}
-
 func TestTrafficGoesOnWithoutTheControlPlaneAndNothingMovesWhenItIsBack(t *testing.T) {
 	r := newRegion(t)
 	r.start()
