@@ -53,6 +53,11 @@ func (a asked) after(f Finding, put time.Time) asked {
 
 // pending reports whether something was seen that counts only once it has lasted.
 func (e *evidence) pending() bool {
+	for _, s := range e.heard {
+		if worries(s) {
+			return true
+		}
+	}
 	for _, a := range e.asked {
 		if !a.deaf.IsZero() || !a.mute.IsZero() || !a.away.IsZero() {
 			return true

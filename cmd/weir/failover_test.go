@@ -226,29 +226,3 @@ func TestTrafficGoesOnWithoutTheControlPlaneAndNothingMovesWhenItIsBack(t *testi
 		t.Errorf("there is an instance %d, want none made anew", got)
 	}
 }
-
-func TestFlappingInstanceDoesNotHaveTheAddressFlap(t *testing.T) {
-	r := newRegion(t)
-	r.start()
-	r.whole()
-	names := r.pair()
-	var moves int
-	for range 10 {
-		p := r.pair()
-		r.must("machine", "freeze", names.active)
-		time.Sleep(700 * time.Millisecond)
-		r.weir("machine", "thaw", names.active) // it may have been replaced meanwhile
-		time.Sleep(300 * time.Millisecond)
-		if now := r.pair(); now.active != p.active {
-			moves++
-		}
-		if _, there := r.pair().machines[names.active]; !there {
-			break
-		}
-	}
-	if moves > 3 {
-		t.Errorf("the address moved %d times in 10 flaps, want it to hold still more and more", moves)
-	}
-	r.whole()
-	r.answers(20)
-}
