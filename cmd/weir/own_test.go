@@ -1,27 +1,16 @@
 package main_test
 
 import (
-	"bytes"
 	"cmp"
-	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
 
 	"weir/vip"
 	"weir/weir"
@@ -30,244 +19,73 @@ import (
 // ownAddress is the address of the load balancer.
 const ownAddress = "192.0.2.10"
 
-// site is a network segment with hosts on it: machines of one's own. Each is a network namespace
-// with eth0 on one bridge, directories of its own, and real processes. No route leads out.
+// The hosts of a site, by the last number of their addresses.
+var (
+	ownControls = []int{11, 12, 13}
+	ownServers  = []int{21, 22}
+	ownNodes    = []int{31, 32}
+)
+
+// ownClient is on the segment and no part of the load balancer.
+const ownClient = 99
+
+// site is a load balancer on machines of one's own, which serves a client.
 type site struct {
-	t      *testing.T
-	binary string
-	dir    string
-	prefix string // of the namespaces' names
-	hosts  map[string]*box
+	*segment
+	running   map[int]*process // the weir serve or weir node of each host, until it is ended on purpose
+	authority string           // that the members share
 }
 
-// box is one machine of a site.
-type box struct {
-	site  *site
-	name  string // also of its port on the bridge
-	ns    string
-	addr  string
-	dir   string
-	token string       // a node's
-	procs []*ownerless // that the test started
-}
-
-// ownerless is a process without systemd, which nobody starts again.
-type ownerless struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-}
-
-func newSite(t *testing.T) *site {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	binary, err := buildWeir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{t: t, binary: binary, dir: t.TempDir(), prefix: "weir-test-" + strings.ToLower(rand.Text()[:6]), hosts: map[string]*box{}}
-	s.do("ip", "netns", "add", s.lan())
-	t.Cleanup(func() { s.do("ip", "netns", "del", s.lan()) })
-	s.do("ip", "-n", s.lan(), "link", "add", "br0", "type", "bridge")
-	s.do("ip", "-n", s.lan(), "link", "set", "br0", "up")
-	return s
-}
-
-func (s *site) lan() string { return s.prefix + "-lan" }
-
-// do runs a command that must do well.
-func (s *site) do(command ...string) string {
+// link sets the segment's end of a host's cable up or down, which the host sees.
+func (s *site) link(n int, state string) {
 	s.t.Helper()
-	out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
-	if err != nil {
+	s.bridge("ip", "link", "set", fmt.Sprintf("port%d", n), state)
+}
+
+// cut has the segment lose all that a host sends and is sent, which nobody is told.
+func (s *site) cut(n int)  { s.port(n, "disabled") }
+func (s *site) heal(n int) { s.port(n, "forwarding") }
+
+func (s *site) port(n int, state string) {
+	s.t.Helper()
+	s.bridge("bridge", "link", "set", "dev", fmt.Sprintf("port%d", n), "state", map[string]string{"disabled": "0", "forwarding": "3"}[state])
+}
+
+// bridge runs a command where the hosts' cables meet.
+func (s *site) bridge(command ...string) {
+	s.t.Helper()
+	if out, err := exec.Command("ip", append([]string{"netns", "exec", s.namespace}, command...)...).CombinedOutput(); err != nil {
 		s.t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
 	}
-	return string(out)
 }
 
-// host puts a machine on the segment.
-func (s *site) host(name, addr string) *box {
+// off is a node's loss of power, and on its return.
+func (s *site) off(n int) {
 	s.t.Helper()
-	h := &box{site: s, name: name, ns: s.prefix + "-" + name, addr: addr, dir: filepath.Join(s.dir, name)}
-	s.hosts[name] = h
-	s.do("ip", "netns", "add", h.ns)
-	s.t.Cleanup(func() {
-		h.kill()
-		s.do("ip", "netns", "del", h.ns)
-	})
-	s.do("ip", "-n", s.lan(), "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
-	s.do("ip", "-n", s.lan(), "link", "set", name, "master", "br0", "up")
-	s.do("ip", "-n", h.ns, "link", "set", "lo", "up")
-	s.do("ip", "-n", h.ns, "link", "set", "eth0", "up")
-	s.do("ip", "-n", h.ns, "addr", "add", addr+"/24", "dev", "eth0")
-	if err := os.MkdirAll(h.dir, 0o755); err != nil {
-		s.t.Fatal(err)
-	}
-	return h
+	s.link(n, "down")
+	s.end(n)
 }
 
-// unitCapabilities are those that the units of weir install leave to each service.
-var unitCapabilities = map[string]string{
-	"serve": "-all",
-	"node":  "-all,+net_admin,+net_raw,+net_bind_service,+setuid,+setgid,+kill",
+func (s *site) on(n int) {
+	s.t.Helper()
+	s.link(n, "up")
+	s.startNode(n)
 }
 
-// start starts a verb of weir on h, with no more privileges than its unit gives it, that goes
-// on until it is killed.
-func (h *box) start(args ...string) *ownerless {
-	h.site.t.Helper()
-	log, err := os.OpenFile(filepath.Join(h.dir, args[0]+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+// end ends all that runs on a host.
+func (s *site) end(n int) {
+	s.hosts[n].crash()
+	delete(s.running, n)
+}
+
+// holds reports whether a node has the load balancer's address.
+func (s *site) holds(n int) bool {
+	s.t.Helper()
+	out, err := s.hosts[n].command("ip", "-4", "-o", "addr", "show", "dev", "eth0").CombinedOutput()
 	if err != nil {
-		h.site.t.Fatal(err)
+		s.t.Fatalf("addresses of %d: %v\n%s", n, err, out)
 	}
-	defer log.Close()
-	p := &ownerless{h.command("setpriv", append([]string{"--no-new-privs", "--bounding-set", unitCapabilities[args[0]], h.site.binary}, args...)...), make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		h.site.t.Fatal(err)
-	}
-	go func() {
-		defer close(p.ended)
-		p.cmd.Wait()
-	}()
-	h.procs = append(h.procs, p)
-	return p
-}
-
-// command returns a command on h. It becomes the program itself: its pid is that one's.
-func (h *box) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command("ip", append([]string{"netns", "exec", h.ns, name}, args...)...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "WEIR_") }),
-		"WEIR_RUN_DIR="+filepath.Join(h.dir, "run"))
-	return cmd
-}
-
-// weir runs a verb on h and returns what it printed.
-func (h *box) weir(args ...string) (stdout, stderr string, code int) {
-	cmd := h.command(h.site.binary, args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.Run()
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
-}
-
-// must runs a verb that must do well, and returns its standard output.
-func (h *box) must(args ...string) string {
-	h.site.t.Helper()
-	out, errs, code := h.weir(args...)
-	if code != 0 {
-		h.site.t.Fatalf("on %s: weir %s: exit %d\n%s%s", h.name, strings.Join(args, " "), code, out, errs)
-	}
-	return out
-}
-
-// kill ends all that runs on h, as the loss of power does.
-func (h *box) kill() {
-	for again := true; again; time.Sleep(10 * time.Millisecond) {
-		again = false
-		out, _ := exec.Command("ip", "netns", "pids", h.ns).Output()
-		for _, word := range strings.Fields(string(out)) {
-			if pid, err := strconv.Atoi(word); err == nil && pid > 1 && pid != os.Getpid() {
-				syscall.Kill(pid, syscall.SIGKILL)
-				again = true
-			}
-		}
-	}
-	for _, p := range h.procs {
-		<-p.ended
-	}
-	h.procs = nil
-}
-
-// end kills a process alone, and not what it started.
-func (p *ownerless) end() {
-	p.cmd.Process.Kill()
-	<-p.ended
-}
-
-// link sets the segment's end of h's cable up or down, which h sees.
-func (h *box) link(state string) {
-	h.site.t.Helper()
-	h.site.do("ip", "-n", h.site.lan(), "link", "set", h.name, state)
-}
-
-// cut has the switch lose all that h sends and is sent, which nobody is told.
-func (h *box) cut()  { h.port("0") }
-func (h *box) heal() { h.port("3") }
-
-func (h *box) port(state string) {
-	h.site.t.Helper()
-	h.site.do("ip", "netns", "exec", h.site.lan(), "bridge", "link", "set", "dev", h.name, "state", state)
-}
-
-// holds reports whether h has the load balancer's address.
-func (h *box) holds() bool {
-	h.site.t.Helper()
-	return strings.Contains(h.site.do("ip", "-n", h.ns, "-4", "-o", "addr", "show", "dev", "eth0"), " "+ownAddress+"/")
-}
-
-// in calls do on a thread in h's network.
-func (h *box) in(do func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine
-		ns, err := netns.GetFromName(h.ns)
-		if err == nil {
-			defer ns.Close()
-			err = netns.Set(ns)
-		}
-		if err == nil {
-			err = do()
-		}
-		result <- err
-	}()
-	return <-result
-}
-
-// application answers requests on port 80 with h's name.
-func (h *box) application() {
-	h.site.t.Helper()
-	var ln net.Listener
-	err := h.in(func() (err error) {
-		ln, err = net.Listen("tcp", net.JoinHostPort(h.addr, "80"))
-		return err
-	})
-	if err != nil {
-		h.site.t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, h.name) })}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.Serve(ln)
-	}()
-	h.site.t.Cleanup(func() {
-		server.Close()
-		<-done
-	})
-}
-
-// get sends one request from h to the load balancer.
-func (h *box) get() (string, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-			err = h.in(func() (err error) {
-				conn, err = new(net.Dialer).DialContext(ctx, network, addr)
-				return err
-			})
-			return conn, err
-		}}}
-	resp, err := client.Get("http://" + ownAddress + "/")
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, body)
-	}
-	return string(body), err
+	return strings.Contains(string(out), " "+ownAddress+"/")
 }
 
 // within waits until amiss has nothing to say.
@@ -287,72 +105,54 @@ func (s *site) within(d time.Duration, amiss func() string) {
 // story tells what happened, for a failure.
 func (s *site) story() string {
 	var b strings.Builder
-	if c := s.anyControl(); c != nil {
+	if c := s.member(); c != nil {
 		for _, verb := range []string{"status", "events"} {
 			out, errs, _ := c.weir(verb)
 			fmt.Fprintf(&b, "weir %s:\n%s%s\n", verb, out, errs)
 		}
 	}
-	logs, _ := filepath.Glob(filepath.Join(s.dir, "*", "*.log"))
-	for _, file := range logs {
-		text, _ := os.ReadFile(file)
-		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		fmt.Fprintf(&b, "%s:\n%s\n", file, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+	for n, p := range s.running {
+		lines := strings.Split(strings.TrimSpace(p.out.String()), "\n")
+		fmt.Fprintf(&b, "%d says:\n%s\n", n, strings.Join(lines[max(0, len(lines)-25):], "\n"))
 	}
 	return b.String()
 }
 
-var (
-	ownControls = []string{"ctl-a", "ctl-b", "ctl-c"}
-	ownNodes    = []string{"lb-a", "lb-b"}
-)
-
-// anyControl returns a host on which a member of the control plane runs, or nil.
-func (s *site) anyControl() *box {
-	for _, name := range ownControls {
-		if h := s.hosts[name]; h != nil && len(h.procs) > 0 {
-			return h
+// member returns a host on which a member of the control plane runs, or nil.
+func (s *site) member() *host {
+	for _, n := range ownControls {
+		if s.running[n] != nil {
+			return s.hosts[n]
 		}
 	}
 	return nil
 }
 
-func (s *site) cluster() string {
-	var addrs []string
-	for _, name := range ownControls {
-		addrs = append(addrs, s.hosts[name].addr)
-	}
-	return strings.Join(addrs, ",")
-}
-
-func (s *site) startControl(names ...string) {
+func (s *site) startControl(numbers ...int) {
 	s.t.Helper()
-	for _, name := range names {
-		h := s.hosts[name]
-		h.start("serve", "--data", filepath.Join(h.dir, "serve"), "--cluster", s.cluster(), "--listen", ":7070")
+	for _, n := range numbers {
+		h := s.hosts[n]
+		s.running[n] = h.start("serve", "--data", filepath.Join(h.dir, "serve"), "--pki", s.authority, "--cluster", "192.0.2.11,192.0.2.12,192.0.2.13", "--listen", ":7070")
 	}
 }
 
-func (s *site) startNode(h *box) *ownerless {
+func (s *site) startNode(n int) {
 	s.t.Helper()
-	var urls []string
-	for _, name := range ownControls {
-		urls = append(urls, "https://"+s.hosts[name].addr+":7071")
-	}
-	return h.start("node", "--join", strings.Join(urls, ","), "--token", h.token, "--data", filepath.Join(h.dir, "node"))
+	h := s.hosts[n]
+	s.running[n] = h.start("node", "--join", "https://192.0.2.11:7071,https://192.0.2.12:7071,https://192.0.2.13:7071",
+		"--token", filepath.Join(h.dir, "token"), "--data", filepath.Join(h.dir, "node"))
 }
 
-// ownPair is the load balancer with its two nodes.
+// ownPair is the load balancer with its two nodes; 0 stands for none.
 type ownPair struct {
-	active, standby *box
+	active, standby int
 	status          weir.RegionStatus
-	pair
 }
 
+// read returns the pair as it is, or why that cannot be told.
 func (s *site) read() (p ownPair, why string) {
-	c := s.anyControl()
-	out, errs, code := c.weir("status", "-o", "json")
-	if code != 0 {
+	out, errs, err := s.member().weir("status", "-o", "json")
+	if err != nil {
 		return p, errs
 	}
 	if err := json.Unmarshal([]byte(out), &p.status); err != nil {
@@ -361,53 +161,51 @@ func (s *site) read() (p ownPair, why string) {
 	if len(p.status.LoadBalancers) == 0 {
 		return p, "there is no load balancer"
 	}
-	names := map[weir.ID]string{}
-	for _, m := range p.status.Machines {
-		names[m.ID] = m.Name
-	}
-	p.pair.status = p.status.LoadBalancers[0]
-	for _, in := range p.pair.status.Instances {
+	for _, in := range p.status.LoadBalancers[0].Instances {
+		i := slices.IndexFunc(p.status.Machines, func(m weir.MachineOverview) bool { return m.ID == in.Machine })
+		number := 0
+		if _, err := fmt.Sscanf(p.status.Machines[i].Name, "lb-%d", &number); err != nil {
+			return p, err.Error()
+		}
 		if in.Active {
-			p.pair.active = names[in.Machine]
+			p.active = number
 		} else if in.Health.State == weir.InstanceWell {
-			p.pair.standby = names[in.Machine]
+			p.standby = number
 		}
 	}
-	p.active, p.standby = s.hosts[p.pair.active], s.hosts[p.pair.standby]
 	return p, ""
 }
 
-// amiss returns why the pair is not whole: two that are well, and the address on the one that should
-// have it alone.
-func (s *site) amiss() (p ownPair, why string) {
-	if p, why = s.read(); why != "" {
-		return p, why
-	}
-	if why = p.pair.well(); why == "" {
-		why = s.held(p.pair.active)
-	}
-	return p, why
-}
-
+// whole waits until the pair is as it should be: two that are well, and the address on the one that
+// should have it alone.
 func (s *site) whole() (p ownPair) {
 	s.t.Helper()
 	s.within(time.Minute, func() (why string) {
-		p, why = s.amiss()
-		return why
+		if p, why = s.read(); why != "" {
+			return why
+		}
+		named := pair{status: p.status.LoadBalancers[0]}
+		if p.active != 0 && p.standby != 0 {
+			named.active, named.standby = fmt.Sprint(p.active), fmt.Sprint(p.standby)
+		}
+		return cmp.Or(named.well(), s.held(p.active))
 	})
 	return p
 }
 
-// held returns why the address is not on that node alone; on none if it is empty.
-func (s *site) held(name string) string {
-	var holders []string
+// held returns why the address is not on that node alone, or if it is 0, why on any.
+func (s *site) held(want int) string {
+	holder := 0
 	for _, n := range ownNodes {
-		if s.hosts[n].holds() {
-			holders = append(holders, n)
+		if s.holds(n) {
+			if holder != 0 {
+				return "both nodes have the address"
+			}
+			holder = n
 		}
 	}
-	if got := strings.Join(holders, " and "); got != name {
-		return fmt.Sprintf("%s has the address, want %s", cmp.Or(got, "nobody"), cmp.Or(name, "nobody"))
+	if holder != want {
+		return fmt.Sprintf("node %d has the address, want %d (0 is none)", holder, want)
 	}
 	return ""
 }
@@ -416,8 +214,8 @@ func (s *site) held(name string) string {
 func (s *site) served(d time.Duration) {
 	s.t.Helper()
 	s.within(d, func() string {
-		if _, err := s.hosts["client"].get(); err != nil {
-			return err.Error()
+		if answer, err := s.hosts[ownClient].get("http://" + ownAddress + "/"); err != nil {
+			return fmt.Sprintf("%s, %v", answer, err)
 		}
 		return ""
 	})
@@ -427,8 +225,8 @@ func (s *site) served(d time.Duration) {
 func (s *site) serves(d time.Duration) {
 	s.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if _, err := s.hosts["client"].get(); err != nil {
-			s.t.Fatalf("%v; want every request answered\n%s", err, s.story())
+		if answer, err := s.hosts[ownClient].get("http://" + ownAddress + "/"); err != nil {
+			s.t.Fatalf("%s, %v; want every request answered\n%s", answer, err, s.story())
 		}
 	}
 }
@@ -439,226 +237,156 @@ func (s *site) failover(before ownPair) {
 	s.served(20 * time.Second)
 	s.within(20*time.Second, func() string {
 		p, why := s.read()
-		if why == "" && p.pair.active != before.pair.standby {
-			why = fmt.Sprintf("%q is active, want %s", p.pair.active, before.pair.standby)
+		if why == "" && p.active != before.standby {
+			why = fmt.Sprintf("%d is active, want %d", p.active, before.standby)
 		}
 		return why
 	})
 }
 
-// newOwnSite returns a site as docs/bare-metal.md tells how to make one.
-func newOwnSite(t *testing.T) *site {
-	s := newSite(t)
-	for i, name := range ownControls {
-		s.host(name, fmt.Sprintf("192.0.2.%d", 11+i))
+// newSite makes a site as docs/bare-metal.md tells.
+func newSite(t *testing.T) *site {
+	s := &site{newSegment(t, slices.Concat(ownControls, ownServers, ownNodes, []int{ownClient})...), map[int]*process{}, filepath.Join(t.TempDir(), "pki")}
+	for _, n := range ownServers {
+		s.hosts[n].serveHTTP()
 	}
-	for i, name := range ownNodes {
-		s.host(name, fmt.Sprintf("192.0.2.%d", 21+i))
-	}
-	for i := range 2 {
-		s.host(fmt.Sprintf("app-%d", i+1), fmt.Sprintf("192.0.2.%d", 31+i)).application()
-	}
-	s.host("client", "192.0.2.99")
-
 	first := s.hosts[ownControls[0]]
-	first.must("pki", "create", "--pki", filepath.Join(first.dir, "serve", "pki"))
-	for _, name := range ownControls[1:] {
-		h := s.hosts[name]
-		if err := os.MkdirAll(filepath.Join(h.dir, "serve"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		s.do("cp", "-a", filepath.Join(first.dir, "serve", "pki"), filepath.Join(h.dir, "serve", "pki"))
-	}
+	first.must("pki", "create", "--pki", s.authority)
 	s.startControl(ownControls...)
-	for _, name := range ownControls {
-		s.within(time.Minute, func() string {
-			_, errs, code := s.hosts[name].weir("node", "list")
-			if code != 0 {
-				return name + ": " + errs
-			}
-			return ""
-		})
+	for _, n := range ownControls {
+		s.running[n].says("API https://")
 	}
-	for _, name := range ownNodes {
-		h := s.hosts[name]
-		h.token = writeFile(t, "token", s.hosts[ownControls[1]].must("node", "token", name))
-		s.startNode(h)
+	for _, n := range ownNodes {
+		s.hosts[n].write("token", first.must("node", "token", fmt.Sprintf("lb-%d", n)))
+		s.startNode(n)
 	}
-	s.within(time.Minute, func() string {
-		list := s.hosts[ownControls[2]].must("node", "list")
-		if strings.Count(list, " joined ") != len(ownNodes) {
-			return list
-		}
-		return ""
-	})
-	file := writeFile(t, "weir.yaml", `name: web
-servers: [192.0.2.31, 192.0.2.32]
+	first.must("apply", "-f", first.write("weir.yaml", `name: web
+servers: [192.0.2.21, 192.0.2.22]
 load_balancer:
   address: `+ownAddress+`/24
-  health_check:
-    check_interval_seconds: 3
-    response_timeout_seconds: 3
-    healthy_threshold: 2
-`)
-	first.must("apply", "-f", file)
+  health_check: {check_interval_seconds: 3, response_timeout_seconds: 3, unhealthy_threshold: 2, healthy_threshold: 2}
+`))
 	s.whole()
 	return s
 }
 
+// What breaks is repaired before the next thing breaks.
 func TestMachinesOfOnesOwnServeWhateverBreaks(t *testing.T) {
-	s := newOwnSite(t)
-	stage := func(name string, do func(before ownPair)) {
+	s := newSite(t)
+	bound := vip.Bound(vip.DefaultLife)
+	stays := func(before ownPair) {
 		t.Helper()
-		ok := t.Run(name, func(t *testing.T) {
-			s.t = t
-			do(s.whole())
-		})
-		s.t = t
-		if !ok {
-			t.FailNow() // what follows begins with a whole pair
+		after := s.whole()
+		if after.active == before.active {
+			return
+		}
+		// A machine that is busy with other tests may leave HAProxy without an answer for long
+		// enough, and that is a reason to move.
+		f := after.status.LoadBalancers[0].Failover
+		if f == nil || !strings.HasSuffix(f.Why, "its HAProxy does not answer") {
+			t.Errorf("%d is active, want %d still: %+v", after.active, before.active, f)
 		}
 	}
 
-	stage("both servers answer at the address", func(ownPair) {
-		var names []string
-		for range 10 {
-			name, err := s.hosts["client"].get()
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		if got := strings.Join(slices.Compact(names), " "); got != "app-1 app-2" {
-			s.t.Errorf("%s answer, want app-1 app-2", got)
-		}
-	})
+	t.Log("the active node loses power")
+	before := s.whole()
+	s.off(before.active)
+	s.failover(before)
+	if events, want := s.member().must("events"), fmt.Sprintf("moves the address from lb-%d to lb-%d", before.active, before.standby); !strings.Contains(events, want) {
+		t.Errorf("the events do not say that it %s:\n%s", want, events)
+	}
+	s.on(before.active)
+	stays(ownPair{active: before.standby})
 
-	stage("the active node loses power", func(before ownPair) {
-		before.active.link("down")
-		before.active.kill()
-		s.failover(before)
-		if events := s.anyControl().must("events"); !strings.Contains(events, "moves the address from "+before.active.name+" to "+before.standby.name) {
-			s.t.Errorf("the events do not tell of it:\n%s", events)
-		}
-		before.active.link("up")
-		s.startNode(before.active)
-		after := s.whole()
-		if after.active != before.standby {
-			s.t.Errorf("%s is active now that %s is back, want nothing moved", after.active.name, before.active.name)
-		}
-	})
+	t.Log("the active node's link is cut silently, both ways")
+	before = s.whole()
+	s.cut(before.active)
+	s.failover(before)
+	s.within(bound, func() string { return s.held(before.standby) })
+	s.heal(before.active)
+	s.within(bound, func() string { return s.held(before.standby) })
+	stays(ownPair{active: before.standby})
 
-	stage("the active node's link is cut silently", func(before ownPair) {
-		before.active.cut()
-		s.failover(before)
-		// By the time that it may be back, the address has left it.
-		s.within(vip.Bound(vip.DefaultLife), func() string { return s.held(before.standby.name) })
-		before.active.heal()
-		s.within(vip.Bound(vip.DefaultLife), func() string { return s.held(before.standby.name) })
-		s.served(5 * time.Second)
-		s.whole()
-	})
-
-	stage("a hand-over, to and fro", func(before ownPair) {
-		for range 2 {
-			s.within(20*time.Second, func() string { // a machine that is busy beyond measure can look unwell for a moment
-				_, errs, _ := s.anyControl().weir("lb", "failover", "web")
+	t.Log("a user hands over, to and fro")
+	before = s.whole()
+	for range 2 {
+		s.within(20*time.Second, func() string { // a machine that is busy beyond measure can look unwell for a moment
+			if _, errs, err := s.member().weir("lb", "failover", "web"); err != nil {
 				return errs
-			})
-			s.served(5 * time.Second)
-			s.whole()
-		}
-		if after := s.whole(); after.active != before.active {
-			s.t.Errorf("%s is active, want %s again", after.active.name, before.active.name)
-		}
-	})
-
-	stage("the leading member of the control plane dies", func(before ownPair) {
-		var leader string
-		for _, m := range before.status.Members {
-			if m.Leads {
-				leader = m.Name
-			}
-		}
-		var dead *box
-		for _, name := range ownControls {
-			if h := s.hosts[name]; h.addr == leader {
-				dead = h
-			}
-		}
-		if dead == nil {
-			s.t.Fatalf("no member leads: %+v", before.status.Members)
-		}
-		dead.kill()
-		s.serves(2 * time.Second)
-		s.within(20*time.Second, func() string {
-			for _, name := range ownControls {
-				if h := s.hosts[name]; h != dead {
-					if _, errs, code := h.weir("lb", "show", "web"); code != 0 {
-						return name + ": " + errs
-					}
-				}
 			}
 			return ""
 		})
-		before.active.link("down")
-		before.active.kill()
-		s.failover(before)
-		before.active.link("up")
-		s.startNode(before.active)
+		s.served(5 * time.Second)
 		s.whole()
-		s.startControl(dead.name)
-		s.within(time.Minute, func() string {
-			_, errs, _ := dead.weir("node", "list")
-			return errs
-		})
-	})
+	}
+	stays(before)
 
-	stage("two of three members of the control plane die, and then the active node", func(before ownPair) {
-		s.hosts["ctl-b"].kill()
-		s.hosts["ctl-c"].kill()
-		s.serves(2 * vip.Bound(vip.DefaultLife)) // for longer than any permission of before lasts
-		before.active.link("down")
-		before.active.kill()
-		time.Sleep(vip.Bound(vip.DefaultLife))
-		if why := s.held(""); why != "" {
-			s.t.Errorf("%s: nobody can have decided that", why)
+	t.Log("the member of the control plane that leads dies, then the active node")
+	before = s.whole()
+	leader := 0
+	for _, m := range before.status.Members {
+		if m.Leads {
+			fmt.Sscanf(m.Name, "192.0.2.%d", &leader)
 		}
-		s.startControl("ctl-b")
-		s.failover(before)
-		before.active.link("up")
-		s.startNode(before.active)
-		s.startControl("ctl-c")
-		s.whole()
-	})
+	}
+	if s.running[leader] == nil {
+		t.Fatalf("no member leads: %+v", before.status.Members)
+	}
+	s.end(leader)
+	s.serves(2 * time.Second)
+	for _, n := range ownControls {
+		if n != leader {
+			s.within(20*time.Second, func() string {
+				if _, errs, err := s.hosts[n].weir("lb", "show", "web"); err != nil {
+					return fmt.Sprintf("%d: %s", n, errs)
+				}
+				return ""
+			})
+		}
+	}
+	s.off(before.active)
+	s.failover(before)
+	s.on(before.active)
+	s.startControl(leader)
+	s.running[leader].says("API https://")
+	s.whole()
 
-	stage("all members of the control plane die, and the agents start again", func(before ownPair) {
-		for _, name := range ownControls {
-			s.hosts[name].kill()
-		}
-		s.serves(2 * vip.Bound(vip.DefaultLife))
-		for _, name := range ownNodes {
-			h := s.hosts[name]
-			h.procs[len(h.procs)-1].end()
-			s.startNode(h)
-			s.serves(vip.Bound(vip.DefaultLife))
-		}
-		s.startControl(ownControls...)
-		s.serves(vip.Bound(vip.DefaultLife))
-		after := s.whole()
-		if after.active != before.active {
-			s.t.Errorf("%s is active, want %s still", after.active.name, before.active.name)
-		}
-	})
+	t.Log("two of three members die, then the active node")
+	before = s.whole()
+	s.end(ownControls[1])
+	s.end(ownControls[2])
+	s.serves(2 * bound) // for longer than a permission of before lasts
+	s.off(before.active)
+	time.Sleep(bound)
+	if why := s.held(0); why != "" {
+		t.Errorf("%s: nobody can have decided that", why)
+	}
+	s.startControl(ownControls[1])
+	s.failover(before)
+	s.on(before.active)
+	s.startControl(ownControls[2])
+	s.whole()
 
-	stage("the active node's agent dies and starts again", func(before ownPair) {
-		before.active.procs[len(before.active.procs)-1].end()
-		s.serves(500 * time.Millisecond)
-		s.startNode(before.active)
-		s.serves(vip.Bound(vip.DefaultLife))
-		if after := s.whole(); after.active != before.active {
-			s.t.Errorf("%s is active, want %s still", after.active.name, before.active.name)
-		}
-	})
+	t.Log("all members die, and the agents start again")
+	before = s.whole()
+	for _, n := range ownControls {
+		s.end(n)
+	}
+	s.serves(2 * bound)
+	for _, n := range ownNodes {
+		s.running[n].stop(syscall.SIGKILL)
+		s.startNode(n)
+		s.serves(bound)
+	}
+	s.startControl(ownControls...)
+	s.serves(bound)
+	stays(before)
+
+	t.Log("the active node's agent dies, and starts again")
+	before = s.whole()
+	s.running[before.active].stop(syscall.SIGKILL)
+	s.serves(500 * time.Millisecond)
+	s.startNode(before.active)
+	s.serves(bound)
+	stays(before)
 }

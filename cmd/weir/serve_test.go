@@ -77,10 +77,21 @@ func (h *host) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start starts a weir on the host, which is ended with the test.
+// unitCapabilities are those that the units of weir install leave to each service.
+var unitCapabilities = map[string]string{
+	"serve": "-all",
+	"node":  "-all,+net_admin,+net_raw,+net_bind_service,+setuid,+setgid,+kill",
+}
+
+// start starts a weir on the host, which is ended with the test. On the segment it has no more
+// capabilities than its unit gives it.
 func (h *host) start(args ...string) *process {
 	h.t.Helper()
-	p := &process{host: h, cmd: h.command(h.binary, args...), out: new(output), ended: make(chan struct{})}
+	cmd := h.command(h.binary, args...)
+	if h.namespace != "" {
+		cmd = h.command("setpriv", append([]string{"--no-new-privs", "--bounding-set", unitCapabilities[args[0]], h.binary}, args...)...)
+	}
+	p := &process{host: h, cmd: cmd, out: new(output), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		h.t.Fatal(err)
@@ -261,8 +272,9 @@ func TestServeSaysWhatIsMissing(t *testing.T) {
 
 // segment is a network segment with hosts on it, by the last number of their addresses.
 type segment struct {
-	t     *testing.T
-	hosts map[int]*host
+	t         *testing.T
+	namespace string // of the bridge, on which a host's port is portN
+	hosts     map[int]*host
 }
 
 // newSegment makes hosts 192.0.2.N on one segment, which go with the test.
@@ -287,7 +299,7 @@ func newSegment(t *testing.T, numbers ...int) *segment {
 	add(name)
 	ip("-n", name, "link", "add", "br0", "type", "bridge")
 	ip("-n", name, "link", "set", "br0", "up")
-	s := &segment{t: t, hosts: map[int]*host{}}
+	s := &segment{t: t, namespace: name, hosts: map[int]*host{}}
 	for _, n := range numbers {
 		h := &host{t: t, name: fmt.Sprintf("192.0.2.%d", n), namespace: fmt.Sprintf("%s-%d", name, n), binary: here.binary, dir: t.TempDir()}
 		add(h.namespace)
@@ -300,10 +312,13 @@ func newSegment(t *testing.T, numbers ...int) *segment {
 	return s
 }
 
-// crash ends all that runs on a host at once.
+// crash ends all that runs on a host at once, and returns when nothing does.
 func (h *host) crash() {
-	for _, pid := range pidsIn(h.t, h.namespace) {
-		syscall.Kill(pid, syscall.SIGKILL)
+	for pids := pidsIn(h.t, h.namespace); len(pids) > 0; pids = pidsIn(h.t, h.namespace) {
+		for _, pid := range pids {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -365,7 +380,7 @@ http {
 
 // get asks a URL from a host.
 func (h *host) get(url string) (string, error) {
-	out, err := h.command("curl", "--silent", "--show-error", "--fail", "--max-time", "2", url).CombinedOutput()
+	out, err := h.command("curl", "--silent", "--show-error", "--fail", "--max-time", "5", url).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
