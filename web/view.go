@@ -20,10 +20,23 @@ type view struct {
 	Versions      []string
 	Problems      []string
 	Verdict       string // how many problems there are
+	Quorum        state  // of the control plane
+	Members       []member
 	LoadBalancers []balancer
 	Pools         []pool
 	Counts        string
 	Machines      []machine
+	Events        []event // the newest first
+}
+
+type member struct {
+	Name, Role, Address string
+	State               state
+}
+
+type event struct {
+	Day, Time, Of, Text string // Day is empty if it is that of the page
+	Kind                state
 }
 
 type balancer struct {
@@ -32,13 +45,14 @@ type balancer struct {
 	Rules                             []string
 	Plan                              []string
 	Err                               string
+	Failover                          string // the last one
 	Instances                         []instance
 	Servers                           []server
 }
 
 type instance struct {
-	Name, Role, Revision, HAProxy, Seen string
-	State                               state
+	Name, Role, Since, Revision, HAProxy, Seen, Why string
+	State                                           state
 }
 
 type server struct {
@@ -64,7 +78,7 @@ type state struct {
 }
 
 // newView puts a region in words.
-func newView(s weir.RegionStatus) view {
+func newView(s weir.RegionStatus, events []weir.Event) view {
 	v := view{Known: true, Refresh: refresh, Region: s.Region, Taken: s.Taken.UTC().Format("15:04:05 UTC"),
 		Versions: versions(s.Versions), Problems: s.Problems,
 		Verdict: count(len(s.Problems), "problem"), Counts: counts(s.Counts)}
@@ -86,6 +100,47 @@ func newView(s weir.RegionStatus) view {
 			For: cmp.Or(owners[m.LoadBalancer], owners[m.Pool]), Public: address(m.Public), Private: address(m.Private),
 			Why: cmp.Or(m.Err, bootWhy(m.Boot)), State: machineState(m)})
 	}
+	for _, m := range s.Members {
+		if len(s.Members) == 1 && s.Quorum {
+			break // it is the one that shows this page
+		}
+		v.Members = append(v.Members, newMember(m, s.Taken))
+	}
+	v.Quorum = state{"quorum", "good"}
+	if !s.Quorum {
+		v.Quorum = state{"no quorum: nothing is decided", "bad"}
+	}
+	for _, e := range slices.Backward(events) {
+		v.Events = append(v.Events, newEvent(e, s.Taken))
+	}
+	return v
+}
+
+func newMember(m weir.MemberOverview, now time.Time) member {
+	v := member{Name: m.Name, Role: "follows", Address: m.Addr, State: state{"up", "good"}}
+	switch {
+	case !m.Up:
+		v.State, v.Role = state{"does not answer", "bad"}, ""
+	case m.Leads && !m.Since.IsZero():
+		v.Role = "leads for " + span(now.Sub(m.Since))
+	case m.Leads:
+		v.Role = "leads"
+	}
+	return v
+}
+
+func newEvent(e weir.Event, now time.Time) event {
+	at := e.At.UTC()
+	v := event{Time: at.Format("15:04:05.000"), Of: e.Name, Text: e.Text, Kind: state{string(e.Kind), "quiet"}}
+	if day := at.Format("2 Jan"); day != now.UTC().Format("2 Jan") {
+		v.Day = day
+	}
+	switch e.Kind {
+	case weir.EventDecision:
+		v.Kind.Tone = "busy"
+	case weir.EventStep:
+		v.Kind.Tone = "good"
+	}
 	return v
 }
 
@@ -98,42 +153,77 @@ func newBalancer(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.Machine
 	for _, r := range lb.Rules {
 		b.Rules = append(b.Rules, fmt.Sprintf("%s:%d → %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
 	}
+	if f := lb.Failover; f != nil {
+		b.Failover = failedOver(f, now)
+	}
 	for _, in := range lb.Instances {
-		b.Instances = append(b.Instances, newInstance(in, machines[in.Machine], now))
+		b.Instances = append(b.Instances, newInstance(lb, in, machines[in.Machine], now))
 	}
 	b.Servers = newServers(lb.Instances, machines)
 	return b
 }
 
-func newInstance(in weir.InstanceOverview, m weir.MachineOverview, now time.Time) instance {
+// failedOver says what the last failover was.
+func failedOver(f *weir.Failover, now time.Time) string {
+	kind, took := "Last failover", "under way"
+	if f.Planned {
+		kind = "Last hand-over"
+	}
+	if f.Took > 0 {
+		took = "in " + brief(f.Took)
+	}
+	return fmt.Sprintf("%s %s ago: %s → %s %s, because %s", kind, span(now.Sub(f.At)), cmp.Or(f.FromName, "nobody"), f.ToName, took, f.Why)
+}
+
+func newInstance(lb weir.LoadBalancerOverview, in weir.InstanceOverview, m weir.MachineOverview, now time.Time) instance {
 	v := instance{Name: cmp.Or(m.Name, string(in.Machine)), Role: "standby", HAProxy: in.Node.HAProxy.Version,
 		Revision: strconv.FormatInt(in.Node.Revision, 10), Seen: "never"}
-	if in.Active {
-		v.Role = "has the address"
+	since := in.Health.Since
+	switch {
+	case in.Active:
+		v.Role, since = "active", lb.Since
+	case m.Deleting:
+		v.Role = "leaving"
+	}
+	if !since.IsZero() {
+		v.Since = span(now.Sub(since))
 	}
 	if in.Node.Revision != in.Wants {
 		v.Revision = fmt.Sprintf("%d, wants %d", in.Node.Revision, in.Wants)
 	}
-	silent := now.Sub(in.Node.Seen)
 	if !in.Node.Seen.IsZero() {
-		v.Seen = ago(silent)
+		v.Seen = ago(now.Sub(in.Node.Seen))
 	}
-	switch {
-	case in.Node.Seen.IsZero():
-		v.State = state{"starting", "busy"}
-	case silent > weir.NodeLate:
-		v.State = state{"silent", "bad"}
-	case in.Node.Err != "":
-		v.State = state{"refuses its configuration", "bad"}
-	case in.Node.Revision != in.Wants:
-		v.State = state{"catching up", "busy"}
-	default:
-		v.State = state{"serving", "good"}
-	}
+	v.State, v.Why = instanceState(in, now)
 	return v
 }
 
-// newServers returns each server once, as its worst instance sees it, by ID.
+// instanceState says how an instance is, and why it is not well.
+func instanceState(in weir.InstanceOverview, now time.Time) (s state, why string) {
+	h := in.Health
+	switch {
+	case h.State == weir.InstanceSilent || h.State == weir.InstanceGone:
+		return state{string(h.State), "bad"}, h.Why
+	case in.Node.Err != "":
+		return state{"refuses its configuration", "bad"}, in.Node.Err
+	case h.State == weir.InstanceUnwell:
+		return state{string(h.State), "bad"}, h.Why
+	case in.Node.HAProxy.Err != "":
+		return state{"serves nobody", "bad"}, in.Node.HAProxy.Err
+	case h.State == weir.InstanceDrained:
+		return state{string(h.State), "quiet"}, ""
+	case in.Node.Seen.IsZero() && in.Node.Revision == 0, h.State == weir.InstanceBoots:
+		return state{"starting", "busy"}, ""
+	case !in.Node.Seen.IsZero() && now.Sub(in.Node.Seen) > weir.NodeLate:
+		return state{"silent", "bad"}, ""
+	case in.Node.Revision != in.Wants:
+		return state{"catching up", "busy"}, ""
+	}
+	return state{"well", "good"}, ""
+}
+
+// newServers returns each server once, by ID: in its worst state in any backend, as the
+// instance sees it that clients reach, or if there is none as any does.
 func newServers(instances []weir.InstanceOverview, machines map[weir.ID]weir.MachineOverview) []server {
 	type sum struct {
 		weir.ServerStatus
@@ -142,7 +232,11 @@ func newServers(instances []weir.InstanceOverview, machines map[weir.ID]weir.Mac
 	rank := map[weir.ServerState]int{weir.ServerUp: 0, weir.ServerDraining: 1, weir.ServerChecking: 2, weir.ServerDown: 3}
 	sums := map[weir.ID]*sum{}
 	var order []weir.ID
+	active := slices.ContainsFunc(instances, func(in weir.InstanceOverview) bool { return in.Active })
 	for _, in := range instances {
+		if active && !in.Active {
+			continue
+		}
 		for _, s := range in.Node.Servers {
 			of := sums[s.ID]
 			if of == nil {
@@ -213,6 +307,8 @@ func machineState(m weir.MachineOverview) state {
 		return state{"boot failed", "bad"}
 	case m.Phase == weir.MachineActive && m.Boot.State == weir.BootRunning:
 		return state{"booting", "busy"}
+	case m.Phase == weir.MachineActive && m.Drained:
+		return state{"drained", "quiet"}
 	case m.Phase == weir.MachineActive:
 		return state{"active", "good"}
 	case m.Phase == weir.MachineOff:
@@ -273,7 +369,38 @@ func ago(d time.Duration) string {
 	if d < 2*time.Second {
 		return "now"
 	}
-	return d.Round(time.Second).String() + " ago"
+	return span(d) + " ago"
+}
+
+// span writes a time that passed in at most two units: "12 s", "3 min 20 s", "2 h 5 min".
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	d = max(d, 0).Round(time.Second)
+	for _, unit := range []struct {
+		big, small       time.Duration
+		bigName, subName string
+	}{{day, time.Hour, "d", "h"}, {time.Hour, time.Minute, "h", "min"}, {time.Minute, time.Second, "min", "s"}} {
+		if d < unit.big {
+			continue
+		}
+		said := fmt.Sprintf("%d %s", d/unit.big, unit.bigName)
+		if rest := d % unit.big / unit.small; rest > 0 {
+			said += fmt.Sprintf(" %d %s", rest, unit.subName)
+		}
+		return said
+	}
+	return fmt.Sprintf("%d s", d/time.Second)
+}
+
+// brief writes how long something took that takes milliseconds: "3.2 ms", "118 ms", "2.1 s".
+func brief(d time.Duration) string {
+	switch ms := float64(d) / float64(time.Millisecond); {
+	case ms < 9.95:
+		return fmt.Sprintf("%.1f ms", ms)
+	case ms < 999.5:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
 // thousands writes 1234567 as 1 234 567, with spaces that do not break.

@@ -2,8 +2,8 @@
 //
 // [New] returns the handler. The page is rendered here, whole: it has its style in it,
 // needs no script, and asks for itself again every few seconds. It shows what a
-// [weir.RegionStatus] has, the problems first. Who may see it is the business of
-// whoever serves it.
+// [weir.RegionStatus] has, the problems first, and what happened lately, the newest first.
+// Who may see it is the business of whoever serves it.
 package web
 
 import (
@@ -23,14 +23,30 @@ var source string
 // refresh is how long a browser waits, in seconds, before it asks for the page again.
 const refresh = 5
 
-// New returns the page; status says what is on it.
-func New(status func(ctx context.Context) (weir.RegionStatus, error), log *slog.Logger) http.Handler {
+// lately is how many events are on the page.
+const lately = 15
+
+// Region says what is on the page. Package control has one.
+type Region interface {
+	// Status returns the region at a glance.
+	Status(ctx context.Context) (weir.RegionStatus, error)
+	// Events returns what happened after the event with that ID, at most limit of the newest,
+	// the oldest of them first; of one load balancer unless lb is empty.
+	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
+}
+
+// New returns the page of a region.
+func New(region Region, log *slog.Logger) http.Handler {
 	page := template.Must(template.New("status").Parse(source))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, code := view{Refresh: refresh}, http.StatusServiceUnavailable
-		s, err := status(r.Context())
+		s, err := region.Status(r.Context())
+		var events []weir.Event
 		if err == nil {
-			v, code = newView(s), http.StatusOK
+			events, err = region.Events(r.Context(), "", "", lately)
+		}
+		if err == nil {
+			v, code = newView(s, events), http.StatusOK
 		} else if r.Context().Err() == nil {
 			log.Warn("status not read", "err", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -204,11 +205,7 @@ func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whol
 	}
 	p.text("", "Load balancer %s: %s, %s, %s, %s", lb.Name, phaseOf(&lb), address, lb.Algorithm, strings.Join(rules, ", "))
 	if f := lb.Failover; f != nil {
-		planned := ""
-		if f.Planned {
-			planned = "planned, "
-		}
-		p.text("  ", "last failover: %s%s ago, %s: %s", planned, age(s.Taken, f.At), moved(*f), f.Why)
+		p.text("  ", "%s", failedOver(s.Taken, f))
 	}
 	p.plan(lb.Plan)
 	p.instances(s, &lb, machines)
@@ -216,6 +213,15 @@ func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whol
 		p.evidence(s, &lb, machines)
 	}
 	p.servers(lb, machines)
+}
+
+// failedOver says what the last failover was, and how long ago.
+func failedOver(now time.Time, f *weir.Failover) string {
+	planned := ""
+	if f.Planned {
+		planned = "planned, "
+	}
+	return fmt.Sprintf("last failover: %s%s ago, %s: %s", planned, age(now, f.At), moved(*f), f.Why)
 }
 
 // instances writes what each instance is, and since when; which version of the agent it has
@@ -236,7 +242,7 @@ func (p *page) instances(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, ma
 		h := in.Node.HAProxy
 		rows = append(rows, []string{short(cmp.Or(m.Name, string(in.Machine))), roleOf(&in, m), age(s.Taken, sinceOf(lb, &in)),
 			cmp.Or(string(in.Health.State), "-"), revisionOf(&in), seen,
-			cmp.Or(h.Version, "-"), strconv.Itoa(h.PID), strconv.Itoa(h.Reloads), cmp.Or(in.Node.Agent, "-")})
+			cmp.Or(versionOf(h.Version), "-"), strconv.Itoa(h.PID), strconv.Itoa(h.Reloads), cmp.Or(in.Node.Agent, "-")})
 	}
 	if !odd {
 		for i, row := range rows {
@@ -244,6 +250,12 @@ func (p *page) instances(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, ma
 		}
 	}
 	p.table("  ", rows)
+}
+
+// versionOf returns a version without what its distributor has added.
+func versionOf(full string) string {
+	short, _, _ := strings.Cut(full, "-")
+	return short
 }
 
 // revisionOf says which revision an instance runs, and which it should: "12 of 13".
