@@ -476,7 +476,7 @@ func TestBadStartIsOneSentence(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"a second on the same data", []string{"--data", r.data}, "another weir dev"},
+		{"a second on the same data", []string{"--data", r.data}, "another weir (pid"},
 		{"a port that is taken", []string{"--data", other, "--api", taken.Addr().String()}, "another process has this address"},
 		{"an address that others reach", []string{"--data", other, "--api", "0.0.0.0:0"}, "loopback"},
 		{"no data directory", []string{"--data", ""}, "want a directory"},
