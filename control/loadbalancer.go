@@ -428,6 +428,7 @@ const lookAgain = 200 * time.Millisecond
 // Machines and addresses follow by their own controllers.
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
 	seen := t.watching.evidence(id, t.nodes)
+	seen.asks = t.Prober != nil
 	var v balancerView
 	gone, moved := false, false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
