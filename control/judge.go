@@ -356,17 +356,25 @@ func (v *balancerView) proven(h weir.Health) bool {
 	return ok && v.seen.now.Sub(said.Seen) <= weir.NodeLate
 }
 
-// serving reports whether clients are served by the instance that has the address, as this
+// served reports whether clients are served by the instance that has the address, as this
 // leader has seen by itself: it, or whoever has the address, answered when last asked. Where
 // nobody can be asked, its report has to do.
-func (v *balancerView) serving(active weir.Health) bool {
-	if active.State != weir.InstanceWell || v.address.Assigned != active.Machine {
+func (v *balancerView) served(health []weir.Health) bool {
+	if v.address == nil || v.address.Machine == "" || v.address.Assigned != v.address.Machine {
 		return false
 	}
-	if a, ok := v.seen.asked[active.Machine]; ok || !v.seen.asks {
-		return a.Serves || !ok && v.proven(active)
+	i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == v.address.Machine })
+	if i < 0 || health[i].State != weir.InstanceWell {
+		return false
 	}
-	return v.seen.service.Serves
+	a, wasAsked := v.seen.asked[v.address.Machine]
+	switch {
+	case wasAsked:
+		return a.Serves
+	case v.seen.asks:
+		return v.seen.service.Serves
+	}
+	return v.proven(health[i])
 }
 
 func (v *balancerView) machine(id weir.ID) weir.Machine {
@@ -386,7 +394,7 @@ func (v *balancerView) planFences(health []weir.Health) (fences []weir.Health) {
 		return nil
 	}
 	active := v.address.Machine
-	served := slices.ContainsFunc(health, func(h weir.Health) bool { return h.Machine == active && v.serving(h) })
+	served := v.served(health)
 	for _, h := range health {
 		long := v.seen.now.Sub(h.Since)
 		switch {

@@ -301,6 +301,38 @@ func TestAnotherInstanceIsMadeWhenAllAreSilent(t *testing.T) {
 	}
 }
 
+func TestOneTooManyGoesOnceTheAddressIsServed(t *testing.T) {
+	third := func() balancerView {
+		v := judged()
+		v.machines = append(v.machines, instance(4))
+		v.says("100004", func(s *weir.NodeStatus) { s.Peers = nil })
+		v.lb.Status.Health = append(v.lb.Status.Health, weir.Health{Machine: "100004", State: weir.InstanceWell, Since: testNow.Add(-time.Minute)})
+		return v
+	}
+	for _, test := range []struct {
+		name string
+		see  func(v *balancerView)
+		want string
+	}{
+		{"the youngest, where all are well", func(*balancerView) {}, "[delete instance web-lb-4: there is one too many]"},
+		{"the one that is not well", func(v *balancerView) { v.says("100003", func(s *weir.NodeStatus) { s.HAProxy.Err = "it hangs" }) },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"the one that boots", func(v *balancerView) { v.says("100003", func(s *weir.NodeStatus) { s.Revision = 0 }) },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"never the active one", func(v *balancerView) { v.address.Machine, v.address.Assigned = "100004", "100004" },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"nobody while the active one is not well", func(v *balancerView) { v.says("100002", func(s *weir.NodeStatus) { s.HAProxy.Err = "it hangs" }) }, "[]"},
+		{"nobody while the address is on its way", func(v *balancerView) { v.address.Assigned = "100003" }, "[]"},
+		{"nobody before the active one was seen to serve", func(v *balancerView) { v.seen.asks = true }, "[]"},
+	} {
+		v := third()
+		test.see(&v)
+		if got := fmt.Sprint(v.planInstances(v.judge())); got != test.want {
+			t.Errorf("%s: steps %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
 func TestMachinesOfOnesOwnAreClaimedAsTheyJoin(t *testing.T) {
 	v := judged()
 	v.lb.Mode = weir.OnSegment

@@ -167,8 +167,9 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 	for range want - len(instances) {
 		steps = append(steps, addInstance{})
 	}
-	if len(instances) > want && slices.ContainsFunc(health, func(h weir.Health) bool { return h.State == weir.InstanceWell }) {
-		// The least useful goes first, and never the active one.
+	if len(instances) > want && v.served(health) {
+		// There is no hurry: one too many may yet be needed. The least useful goes first, and
+		// never the active one.
 		rank := func(m weir.Machine) int {
 			if v.address != nil && v.address.Machine == m.ID {
 				return 9
