@@ -321,6 +321,8 @@ func TestOneTooManyGoesOnceTheAddressIsServed(t *testing.T) {
 			"[delete instance web-lb-3: there is one too many]"},
 		{"never the active one", func(v *balancerView) { v.address.Machine, v.address.Assigned = "100004", "100004" },
 			"[delete instance web-lb-3: there is one too many]"},
+		{"nor the one that a user wants to become it", func(v *balancerView) { v.lb.Wanted = "100004" },
+			"[delete instance web-lb-3: there is one too many]"},
 		{"nobody while the active one is not well", func(v *balancerView) { v.says("100002", func(s *weir.NodeStatus) { s.HAProxy.Err = "it hangs" }) }, "[]"},
 		{"nobody while the address is on its way", func(v *balancerView) { v.address.Assigned = "100003" }, "[]"},
 		{"nobody before the active one was seen to serve", func(v *balancerView) { v.seen.asks = true }, "[]"},

@@ -169,9 +169,9 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 	}
 	if len(instances) > want && v.served(health) {
 		// There is no hurry: one too many may yet be needed. The least useful goes first, and
-		// never the active one.
+		// never the active one, nor the one that a user wants to become it.
 		rank := func(m weir.Machine) int {
-			if v.address != nil && v.address.Machine == m.ID {
+			if v.address.Machine == m.ID || v.lb.Wanted == m.ID {
 				return 9
 			}
 			i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == m.ID })
