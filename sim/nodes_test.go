@@ -372,8 +372,9 @@ func (n *node) call(ctx context.Context, r *rand.Rand, m *member, patience time.
 	case trouble && chance(r, 3):
 		return weir.Errorf(weir.Unavailable, "the control plane cannot be reached")
 	case trouble && patience < pollWait && chance(r, 2): // it is late, when we have given up
+		after := upTo(r, 5*time.Second)
 		n.w.wg.Go(func() {
-			if sleep(up.ctx, upTo(r, 5*time.Second)) {
+			if sleep(up.ctx, after) {
 				do(up.ctx, up.Control)
 			}
 		})
