@@ -89,8 +89,9 @@ func (n *network) changes() <-chan struct{} {
 
 // breakage is one fault that lasts a while.
 type breakage struct {
-	what string
-	on   func() (heal func())
+	what  string
+	on    func() (heal func())
+	flaps bool
 }
 
 // breaks breaks and heals networks, nodes and their parts until ctx ends; then all is whole.
@@ -105,7 +106,7 @@ func (w *world) breaks(ctx context.Context) {
 		}
 		b := w.breakage(r, nodes[r.IntN(len(nodes))], nodes)
 		times, lasts, pause := 1, upTo(r, 20*time.Second), time.Duration(0)
-		if chance(r, 25) { // it flaps
+		if chance(r, 25) || b.flaps {
 			times, lasts, pause = 2+r.IntN(8), upTo(r, 3*time.Second), upTo(r, 3*time.Second)
 		}
 		w.tell("breaks: %s, %d times for %v", b.what, times, lasts)
@@ -133,7 +134,7 @@ func (w *world) breakage(r *rand.Rand, n *node, nodes []*node) breakage {
 		return [][]way{{in}, {out}, {in, out}}[r.IntN(3)], "from " + a + " to " + b + " " + path
 	}
 	cut := func(ways []way, what string) breakage {
-		return breakage{"the network " + what, func() func() { return w.net.cut(ways...) }}
+		return breakage{"the network " + what, func() func() { return w.net.cut(ways...) }, false}
 	}
 	switch dice := r.IntN(100); {
 	case dice < 14: // a machine, or its network card
@@ -170,14 +171,23 @@ func (w *world) breakage(r *rand.Rand, n *node, nodes []*node) breakage {
 			}
 		}
 		return cut(ways, "among members")
+	case dice < 58: // to and fro
+		one, two, turns := n, n.peer(nodes), 0
+		return breakage{"nodes " + id + " and " + string(two.id) + " stand still in turn", func() func() {
+			turns++
+			if turns%2 == 0 {
+				return two.hold(&two.frozen)()
+			}
+			return one.hold(&one.frozen)()
+		}, true}
 	case dice < 66:
-		return breakage{"node " + id + " stands still", n.hold(&n.frozen)}
+		return breakage{"node " + id + " stands still", n.hold(&n.frozen), false}
 	case dice < 76:
-		return breakage{"HAProxy of node " + id + " stands still", n.hold(&n.wedged)}
+		return breakage{"HAProxy of node " + id + " stands still", n.hold(&n.wedged), false}
 	case dice < 84:
-		return breakage{"the agent of node " + id + " is dead", n.hold(&n.killed)}
+		return breakage{"the agent of node " + id + " is dead", n.hold(&n.killed), false}
 	case dice < 92:
-		return breakage{"node " + id + " does not reach its servers", n.hold(&n.severed)}
+		return breakage{"node " + id + " does not reach its servers", n.hold(&n.severed), false}
 	default:
 		if !n.own {
 			hesitates := upTo(r, 2*beatSilent)
@@ -186,15 +196,15 @@ func (w *world) breakage(r *rand.Rand, n *node, nodes []*node) breakage {
 				time.Sleep(hesitates)
 				heal()
 				return func() {}
-			}}
+			}, false}
 		}
-		return breakage{"node " + id + " is off", n.hold(&n.unplugged)}
+		return breakage{"node " + id + " is off", n.hold(&n.unplugged), false}
 	}
 }
 
-// reached reports whether a node can serve clients, in truth.
+// works reports whether a node can serve clients, in truth.
 func (w *world) works(n *node) bool {
-	return n.serves() && w.net.both(clients, string(n.id), public)
+	return n.serves() && w.net.both(clients, string(n.id), public) && w.isOn(n)
 }
 
 // hears reports whether the agent of n hears that of another on a path, and whether at least
@@ -207,6 +217,16 @@ func (w *world) hears(n, other *node, path string) (answers, refused bool) {
 		return false, !other.runs.Load()
 	}
 	return other.runs.Load(), !other.runs.Load()
+}
+
+// peer returns another instance of n's load balancer, or n if there is none.
+func (n *node) peer(nodes []*node) *node {
+	for _, other := range nodes {
+		if other != n && other.live().Proxy.LoadBalancer == n.live().Proxy.LoadBalancer {
+			return other
+		}
+	}
+	return n
 }
 
 // at returns the node with that ID, or nil.

@@ -111,11 +111,21 @@ const (
 // serving returns the nodes that send requests to a machine, or let it finish some.
 func (w *world) serving(machine weir.ID) (ids []weir.ID) {
 	for _, n := range w.nodes.list() {
-		if n.on.Load() && n.sends(machine) {
+		if n.sends(machine) && w.isOn(n) {
 			ids = append(ids, n.id)
 		}
 	}
 	return ids
+}
+
+// isOn reports whether the machine of n is on at this moment. The node itself may not have
+// seen yet that it is off.
+func (w *world) isOn(n *node) bool {
+	if n.own || !n.on.Load() {
+		return n.on.Load()
+	}
+	all, err := w.cloud.Machines(direct(context.WithoutCancel(w.ctx)))
+	return err == nil && slices.ContainsFunc(all, func(m cloud.Machine) bool { return m.ID == n.id && m.On })
 }
 
 func (n *node) sends(machine weir.ID) bool {
