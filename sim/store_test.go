@@ -148,6 +148,11 @@ func (l *lossy) Grant(ctx context.Context) (store.Lease, error) {
 	})
 	return store.Lease{ID: lease.ID, Done: heard, End: func(ctx context.Context) error {
 		if err := l.travel(ctx, "end of the lease"); err != nil {
+			// Nobody keeps it alive any more.
+			l.w.wg.Go(func() {
+				sleep(l.w.ctx, 2*time.Second+late)
+				lease.End(context.WithoutCancel(ctx))
+			})
 			return err
 		}
 		return lease.End(ctx)
