@@ -108,7 +108,7 @@ type agent struct {
 	urgently chan struct{} // something to report at once
 	moved    chan struct{} // newest names other members, perhaps
 	holds    chan struct{} // newest has another Hold, perhaps
-	permit   permit
+	permit   vip.Permit
 
 	mu     sync.Mutex
 	newest weir.NodeConfig  // that is known, live or not

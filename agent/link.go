@@ -15,7 +15,7 @@ import (
 
 const (
 	statusBeat  = 5 * time.Second       // between reports, when nothing happens
-	holderBeat  = time.Second           // likewise, of a node that holds an address by itself: see permit
+	holderBeat  = time.Second           // likewise, of a node that holds an address by itself: see vip.Permit
 	reportGap   = 50 * time.Millisecond // between reports, when much does: they are long
 	longestWait = 10 * time.Second      // before trying again
 )
@@ -106,7 +106,7 @@ func (a *agent) poll(ctx context.Context, m *member) {
 			return
 		}
 		if err != nil {
-			a.permit.refuses(m.url, err)
+			a.permit.Failed(m.url, err)
 			again.wait(ctx, err)
 			continue
 		}
@@ -169,7 +169,7 @@ func (a *agent) report(ctx context.Context, m *member) {
 				a.reported(began, revision)
 				break
 			}
-			a.permit.refuses(m.url, err)
+			a.permit.Failed(m.url, err)
 			again.wait(ctx, err)
 			select {
 			case s = <-m.status:

@@ -18,6 +18,7 @@ func (a *agent) watch(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	a.watchPeers() // as the disk has them, until the control plane says more
+	a.answerHolder(nil)
 	a.mu.Unlock()
 	var wg sync.WaitGroup
 	defer wg.Wait()

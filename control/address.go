@@ -40,14 +40,15 @@ func planAddress(row weir.Address, seen *cloud.Address, ready bool) addressStep 
 
 // reconcileAddress brings the reserved IP of one owner to its row.
 func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.Duration, err error) {
-	if row, err := addresses.Get(ctx, t.db, owner); err == nil && row.Mode == weir.OnSegment {
-		return 0, t.forgetHeld(ctx, row)
-	}
-	seen, err := t.seenAddress(ctx, owner)
-	if err != nil {
-		return 0, err
-	}
+	// The cloud is looked at first: what is done to it is done by a row that is no older.
+	seen, unseen := t.seenAddress(ctx, owner)
 	row, err := addresses.Get(ctx, t.db, owner)
+	if err == nil && row.Mode == weir.OnSegment {
+		return 0, t.observeHeld(ctx, row)
+	}
+	if unseen != nil {
+		return 0, unseen
+	}
 	if errors.Is(err, weir.NotFound) {
 		if seen != nil {
 			return 0, t.Cloud.Release(ctx, seen.Addr)
@@ -94,14 +95,18 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 	return 0, t.observeAddress(ctx, row, *seen)
 }
 
-// forgetHeld forgets an address that no cloud has given, once nobody needs it.
-func (t *term) forgetHeld(ctx context.Context, row weir.Address) error {
-	if row.Deleting.IsZero() {
+// observeHeld forgets an address that no cloud has given once nobody needs it; until then there is
+// nothing to do about it, and nothing that could fail.
+func (t *term) observeHeld(ctx context.Context, row weir.Address) error {
+	if row.Deleting.IsZero() && row.Err == "" {
 		return nil
 	}
 	return t.db.Update(ctx, func(tx *store.Tx) error {
-		addresses.Delete(tx, row.Owner)
-		return nil
+		if !row.Deleting.IsZero() {
+			addresses.Delete(tx, row.Owner)
+			return nil
+		}
+		return changeAddress(ctx, tx, row.Owner, func(a *weir.Address) { a.Err = "" })
 	})
 }
 

@@ -27,6 +27,7 @@ type evidence struct {
 	heard   map[weir.ID]weir.NodeStatus
 	asked   map[weir.ID]asked
 	service asked // of the load balancer's address
+	asks    bool  // instances can be asked at all
 }
 
 // asked is what came of asking the same instance, or address, again and again.
@@ -269,7 +270,7 @@ func (v *balancerView) planMove(health []weir.Health) (m *move, givenUp string) 
 			givenUp = "it is gone"
 		case health[j].State != weir.InstanceWell:
 			givenUp = fmt.Sprintf("it %s%s", health[j].State.Phrase(), because(health[j].Why))
-		case v.statuses[v.lb.Wanted].Revision >= v.newest() && v.ready(v.lb.Wanted) && v.knows(active, v.lb.Wanted):
+		case v.statuses[v.lb.Wanted].Revision >= v.newest() && v.ready(v.lb.Wanted) && v.knows(active, v.lb.Wanted) && v.proven(health[j]):
 			to := v.machine(v.lb.Wanted)
 			return &move{to: to, planned: true, why: "a user asked for it"}, ""
 		}
@@ -344,11 +345,36 @@ func (v *balancerView) knows(active, other weir.ID) bool {
 		v.statuses[active].Revision >= v.machine(other).Joined
 }
 
-// proven reports whether an instance that seems well would serve: it did when it was last
-// asked, or nobody has asked yet since nothing was amiss.
+// proven reports whether an instance that seems well would serve, as far as this leader knows by
+// itself, and not from what was once stored: it did when it was last asked; or it reported
+// lately, and nobody had reason to ask.
 func (v *balancerView) proven(h weir.Health) bool {
-	a, ok := v.seen.asked[h.Machine]
-	return !ok || a.Serves
+	if a, ok := v.seen.asked[h.Machine]; ok {
+		return a.Serves
+	}
+	said, ok := v.seen.heard[h.Machine]
+	return ok && v.seen.now.Sub(said.Seen) <= weir.NodeLate
+}
+
+// served reports whether clients are served by the instance that has the address, as this
+// leader has seen by itself: it, or whoever has the address, answered when last asked. Where
+// nobody can be asked, its report has to do.
+func (v *balancerView) served(health []weir.Health) bool {
+	if v.address == nil || v.address.Machine == "" || v.address.Assigned != v.address.Machine {
+		return false
+	}
+	i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == v.address.Machine })
+	if i < 0 || health[i].State != weir.InstanceWell {
+		return false
+	}
+	a, wasAsked := v.seen.asked[v.address.Machine]
+	switch {
+	case wasAsked:
+		return a.Serves
+	case v.seen.asks:
+		return v.seen.service.Serves
+	}
+	return v.proven(health[i])
 }
 
 func (v *balancerView) machine(id weir.ID) weir.Machine {
@@ -361,15 +387,14 @@ func (v *balancerView) machine(id weir.ID) weir.Machine {
 
 // planFences returns the instances that are to be destroyed, so that others are made in
 // their place, each with why. What is gone is no loss. What might yet serve is replaced
-// only while another instance has the address and serves: never is the last one ended.
+// only while another instance has the address and was just seen to serve: never is the last one
+// ended, nor any by a leader that knows no more yet than what another left behind.
 func (v *balancerView) planFences(health []weir.Health) (fences []weir.Health) {
 	if v.address == nil {
 		return nil
 	}
 	active := v.address.Machine
-	served := v.address.Assigned == active && slices.ContainsFunc(health, func(h weir.Health) bool {
-		return h.Machine == active && h.State == weir.InstanceWell && v.proven(h)
-	})
+	served := v.served(health)
 	for _, h := range health {
 		long := v.seen.now.Sub(h.Since)
 		switch {
@@ -377,11 +402,19 @@ func (v *balancerView) planFences(health []weir.Health) (fences []weir.Health) {
 		case h.State == weir.InstanceGone:
 			fences = append(fences, h)
 		case !served || h.Machine == active:
+		case !v.known(h.Machine):
 		case h.State == weir.InstanceSilent && long >= fenceSilent, h.State == weir.InstanceUnwell && long >= fenceUnwell:
 			fences = append(fences, h)
 		}
 	}
 	return fences
+}
+
+// known reports whether this leader has itself heard or asked an instance.
+func (v *balancerView) known(id weir.ID) bool {
+	_, heard := v.seen.heard[id]
+	_, asked := v.seen.asked[id]
+	return heard || asked
 }
 
 // surges reports whether another instance is made beside those that are there, of which nobody

@@ -142,6 +142,11 @@ func TestAddressMovesOnlyToWhoCanServe(t *testing.T) {
 			die(v)
 			v.asks("100003", Finding{Alive: true, Agent: true}, 100*time.Millisecond)
 		}, "", false},
+		{"not one of which is known only what is stored", func(v *balancerView) { die(v); delete(v.seen.heard, "100003") }, "", false},
+		{"nor if its last report is old", func(v *balancerView) {
+			die(v)
+			v.says("100003", func(s *weir.NodeStatus) { s.Seen = testNow.Add(-time.Minute) })
+		}, "", false},
 		{"not one that is drained", func(v *balancerView) { die(v); v.machines[2].Drained = true }, "", false},
 		{"it leaves one that is drained, who serves until then", func(v *balancerView) { v.machines[1].Drained = true }, "100003", true},
 		{"it leaves one whose agent is dead", func(v *balancerView) { v.asks("100002", Finding{Alive: true, Serves: true}, time.Minute) }, "100003", true},
@@ -207,6 +212,30 @@ func TestOnlyWhatCannotServeIsReplaced(t *testing.T) {
 			v.asks("100003", Finding{}, time.Second)
 			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceSilent, Since: testNow.Add(-fenceSilent)}
 		}, []weir.ID{"100003"}},
+		{"not by a leader that has not seen yet whether the active one serves", func(v *balancerView) {
+			v.seen.asks = true
+			v.loses("100002", 0, 1)
+			v.asks("100003", Finding{}, time.Second)
+			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceSilent, Since: testNow.Add(-fenceSilent)}
+		}, nil},
+		{"by one to which the load balancer's address answered", func(v *balancerView) {
+			v.seen.asks, v.seen.service = true, asked{Finding: Finding{Alive: true, Serves: true}}
+			v.loses("100002", 0, 1)
+			v.asks("100003", Finding{}, time.Second)
+			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceSilent, Since: testNow.Add(-fenceSilent)}
+		}, []weir.ID{"100003"}},
+		{"not one of which a leader knows no more than another left behind", func(v *balancerView) {
+			v.seen.asks, v.seen.service = true, asked{Finding: Finding{Alive: true, Serves: true}}
+			v.says("100003", func(s *weir.NodeStatus) { s.HAProxy.Err = "HAProxy does not answer" })
+			delete(v.seen.heard, "100003")
+			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceUnwell, Since: testNow.Add(-time.Minute)}
+		}, nil},
+		{"not while the address has not got to the active one", func(v *balancerView) {
+			v.address.Assigned = "100003"
+			v.loses("100002", 0, 1)
+			v.asks("100003", Finding{}, time.Second)
+			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceSilent, Since: testNow.Add(-fenceSilent)}
+		}, nil},
 		{"not yet one that has just fallen silent", func(v *balancerView) {
 			v.loses("100002", 0, 1)
 			v.asks("100003", Finding{}, 0)
@@ -238,6 +267,25 @@ func TestOnlyWhatCannotServeIsReplaced(t *testing.T) {
 	}
 }
 
+func TestAddressWaitsLongerTheMoreOftenItMoved(t *testing.T) {
+	last := time.Duration(-1)
+	for moves := range 100 {
+		d := holdDown(moves)
+		if d < last || d > 5*time.Minute {
+			t.Errorf("after %d moves it waits %v, and %v after one less, want no less and 5m at the most", moves, d, last)
+		}
+		last = d
+	}
+	if holdDown(0) != 0 || holdDown(1) != 2*time.Second {
+		t.Errorf("it waits %v at first and %v after one move, want 0s and 2s", holdDown(0), holdDown(1))
+	}
+	v := judged()
+	v.lb.Status.Moves = []time.Time{testNow.Add(-movesCount), testNow.Add(-movesCount + 1), testNow}
+	if n := v.flaps(); n != 2 {
+		t.Errorf("%d moves count, want the 2 of the last %v", n, movesCount)
+	}
+}
+
 func TestAnotherInstanceIsMadeWhenAllAreSilent(t *testing.T) {
 	v := judged()
 	for i, id := range []weir.ID{"100002", "100003"} {
@@ -250,6 +298,40 @@ func TestAnotherInstanceIsMadeWhenAllAreSilent(t *testing.T) {
 	v.lb.Status.Health[1].Since = testNow
 	if got := v.planInstances(v.judge()); len(got) > 0 {
 		t.Errorf("steps %v, want none before all have been silent for %v", got, surgeAfter)
+	}
+}
+
+func TestOneTooManyGoesOnceTheAddressIsServed(t *testing.T) {
+	third := func() balancerView {
+		v := judged()
+		v.machines = append(v.machines, instance(4))
+		v.says("100004", func(s *weir.NodeStatus) { s.Peers = nil })
+		v.lb.Status.Health = append(v.lb.Status.Health, weir.Health{Machine: "100004", State: weir.InstanceWell, Since: testNow.Add(-time.Minute)})
+		return v
+	}
+	for _, test := range []struct {
+		name string
+		see  func(v *balancerView)
+		want string
+	}{
+		{"the youngest, where all are well", func(*balancerView) {}, "[delete instance web-lb-4: there is one too many]"},
+		{"the one that is not well", func(v *balancerView) { v.says("100003", func(s *weir.NodeStatus) { s.HAProxy.Err = "it hangs" }) },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"the one that boots", func(v *balancerView) { v.says("100003", func(s *weir.NodeStatus) { s.Revision = 0 }) },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"never the active one", func(v *balancerView) { v.address.Machine, v.address.Assigned = "100004", "100004" },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"nor the one that a user wants to become it", func(v *balancerView) { v.lb.Wanted = "100004" },
+			"[delete instance web-lb-3: there is one too many]"},
+		{"nobody while the active one is not well", func(v *balancerView) { v.says("100002", func(s *weir.NodeStatus) { s.HAProxy.Err = "it hangs" }) }, "[]"},
+		{"nobody while the address is on its way", func(v *balancerView) { v.address.Assigned = "100003" }, "[]"},
+		{"nobody before the active one was seen to serve", func(v *balancerView) { v.seen.asks = true }, "[]"},
+	} {
+		v := third()
+		test.see(&v)
+		if got := fmt.Sprint(v.planInstances(v.judge())); got != test.want {
+			t.Errorf("%s: steps %s, want %s", test.name, got, test.want)
+		}
 	}
 }
 
@@ -290,7 +372,12 @@ func TestNoEvidenceMakesAMoveThatCannotBe(t *testing.T) {
 			if r.IntN(6) == 0 {
 				v.lb.Wanted = m.ID
 			}
+			if r.IntN(6) == 0 {
+				delete(v.seen.heard, m.ID)
+			}
 		}
+		v.seen.asks = r.IntN(4) > 0
+		v.seen.service.Serves = r.IntN(2) == 0
 		health := v.judge()
 		if m, _ := v.planMove(health); m != nil {
 			h := health[slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == m.to.ID })]
@@ -301,6 +388,10 @@ func TestNoEvidenceMakesAMoveThatCannotBe(t *testing.T) {
 		for _, h := range v.planFences(health) {
 			if h.Machine == v.address.Machine && h.State != weir.InstanceGone {
 				t.Fatalf("the active instance is ended, which is %s", h.State)
+			}
+			a, wasAsked := v.seen.asked[v.address.Machine]
+			if h.State != weir.InstanceGone && v.seen.asks && !a.Serves && (wasAsked || !v.seen.service.Serves) {
+				t.Fatalf("%s is ended, which is %s, and nobody has seen the active one serve", h.Machine, h.State)
 			}
 		}
 	}

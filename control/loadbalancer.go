@@ -167,10 +167,11 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 	for range want - len(instances) {
 		steps = append(steps, addInstance{})
 	}
-	if len(instances) > want && slices.ContainsFunc(health, func(h weir.Health) bool { return h.State == weir.InstanceWell }) {
-		// The least useful goes first, and never the active one.
+	if len(instances) > want && v.served(health) {
+		// There is no hurry: one too many may yet be needed. The least useful goes first, and
+		// never the active one, nor the one that a user wants to become it.
 		rank := func(m weir.Machine) int {
-			if v.address != nil && v.address.Machine == m.ID {
+			if v.address.Machine == m.ID || v.lb.Wanted == m.ID {
 				return 9
 			}
 			i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == m.ID })
@@ -422,12 +423,23 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 // instances: how long that has been so decides what is done.
 const lookAgain = 200 * time.Millisecond
 
+// unsettled reports whether what is to be done about instances depends on what becomes known of them
+// with time: one is not well, the address is at none of them, or there is one too many.
+func (v *balancerView) unsettled(health []weir.Health) bool {
+	well := func(h weir.Health) bool { return h.State == weir.InstanceWell || h.State == weir.InstanceDrained }
+	active := func(h weir.Health) bool { return v.address != nil && h.Machine == v.address.Machine }
+	return slices.ContainsFunc(health, func(h weir.Health) bool { return !well(h) }) ||
+		len(health) > 0 && !slices.ContainsFunc(health, active) ||
+		v.lb.Mode == weir.InCloud && len(health) > max(v.lb.Instances, weir.MinInstances)
+}
+
 // reconcileLoadBalancer brings one load balancer to its row. It looks and writes in
 // one transaction, so that what it gives a node to do was so at that moment: a server
 // that is being deleted may be destroyed as soon as no node is to send it requests.
 // Machines and addresses follow by their own controllers.
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
 	seen := t.watching.evidence(id, t.nodes)
+	seen.asks = t.Prober != nil
 	var v balancerView
 	gone, moved := false, false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
@@ -456,8 +468,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if n := len(steps); n == 0 || steps[n-1].String() != (forget{}).String() {
 			loadBalancers.Put(tx, id, lb)
 		}
-		if slices.ContainsFunc(health, func(h weir.Health) bool { return h.State != weir.InstanceWell && h.State != weir.InstanceDrained }) ||
-			lb.Wanted != "" || seen.pending() {
+		if v.unsettled(health) || lb.Wanted != "" || seen.pending() {
 			again = lookAgain
 		}
 		return nil

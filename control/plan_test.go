@@ -139,7 +139,8 @@ func planned(v balancerView) (words []string) {
 
 func TestBalancerComesUpStepByStep(t *testing.T) {
 	v := balancerView{lb: balancer(), machines: []weir.Machine{server(1)}, drain: 30 * time.Second,
-		configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+		configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{},
+		seen: evidence{heard: map[weir.ID]weir.NodeStatus{}}}
 	v.all = []weir.LoadBalancer{v.lb}
 	expect := func(want ...string) {
 		t.Helper()
@@ -177,6 +178,7 @@ func TestBalancerComesUpStepByStep(t *testing.T) {
 	runs := func(n int, revision int64) {
 		id := instance(n).ID
 		v.statuses[id] = weir.NodeStatus{Node: id, Revision: revision}
+		v.seen.heard[id] = v.statuses[id]
 	}
 	v.machines[1] = instance(2)
 	guarded()

@@ -2,9 +2,12 @@ package sim
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"weir/control"
@@ -12,9 +15,13 @@ import (
 	"weir/weir"
 )
 
-// member is one member of the control plane, which crashes and is started again.
+// member is one member of the control plane, which crashes and is started again. Each keeps a
+// copy of the store, and what is stored is so once most of them have it.
 type member struct {
 	name string
+	addr netip.Addr // where it asks instances from
+
+	ahead atomic.Int64 // of the true time, by its clock: a time.Duration
 
 	mu sync.Mutex
 	up *life // nil while it is down
@@ -24,6 +31,25 @@ type member struct {
 type life struct {
 	*control.Control
 	ctx context.Context
+}
+
+// askers returns where the members ask instances from.
+func (w *world) askers() (addrs []netip.Addr) {
+	for _, m := range w.members {
+		addrs = append(addrs, m.addr)
+	}
+	return addrs
+}
+
+// quorum reports whether most members are up and hear a member, and it hears them.
+func (w *world) quorum(name string) bool {
+	n := 0
+	for _, m := range w.members {
+		if m.get() != nil && (m.name == name || w.net.both(name, m.name, private)) {
+			n++
+		}
+	}
+	return n > len(w.members)/2
 }
 
 func (m *member) set(up *life) {
@@ -42,19 +68,24 @@ func (m *member) get() *life {
 // asked the store and the cloud may or may not happen.
 func (w *world) live(m *member) {
 	r := w.random(m.name)
+	defer m.set(nil)
 	for start := 1; w.ctx.Err() == nil; start++ {
 		ctx, crash := context.WithCancel(w.ctx)
 		name := fmt.Sprintf("%s.%d", m.name, start)
 		c := control.New(control.Options{
 			Region:  region,
-			Store:   store.New(&lossy{w.memory, w, ctx, name}),
+			Store:   store.New(&lossy{w.memory, w, ctx, crash, m, name}).As(name),
 			Cloud:   tardy{w.cloud, w},
 			Log:     w.log(name),
 			NodeURL: "https://control.example:7443",
-			NodeCA:  []byte("authority\n"),
+			NodeCA:  authority,
+			Members: w.names(),
+			Prober:  prober{w, m.name},
+			From:    w.askers(), // whichever of them leads
 			Drain:   drain,
-			Prober:  prober{w},
 		})
+		m.set(&life{c, ctx})
+		w.tell("%s: starts", name)
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -62,8 +93,6 @@ func (w *world) live(m *member) {
 				w.never("%s: Run returned %v", name, err)
 			}
 		}()
-		m.set(&life{c, ctx})
-		w.tell("%s: starts", name)
 		for sleep(ctx, upTo(r, time.Minute)) && !w.trouble.Load() {
 		}
 		if w.ctx.Err() == nil {
@@ -80,6 +109,8 @@ func (w *world) live(m *member) {
 		sleep(w.ctx, upTo(r, 10*time.Second))
 	}
 }
+
+var authority = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("authority")})
 
 // ask calls a member that is up, for as long as it stays up and at most for patience.
 // The error is weir.Unavailable if there is none.

@@ -2,4 +2,9 @@
 
 package sim
 
-const enough = 60
+import "time"
+
+const (
+	enough     = 60
+	calmEnough = 20 * time.Minute
+)

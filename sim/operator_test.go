@@ -58,14 +58,14 @@ func (s *snapshot) tooMuch(room, addresses int) excess {
 	var balancers []weir.ID
 	instances, servers := 0, 0
 	for _, lb := range s.lbs {
-		if lb.Deleting.IsZero() {
+		if lb.Deleting.IsZero() && lb.Mode == weir.InCloud {
 			balancers = append(balancers, lb.ID)
 			instances += max(lb.Instances, weir.MinInstances)
 		}
 	}
 	for _, a := range s.addresses {
 		ofBalancer := slices.ContainsFunc(s.lbs, func(lb weir.LoadBalancer) bool { return lb.ID == a.Owner })
-		if !ofBalancer && a.Deleting.IsZero() {
+		if !ofBalancer && a.Deleting.IsZero() && a.Mode == weir.InCloud {
 			addresses--
 		}
 	}
@@ -74,7 +74,7 @@ func (s *snapshot) tooMuch(room, addresses int) excess {
 	}
 	var last weir.ID
 	for _, m := range s.machines {
-		if m.LoadBalancer != "" || !m.Deleting.IsZero() {
+		if m.LoadBalancer != "" || m.Own || !m.Deleting.IsZero() {
 			continue
 		}
 		last = m.ID

@@ -92,6 +92,9 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 	}
 	for _, m := range s.machines {
 		r.want(m.Deleting.IsZero(), "machine %s is still being deleted: %s", m.ID, m.Status.Err)
+		if m.Own {
+			continue
+		}
 		i := slices.IndexFunc(s.seen, func(seen cloud.Machine) bool { return seen.ID == m.ID })
 		if i < 0 {
 			r.want(false, "machine %s does not run: %s", m.ID, m.Status.Err)
@@ -108,7 +111,7 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		r.want(seen.Name == m.Name, "machine %s is named %s, want %s", m.ID, seen.Name, m.Name)
 		r.want(seen.On != m.Off, "machine %s is on: %v, should be off: %v", m.ID, seen.On, m.Off)
 		r.want(len(m.Actions) == 0, "machine %s has actions %v in progress", m.ID, m.Actions)
-		wall := s.wall(m)
+		wall := w.wall(s, m)
 		r.want(reflect.DeepEqual(seen.Firewall, wall), "machine %s has the firewall %v, want %v", m.ID, seen.Firewall, wall)
 		r.want(names[m.Name] == "", "machines %s and %s are both named %s", names[m.Name], m.ID, m.Name)
 		names[m.Name] = m.ID
@@ -116,34 +119,42 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 }
 
 // wall returns the firewall that m should have: servers answer their load balancers
-// alone, instances answer everybody, what has nothing to do with either is open.
-func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
-	type door struct {
-		port int
-		udp  bool
+// alone, instances answer everybody, and each other and the control plane on ports for
+// that; what has nothing to do with either is open.
+func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
+	type port struct {
+		n   int
+		udp bool
 	}
-	from := map[door]map[netip.Prefix]bool{}
+	from := map[port]map[netip.Prefix]bool{}
 	concerned := false
-	openTo := func(d door, source netip.Prefix) {
-		if from[d] == nil {
-			from[d] = map[netip.Prefix]bool{}
+	open := func(p port, source netip.Prefix) {
+		if from[p] == nil {
+			from[p] = map[netip.Prefix]bool{}
 		}
-		from[d][source] = true
+		from[p][source] = true
 	}
-	open := func(port int, source netip.Prefix) { openTo(door{port: port}, source) }
 	for _, lb := range s.lbs {
+		if lb.Mode == weir.OnSegment {
+			continue
+		}
 		if m.LoadBalancer == lb.ID {
 			concerned = true
 			for _, rule := range lb.Rules {
-				open(rule.EntryPort, netip.MustParsePrefix("0.0.0.0/0"))
+				open(port{rule.EntryPort, false}, netip.MustParsePrefix("0.0.0.0/0"))
+			}
+			var askers []netip.Addr
+			for _, member := range w.members {
+				askers = append(askers, member.addr)
 			}
 			for _, other := range s.machines {
 				if other.LoadBalancer == lb.ID {
-					for _, a := range []netip.Addr{other.Status.Private, other.Status.Public} {
-						openTo(door{weir.BeatPort, true}, netip.PrefixFrom(a, 32))
-						openTo(door{weir.HealthPort, false}, netip.PrefixFrom(a, 32))
-					}
+					askers = append(askers, other.Status.Private, other.Status.Public)
 				}
+			}
+			for _, a := range askers {
+				open(port{weir.BeatPort, true}, netip.PrefixFrom(a, 32))
+				open(port{weir.HealthPort, false}, netip.PrefixFrom(a, 32))
 			}
 		}
 		if !lb.Targets(&m) {
@@ -155,9 +166,9 @@ func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
 				continue
 			}
 			source := netip.PrefixFrom(instance.Status.Private, 32)
-			open(lb.Health.Port, source)
+			open(port{lb.Health.Port, false}, source)
 			for _, rule := range lb.Rules {
-				open(rule.TargetPort, source)
+				open(port{rule.TargetPort, false}, source)
 			}
 		}
 	}
@@ -165,8 +176,8 @@ func (s *snapshot) wall(m weir.Machine) *weir.Firewall {
 		return nil
 	}
 	f := &weir.Firewall{}
-	for d, sources := range from {
-		o := weir.Opening{Port: d.port, UDP: d.udp}
+	for p, sources := range from {
+		o := weir.Opening{Port: p.n, UDP: p.udp}
 		for source := range sources {
 			o.From = append(o.From, source)
 		}
@@ -203,6 +214,9 @@ func (w *world) amissAddresses(s *snapshot, r *report) {
 	for _, row := range s.addresses {
 		r.want(row.Deleting.IsZero(), "address %s is still being released: %s", row.Addr, row.Err)
 		r.want(len(row.Actions) == 0, "address %s has actions %v in progress", row.Addr, row.Actions)
+		if row.Mode == weir.OnSegment {
+			continue
+		}
 		r.want(row.Err == "", "address %s of %s: %s", row.Addr, row.Owner, row.Err)
 		i := slices.IndexFunc(s.holds, func(a cloud.Address) bool { return a.Owner == row.Owner })
 		if i < 0 {
@@ -242,9 +256,14 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 			w.amissNode(s, r, lb, m)
 		}
 		want := max(lb.Instances, weir.MinInstances)
-		r.want(n == want, "load balancer %s has %d instances, want %d", lb.Name, n, want)
+		r.want(n == want || lb.Mode == weir.OnSegment && n > want, "load balancer %s has %d instances, want %d", lb.Name, n, want)
 		for _, h := range lb.Status.Health {
-			r.want(h.State == weir.InstanceWell, "load balancer %s has the instance %s, which is %s: %s", lb.Name, h.Machine, h.State, h.Why)
+			r.want(h.State == weir.InstanceWell, "instance %s of load balancer %s %s: %s", h.Machine, lb.Name, h.State.Phrase(), h.Why)
+		}
+		r.want(lb.Wanted == "", "load balancer %s is still to be handed over to %s", lb.Name, lb.Wanted)
+		if n := w.at(active); lb.Mode == weir.OnSegment && n != nil {
+			_, holds := n.holds()
+			r.want(holds, "node %s does not hold the address of load balancer %s", active, lb.Name)
 		}
 		r.want(instances[active], "load balancer %s points to %q, which is no instance of it", lb.Name, active)
 		r.want(lb.Status.Phase == weir.LoadBalancerActive && lb.Status.Err == "" && len(lb.Status.Plan) == 0,
@@ -260,11 +279,17 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 		}
 	}
 	for _, status := range s.statuses {
-		r.want(instances[status.Node], "there is a status of node %s, which is gone", status.Node)
+		r.want(instances[status.Node] || s.isOwn(status.Node), "there is a status of node %s, which is gone", status.Node)
 	}
 	for _, e := range s.enrolled {
-		r.want(instances[e.Node], "there is a token for node %s, which is gone", e.Node)
+		r.want(instances[e.Node] || s.isOwn(e.Node), "there is a token for node %s, which is gone", e.Node)
 	}
+}
+
+// isOwn reports whether a machine is one of our own.
+func (s *snapshot) isOwn(id weir.ID) bool {
+	m, ok := s.machine(id)
+	return ok && m.Own
 }
 
 // amissNode compares what one node does with the rules and targets of its load balancer.
@@ -284,7 +309,13 @@ func (w *world) amissNode(s *snapshot, r *report, lb weir.LoadBalancer, m weir.M
 				want = append(want, fmt.Sprintf("%s %s", target.ID, netip.AddrPortFrom(target.Status.Private, uint16(rule.TargetPort))))
 			}
 		}
+		for _, addr := range lb.Servers {
+			want = append(want, fmt.Sprintf("%s %s", addr, netip.AddrPortFrom(addr, uint16(rule.TargetPort))))
+		}
 		bind := netip.AddrPortFrom(m.Status.Anchor, uint16(rule.EntryPort))
+		if lb.Mode == weir.OnSegment {
+			bind = netip.AddrPortFrom(lb.Addr.Addr(), uint16(rule.EntryPort))
+		}
 		var got []string
 		for _, f := range does.Frontends {
 			if f.Bind != bind {
@@ -348,7 +379,7 @@ func (w *world) shown() report {
 	}
 	for _, lb := range s.lbs {
 		serves := func(m weir.Machine) bool { return lb.Targets(&m) && m.Serves() }
-		troubled = troubled || !slices.ContainsFunc(s.machines, serves)
+		troubled = troubled || len(lb.Servers) == 0 && !slices.ContainsFunc(s.machines, serves)
 	}
 	for _, m := range w.members {
 		up := m.get()

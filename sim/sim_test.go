@@ -4,9 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +21,7 @@ import (
 var (
 	only      = flag.Uint64("seed", 0, "the seed of the only history; 0 for -histories of them")
 	histories = flag.Uint64("histories", enough, "how many histories, with seeds from 1")
+	calm      = flag.Duration("calm", calmEnough, "how long nothing may happen where nothing is wrong")
 	stories   = flag.String("stories", "", "the directory for the whole stories of failures, and of -seed; empty prints ends of failures")
 )
 
@@ -28,56 +31,92 @@ const (
 	checks   = 10 * time.Second // by when servers have passed their health checks
 	restful  = 2 * time.Minute  // for how long then nothing may happen
 	lastPart = 60               // lines of a story that are printed
+
+	fewMachines, fewAddresses = 14, 4 // of a small cloud, which users soon need more of
 )
+
+// tally counts, over all histories, what has to happen for a test to say something.
+type tally struct {
+	moves    atomic.Int64 // of addresses, from one instance to another, unasked
+	planned  atomic.Int64 // asked for
+	killed   atomic.Int64 // leaders, between the decision to move an address and its arrival
+	fences   atomic.Int64 // instances that were replaced
+	serving  atomic.Int64 // of those, how many could still serve
+	two      atomic.Int64 // times that two nodes held an address
+	segments atomic.Int64 // moves of addresses that nodes hold by themselves
+}
+
+func (c *tally) String() string {
+	return fmt.Sprintf("%d failovers and %d hand-overs, %d of them on a segment; %d leaders killed in the middle; %d instances replaced, %d of which could still serve; %d times two holders for a moment",
+		c.moves.Load(), c.planned.Load(), c.segments.Load(), c.killed.Load(), c.fences.Load(), c.serving.Load(), c.two.Load())
+}
 
 func TestSim(t *testing.T) {
 	first, last := uint64(1), *histories
 	if *only != 0 {
 		first, last = *only, *only
 	}
+	counts := &tally{}
+	t.Cleanup(func() {
+		t.Log(counts)
+		if *histories >= 100 && *only == 0 && (counts.killed.Load() == 0 || counts.segments.Load() == 0 || counts.two.Load() == 0) {
+			t.Errorf("these histories meet too little: %s", counts)
+		}
+	})
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { history(t, seed) })
+			synctest.Test(t, func(t *testing.T) { history(t, seed, counts) })
 		})
 	}
 }
 
 // history lives one history through, and tells it if it ends badly.
-func history(t *testing.T, seed uint64) {
-	ctx, end := context.WithCancel(t.Context())
-	w := &world{ctx: ctx, seed: seed, begin: time.Now(), memory: store.NewMemory(), ether: newEther(), rolls: map[string]uint64{}}
-	w.truth = store.New(w.memory)
-	o := cloud.FakeOptions{Region: region, Boots: w.boots, Fault: w.fault}
-	if chance(w.random("cloud"), 25) {
-		o.Machines, o.Addresses = 12, 4 // which users soon need more of
-	}
-	w.cloud = cloud.NewFake(o)
-	w.nodes.all = map[weir.ID]*node{}
-	w.known.facts, w.known.going = map[fact]bool{}, map[weir.ID]bool{}
-	defer w.wg.Wait()
+func history(t *testing.T, seed uint64, counts *tally) {
+	w, end := newWorld(t, seed, counts)
 	defer end()
-
-	for _, name := range []string{"anna", "bert"} {
-		m := &member{name: name}
-		w.members = append(w.members, m)
-		w.wg.Go(func() { w.live(m) })
-	}
-	w.wg.Go(w.boot)
-	synctest.Wait()
-
 	w.begins(t)
+	if chance(w.random("segment"), 60) {
+		w.joins(t)
+	}
 	w.trouble.Store(true)
-	w.someTrouble(ctx)
+	w.someTrouble(w.ctx)
 	w.trouble.Store(false)
-	w.ether.healAll()
 	w.tell("the trouble is over")
-	if o.Machines > 0 {
-		w.operate(o.Machines, o.Addresses)
+	if w.small {
+		w.operate(fewMachines, fewAddresses)
 	}
 	w.calms(t)
 	if t.Failed() || *only != 0 && *stories != "" {
 		w.print(t)
+	}
+}
+
+// newWorld returns a world in which the control plane runs, and what ends it.
+func newWorld(t *testing.T, seed uint64, counts *tally) (w *world, end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	w = &world{ctx: ctx, seed: seed, begin: time.Now(), memory: store.NewMemory(), rolls: map[string]uint64{}, net: newNetwork(), tally: counts}
+	w.truth = store.New(w.memory)
+	w.small = chance(w.random("cloud"), 25)
+	w.jumps = chance(w.random("jumps"), 20)
+	o := cloud.FakeOptions{Region: region, Boots: w.boots, Fault: w.fault}
+	if w.small {
+		o.Machines, o.Addresses = fewMachines, fewAddresses
+	}
+	w.cloud = cloud.NewFake(o)
+	w.nodes.all = map[weir.ID]*node{}
+	w.known.facts, w.known.going = map[fact]bool{}, map[weir.ID]bool{}
+	for i, name := range []string{"anna", "bert", "cleo"} {
+		w.members = append(w.members, &member{name: name, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i)})})
+	}
+	for _, m := range w.members {
+		w.wg.Go(func() { w.live(m) })
+	}
+	w.wg.Go(w.boot)
+	synctest.Wait()
+	return w, func() {
+		cancel()
+		w.wg.Wait()
 	}
 }
 
@@ -105,7 +144,48 @@ func (w *world) someTrouble(ctx context.Context) {
 	}
 	wg.Go(func() { w.chaos(ctx) })
 	wg.Go(func() { w.breaks(ctx) })
+	wg.Go(func() { w.clocks(ctx) })
 	<-ctx.Done()
+}
+
+// Where nothing breaks nothing moves, although nobody is ever quite on time.
+func TestAddressStaysWhereNothingIsWrong(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				counts := &tally{}
+				w, end := newWorld(t, seed, counts)
+				defer end()
+				w.begins(t)
+				w.joins(t)
+				time.Sleep(time.Minute)
+				before := counts.String()
+				r := w.random("jitter")
+				for began := time.Now(); time.Since(began) < *calm; {
+					time.Sleep(upTo(r, 4*time.Second))
+					for _, n := range w.nodes.list() {
+						if d := upTo(r, beatSilent-time.Millisecond); chance(r, 40) {
+							w.wg.Go(func() {
+								heal := n.hold(&n.frozen)()
+								sleep(w.ctx, d)
+								heal()
+							})
+						}
+					}
+				}
+				if after := counts.String(); after != before || counts.moves.Load()+counts.fences.Load() > 0 {
+					t.Errorf("%v in which nothing was wrong saw %s, and before that %s", *calm, after, before)
+				}
+				if amiss := w.amiss(); len(amiss) > 0 {
+					t.Errorf("then:\n\t%s", strings.Join(amiss, "\n\t"))
+				}
+				if t.Failed() {
+					w.print(t)
+				}
+			})
+		})
+	}
 }
 
 // calms waits until all is as it was asked, and looks whether it stays so.

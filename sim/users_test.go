@@ -22,7 +22,6 @@ type knowledge struct {
 	mu    sync.Mutex
 	facts map[fact]bool
 	going map[weir.ID]bool // the machines that somebody asked to delete
-	moves map[weir.ID]int  // how often the address of a load balancer went from one instance to another
 
 	// How many machines the pool "batch" has to have, at least and at most: it is
 	// only ever grown, and some of its machines are deleted.
@@ -51,16 +50,6 @@ func (k *knowledge) created(made []weir.Machine, err error) {
 			k.facts[exists("machine", m.ID)] = true
 		}
 	}
-}
-
-// moved counts a move of a load balancer's address.
-func (k *knowledge) moved(lb weir.ID) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.moves == nil {
-		k.moves = map[weir.ID]int{}
-	}
-	k.moves[lb]++
 }
 
 // deletes has nobody count on a machine from now on.
@@ -178,11 +167,24 @@ func (u *user) wish(ctx context.Context, c *control.Control) (what string, err e
 		return u.tag(ctx, c)
 	case dice < 82:
 		return u.power(ctx, c)
-	case dice < 96:
+	case dice < 94:
 		return u.address(ctx, c)
-	default:
+	case dice < 97:
 		return u.reload(ctx, c)
+	default:
+		return u.failover(ctx, c)
 	}
+}
+
+// failover hands a load balancer over.
+func (u *user) failover(ctx context.Context, c *control.Control) (string, error) {
+	all, err := c.LoadBalancers(ctx)
+	if err != nil || len(all) == 0 {
+		return "", nil
+	}
+	lb := all[u.r.IntN(len(all))]
+	done, err := c.Failover(ctx, lb.ID, "")
+	return fmt.Sprintf("hands %s over to %s", lb.Name, done.ToName), err
 }
 
 func (u *user) grow(ctx context.Context, c *control.Control) (string, error) {
@@ -218,7 +220,7 @@ func idsOf(ms []weir.Machine) (ids []weir.ID) {
 // apply changes how many machines web has, and what its load balancer does.
 func (u *user) apply(ctx context.Context, c *control.Control) (string, error) {
 	lb := balancer("web", "web")
-	lb.Instances = 2 + u.r.IntN(2)
+	lb.Instances = 1 + u.r.IntN(3)
 	if chance(u.r, 50) {
 		lb.Rules = append(lb.Rules, weir.Rule{Entry: weir.TCP, EntryPort: 5432, Target: weir.TCP, TargetPort: 5000 + u.r.IntN(2)})
 	}
@@ -233,7 +235,7 @@ func (u *user) apply(ctx context.Context, c *control.Control) (string, error) {
 // some returns a random machine that may be a user's.
 func (u *user) some(ctx context.Context, c *control.Control) (weir.Machine, bool) {
 	all, err := c.Machines(ctx)
-	all = slices.DeleteFunc(all, func(m weir.Machine) bool { return m.LoadBalancer != "" && !chance(u.r, 5) })
+	all = slices.DeleteFunc(all, func(m weir.Machine) bool { return m.Own || m.LoadBalancer != "" && !chance(u.r, 5) })
 	if err != nil || len(all) == 0 {
 		return weir.Machine{}, false
 	}
@@ -295,7 +297,7 @@ func (u *user) changeBalancer(ctx context.Context, c *control.Control) (string, 
 		return "", nil
 	}
 	rules := []weir.Rule{{Entry: weir.HTTP, EntryPort: 8000 + u.r.IntN(3), Target: weir.HTTP, TargetPort: 80}}
-	instances := 1 + u.r.IntN(2)
+	instances := 1 + u.r.IntN(3)
 	tag := []string{"web", "batch", u.name}[u.r.IntN(3)]
 	_, err := c.UpdateLoadBalancer(ctx, id, func(lb *weir.LoadBalancer) error {
 		lb.Rules, lb.Instances, lb.Tag, lb.Machines = rules, instances, tag, nil

@@ -31,6 +31,8 @@ type world struct {
 	begin time.Time
 	wg    sync.WaitGroup // all that the history started
 
+	small   bool         // the cloud has little room
+	jumps   bool         // the members' clocks do
 	trouble atomic.Bool  // faults are on
 	changes atomic.Int64 // calls that change the cloud
 
@@ -38,8 +40,9 @@ type world struct {
 	truth   *store.Store  // the same, without faults
 	cloud   *cloud.Fake
 	members []*member
+	net     *network
 	nodes   nodes
-	ether   *ether
+	tally   *tally
 	known   knowledge
 
 	mu    sync.Mutex
@@ -163,6 +166,7 @@ func (w *world) chaos(ctx context.Context) {
 			case w.cloud.Kill(m.ID):
 				w.tell("chaos: machine %s dies", m.ID)
 			}
+			w.net.poke()
 		}
 	}
 }
