@@ -12,8 +12,9 @@
 //	machines       bring each machine's row to the cloud, and its state back
 //	addresses      reserve, point and release reserved IPs
 //	loadBalancers  give each load balancer instances, an address, firewalls and the
-//	               NodeConfig of each instance; judge the instances, and move the
-//	               address when the one that has it cannot serve
+//	               NodeConfig of each instance
+//	pairs          judge the instances of each load balancer, and move its address when the
+//	               one that has it cannot serve
 //	watches        ask the instances whether they live and serve
 //
 // Nodes take part by three calls, [Control.Enrol], [Control.NodeConfig] and
@@ -148,12 +149,12 @@ type term struct {
 	*Control
 	db *store.Store
 
-	machines, pools, addresses, loadBalancers, watches *reconcile.Loop
+	machines, pools, addresses, loadBalancers, pairs, watches *reconcile.Loop
 
 	watching *watch
 
 	leaving   sync.Map // the IDs of machines that finish their requests before they go
-	balancers sync.Map // the IDs of all load balancers: a change of any machine may concern each
+	balancers sync.Map // all load balancers as they last were, by ID: a change of a machine may concern several
 }
 
 func newTerm(c *Control, led *store.Store) *term {
@@ -172,6 +173,7 @@ func newTerm(c *Control, led *store.Store) *term {
 	t.pools = loop("pool", 2, t.reconcilePool, t.poolFailed)
 	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
 	t.loadBalancers = loop("lb", 16, t.reconcileLoadBalancer, t.loadBalancerFailed)
+	t.pairs = loop("pair", 64, t.reconcilePair, t.loadBalancerFailed)
 	t.watches = reconcile.New("watch", t.reconcileWatch, reconcile.Options{Workers: 512, Log: c.Log})
 	return t
 }
@@ -183,36 +185,41 @@ func (t *term) run(ctx context.Context) {
 	defer wg.Wait()
 	t.nodes.heardBy(t.hear)
 	defer t.nodes.heardBy(nil)
-	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.watches} {
+	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches} {
 		wg.Go(func() { loop.Run(ctx) })
 	}
 	wg.Go(func() {
-		touch(ctx, t, machines, func(id weir.ID, m weir.Machine) {
+		touch(ctx, t, machines, func(id weir.ID, was, m weir.Machine) {
 			t.machines.Touch(id)
 			if m.Pool != "" {
 				t.pools.Touch(m.Pool)
 			}
-			t.balancers.Range(func(id, _ any) bool {
-				t.loadBalancers.Touch(id.(weir.ID))
+			t.balancers.Range(func(id, row any) bool {
+				if lb := row.(weir.LoadBalancer); concerns(lb, was) || concerns(lb, m) {
+					t.loadBalancers.Touch(lb.ID)
+				}
 				return true
 			})
 		})
 	})
-	wg.Go(func() { touch(ctx, t, pools, func(id weir.ID, _ weir.Pool) { t.pools.Touch(id) }) })
+	wg.Go(func() { touch(ctx, t, pools, func(id weir.ID, _, _ weir.Pool) { t.pools.Touch(id) }) })
 	wg.Go(func() {
-		touch(ctx, t, addresses, func(id weir.ID, _ weir.Address) {
+		touch(ctx, t, addresses, func(id weir.ID, _, _ weir.Address) {
 			t.addresses.Touch(id)
+			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id) // an address of a load balancer has its ID
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, loadBalancers, func(id weir.ID, _ weir.LoadBalancer) {
-			t.balancers.Store(id, nil)
+		touch(ctx, t, loadBalancers, func(id weir.ID, _, lb weir.LoadBalancer) {
+			t.balancers.Store(id, lb)
+			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id)
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, nodeStatuses, func(_ weir.ID, s weir.NodeStatus) {
+		touch(ctx, t, nodeStatuses, func(_ weir.ID, _, s weir.NodeStatus) {
+			t.pairs.Touch(s.LoadBalancer)
 			t.loadBalancers.Touch(s.LoadBalancer)
 			t.leaving.Range(func(id, _ any) bool {
 				if !s.Has(id.(weir.ID)) {
@@ -226,9 +233,14 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() { t.sweep(ctx) })
 }
 
+// concerns reports whether what a load balancer is to do depends on a machine.
+func concerns(lb weir.LoadBalancer, m weir.Machine) bool {
+	return m.LoadBalancer == lb.ID || lb.Targets(&m) || m.Own && lb.Mode == weir.OnSegment
+}
+
 // touch calls do for each row of a table, and again whenever one changes, until ctx
-// ends. For a row that was deleted, do gets the row as it last was.
-func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(weir.ID, T)) {
+// ends, with the row as it was and as it is. For one that was deleted, that is as it was.
+func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id weir.ID, was, is T)) {
 	last := map[weir.ID]T{}
 	for change, err := range table.Follow(ctx, t.db) {
 		switch {
@@ -238,10 +250,10 @@ func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(we
 			}
 		case change.Synced:
 		case change.Deleted:
-			do(change.Key, last[change.Key])
+			do(change.Key, last[change.Key], last[change.Key])
 			delete(last, change.Key)
 		default:
-			do(change.Key, change.Row)
+			do(change.Key, last[change.Key], change.Row)
 			last[change.Key] = change.Row
 		}
 	}

@@ -29,14 +29,16 @@ func tellOf(tx *store.Tx, lb *weir.LoadBalancer, m weir.Machine, kind weir.Event
 	tellEvent(tx, weir.Event{Kind: kind, LoadBalancer: lb.ID, Name: lb.Name, Machine: m.ID, Text: text})
 }
 
-// tellHealth tells which instances are not what they were thought to be before.
-func tellHealth(tx *store.Tx, v *balancerView, health []weir.Health) {
+// tellHealth tells which instances are not what they were thought to be before, if there are any.
+func tellHealth(tx *store.Tx, v *balancerView, health []weir.Health) (told bool) {
 	for _, h := range health {
 		if was := v.health(h.Machine); was.State != h.State {
 			m := v.machine(h.Machine)
 			tellOf(tx, &v.lb, m, weir.EventEvidence, fmt.Sprintf("%s %s%s", m.Name, h.State.Phrase(), because(h.Why)))
+			told = true
 		}
 	}
+	return told
 }
 
 // noteArrival notes that an address has got to where it was to move.

@@ -52,19 +52,26 @@ func (a asked) after(f Finding, put time.Time) asked {
 	return asked{f, since(f.Alive, a.deaf), since(f.Serves, a.mute), since(f.Agent, a.away)}
 }
 
-// pending reports whether something was seen that counts only once it has lasted.
-func (e *evidence) pending() bool {
+// pending returns how soon to look again: what was seen counts only once it has lasted. It is 0 if
+// there is nothing of that kind.
+func (e *evidence) pending() (again time.Duration) {
 	for _, s := range e.heard {
 		if worries(s) {
-			return true
+			again = lookAgain
 		}
 	}
 	for _, a := range e.asked {
-		if !a.deaf.IsZero() || !a.mute.IsZero() || !a.away.IsZero() {
-			return true
+		for began, long := range map[time.Time]time.Duration{a.deaf: deafLong, a.mute: muteLong, a.away: agentGrace} {
+			if began.IsZero() {
+				continue
+			}
+			again = lookAgain
+			if left := long - e.now.Sub(began); left > 0 {
+				again = min(again, left)
+			}
 		}
 	}
-	return false
+	return again
 }
 
 // since reports whether something has been so for at least d.

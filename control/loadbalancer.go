@@ -113,6 +113,15 @@ func planBalancer(v balancerView) (steps []balancerStep, health []weir.Health) {
 		steps = append(steps, reserveAddress{})
 	}
 	steps = append(steps, v.planInstances(health)...)
+	steps = append(steps, v.planAddress(health)...)
+	if c := v.planConfigs(); len(c.nodes) > 0 {
+		steps = append(steps, c)
+	}
+	return steps, health
+}
+
+// planAddress returns the steps that get the address to where it should be.
+func (v *balancerView) planAddress(health []weir.Health) (steps []balancerStep) {
 	if v.lb.Mode == weir.OnSegment && v.address != nil {
 		if at := v.holder(); at != v.address.Assigned {
 			steps = append(steps, sawAddress{at})
@@ -126,10 +135,7 @@ func planBalancer(v balancerView) (steps []balancerStep, health []weir.Health) {
 		steps = append(steps, moveAddress{*m})
 		v.address.Machine = m.to.ID // v is a copy, but its address is not
 	}
-	if c := v.planConfigs(); len(c.nodes) > 0 {
-		steps = append(steps, c)
-	}
-	return steps, health
+	return steps
 }
 
 // planEnd returns the steps of a load balancer that is being deleted.
@@ -300,31 +306,43 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 		there.From = slices.Compact(there.From)
 		slices.SortFunc(f.Openings, weir.Opening.Compare)
 	}
+	instances := map[weir.ID][]weir.Machine{} // by load balancer
+	servers := map[string][]weir.Machine{}    // by what may choose them: a tag, or their ID behind a slash
+	for _, m := range all {
+		if m.LoadBalancer != "" {
+			instances[m.LoadBalancer] = append(instances[m.LoadBalancer], m)
+			continue
+		}
+		servers["/"+string(m.ID)] = []weir.Machine{m}
+		for _, tag := range m.Tags {
+			tag = strings.ToLower(tag)
+			servers[tag] = append(servers[tag], m)
+		}
+	}
 	for _, lb := range lbs {
 		if !lb.Deleting.IsZero() || lb.Mode == weir.OnSegment {
 			continue
 		}
 		var sources []netip.Prefix // of requests to servers
 		askers := hosts(from)      // of instances
-		for _, m := range all {
-			if m.LoadBalancer == lb.ID {
-				if m.Status.Private.IsValid() {
-					sources = append(sources, hosts([]netip.Addr{m.Status.Private})...)
-				}
-				askers = append(askers, hosts(watchedAt(m))...)
+		for _, m := range instances[lb.ID] {
+			if m.Status.Private.IsValid() {
+				sources = append(sources, hosts([]netip.Addr{m.Status.Private})...)
 			}
+			askers = append(askers, hosts(watchedAt(m))...)
 		}
-		for _, m := range all {
-			if m.LoadBalancer != lb.ID {
-				continue
-			}
+		for _, m := range instances[lb.ID] {
 			for _, r := range lb.Rules {
 				open(m, weir.Opening{Port: r.EntryPort, From: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
 			}
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, From: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, From: askers})
 		}
-		for _, m := range all {
+		targets := servers[strings.ToLower(lb.Tag)]
+		for _, id := range lb.Machines {
+			targets = append(targets, servers["/"+string(id)]...)
+		}
+		for _, m := range targets {
 			if !lb.Targets(&m) {
 				continue
 			}
@@ -468,27 +486,19 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if n := len(steps); n == 0 || steps[n-1].String() != (forget{}).String() {
 			loadBalancers.Put(tx, id, lb)
 		}
-		if v.unsettled(health) || lb.Wanted != "" || seen.pending() {
-			again = lookAgain
+		if v.unsettled(health) {
+			// Each look reads all machines: it may not be all that this member does.
+			again = max(lookAgain, 10*time.Since(seen.now))
 		}
 		return nil
 	})
 	if gone {
 		t.balancers.Delete(id) // no change concerns it any more
-		t.watching.set(id, Target{}, nil)
 	}
-	if err != nil || gone {
-		return again, err
-	}
-	if moved {
+	if err == nil && moved {
 		t.addresses.Touch(id) // before the store says so
 	}
-	if v.lb.Deleting.IsZero() {
-		service, instances := v.targets()
-		t.watching.set(id, service, instances)
-		t.watches.Touch(id)
-	}
-	return again, nil
+	return again, err
 }
 
 // viewBalancer returns all there is about a load balancer at this moment.
@@ -517,13 +527,18 @@ func (v *balancerView) read(ctx context.Context, tx *store.Tx, id weir.ID) (err 
 	if v.machines, err = allMachines(ctx, tx); err != nil {
 		return err
 	}
-	if a, err := addresses.Get(ctx, tx, id); err == nil {
+	return v.readInstances(ctx, tx)
+}
+
+// readInstances adds the address to v, and what the instances among v's machines are to do and say that they do.
+func (v *balancerView) readInstances(ctx context.Context, tx *store.Tx) error {
+	if a, err := addresses.Get(ctx, tx, v.lb.ID); err == nil {
 		v.address = &a
 	} else if !errors.Is(err, weir.NotFound) {
 		return err
 	}
 	for _, m := range v.machines {
-		if m.LoadBalancer != id {
+		if m.LoadBalancer != v.lb.ID {
 			continue
 		}
 		if c, err := nodeConfigs.Get(ctx, tx, m.ID); err == nil {

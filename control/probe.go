@@ -41,6 +41,7 @@ type Finding struct {
 const (
 	lifePatience  = 40 * time.Millisecond
 	servePatience = 250 * time.Millisecond
+	lifeLate      = 10 * time.Millisecond // of ourselves
 )
 
 // Dial opens connections to the instances' networks, as [net.Dialer.DialContext] does.
@@ -64,6 +65,7 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 	for _, addr := range t.Agent {
 		wg.Go(func() { p.agent(ctx, netip.AddrPortFrom(addr, weir.BeatPort), t, agent) })
 	}
+	began := time.Now()
 	life := time.NewTimer(lifePatience)
 	defer life.Stop()
 	for waited := false; ; {
@@ -74,7 +76,13 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 			f.Alive, f.Agent = true, true
 		case <-serves:
 			f.Alive, f.Serves = true, true
-		case <-life.C:
+		case now := <-life.C:
+			// Who gets to look late has not listened: an answer may be there already.
+			if late := time.Since(began) - lifePatience; late > lifeLate || time.Since(now) > lifeLate {
+				began = time.Now()
+				life.Reset(lifePatience)
+				continue
+			}
 			waited = true
 		case <-ctx.Done():
 			return f

@@ -13,12 +13,15 @@ import (
 	"weir/weir"
 )
 
-// How often instances are asked: seldom while all is well, for whoever watches many load
-// balancers; and again and again while something is amiss with one.
+// How often a load balancer is asked: seldom while all is well, and again and again while something is
+// amiss with it. To ask once costs a tenth of a millisecond of CPU, so that with thousands of load balancers
+// there is a limit to how much is asked: a leader that has too much to do finds fault with everybody.
 const (
-	askCalm    = time.Second
-	askAlarmed = 20 * time.Millisecond // and then less and less often, if nothing changes
-	calmsAfter = 2 * time.Second       // all have served for so long
+	askCalm      = time.Second
+	askAlarmed   = 20 * time.Millisecond  // and then less and less often, if nothing changes
+	calmsAfter   = 2 * time.Second        // all have served for so long
+	calmShare    = time.Millisecond       // from one calm question to the next, whichever load balancer it is to
+	alarmedShare = 500 * time.Microsecond // likewise from one that is alarmed
 )
 
 // watched is one load balancer as a leader watches it.
@@ -26,6 +29,8 @@ type watched struct {
 	service   Target // its address, whoever has it; zero until it has one
 	instances []Target
 
+	fresh   bool // it was not looked at yet
+	alarmed bool // when it was last looked at
 	asked   map[weir.ID]asked
 	answers asked     // of the service
 	amiss   time.Time // when something last was
@@ -35,31 +40,53 @@ type watched struct {
 // watch is what a leader knows of instances by itself: in memory alone, for it is only good
 // for a moment.
 type watch struct {
-	mu  sync.Mutex
-	all map[weir.ID]*watched // by load balancer
+	mu      sync.Mutex
+	all     map[weir.ID]*watched // by load balancer
+	alarmed int                  // how many of them are
 }
 
 func newWatch() *watch { return &watch{all: map[weir.ID]*watched{}} }
 
-// set says whom to ask for a load balancer; without instances nobody.
-func (w *watch) set(lb weir.ID, service Target, instances []Target) {
+// set says whom to ask for a load balancer; without instances nobody. It reports whether
+// that are others than before.
+func (w *watch) set(lb weir.ID, service Target, instances []Target) (others bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(instances) == 0 {
-		delete(w.all, lb)
-		return
-	}
 	x := w.all[lb]
-	if x == nil {
-		x = &watched{asked: map[weir.ID]asked{}}
+	switch {
+	case len(instances) == 0:
+		w.alarm(x, false)
+		delete(w.all, lb)
+		return false
+	case x == nil:
+		x = &watched{fresh: true, asked: map[weir.ID]asked{}}
 		w.all[lb] = x
+	case reflect.DeepEqual(x.service, service) && reflect.DeepEqual(x.instances, instances):
+		return false
 	}
 	x.service, x.instances = service, instances
 	there := func(id weir.ID) bool {
 		return slices.ContainsFunc(instances, func(t Target) bool { return t.Node == id })
 	}
 	maps.DeleteFunc(x.asked, func(id weir.ID, _ asked) bool { return !there(id) })
+	return true
 }
+
+// alarm notes whether something is amiss with one of w's load balancers.
+func (w *watch) alarm(x *watched, alarmed bool) {
+	if x == nil || x.alarmed == alarmed {
+		return
+	}
+	x.alarmed = alarmed
+	if alarmed {
+		w.alarmed++
+	} else {
+		w.alarmed--
+	}
+}
+
+// calm returns how long to wait between two questions to a load balancer with which all is well.
+func (w *watch) calm() time.Duration { return max(askCalm, time.Duration(len(w.all))*calmShare) }
 
 // evidence returns what is known about a load balancer at this moment.
 func (w *watch) evidence(lb weir.ID, nodes *nodes) evidence {
@@ -105,7 +132,7 @@ func (t *term) hear(was, s weir.NodeStatus) {
 		t.watches.Touch(s.LoadBalancer)
 	}
 	if !reflect.DeepEqual(pathStates(s), pathStates(was)) || s.HAProxy.Err != was.HAProxy.Err || !slices.Equal(s.Down, was.Down) {
-		t.loadBalancers.Touch(s.LoadBalancer)
+		t.pairs.Touch(s.LoadBalancer)
 	}
 }
 
@@ -130,9 +157,14 @@ func (t *term) reconcileWatch(ctx context.Context, lb weir.ID) (again time.Durat
 		return 0, nil
 	}
 	service, instances := x.service, x.instances
-	alarmed := time.Since(x.amiss) < calmsAfter
+	alarmed := time.Since(x.amiss) < calmsAfter || t.worried(instances)
+	t.watching.alarm(x, alarmed)
+	fresh, calm := x.fresh, t.watching.calm()
+	x.fresh = false
 	t.watching.mu.Unlock()
-	alarmed = alarmed || t.worried(instances)
+	if fresh && !alarmed {
+		return rand.N(calm), nil // not all at once
+	}
 
 	began := time.Now()
 	var answers Finding
@@ -175,13 +207,14 @@ func (t *term) reconcileWatch(ctx context.Context, lb weir.ID) (again time.Durat
 	}
 	if changed {
 		x.changed = began
-		t.loadBalancers.Touch(lb)
+		t.pairs.Touch(lb)
 	}
 	if alarmed || service.Health.IsValid() && !answers.Serves {
-		return min(max(time.Since(x.changed)/8, askAlarmed), askCalm), nil
+		least := max(askAlarmed, time.Duration(t.watching.alarmed)*alarmedShare)
+		return max(least, min(time.Since(x.changed)/8, calm)), nil
 	}
 	clear(x.asked) // of old answers nobody knows whether they still hold
-	return askCalm*9/10 + rand.N(askCalm/5), nil
+	return calm*9/10 + rand.N(calm/5), nil
 }
 
 // worried reports whether the last report of an instance calls for asking.

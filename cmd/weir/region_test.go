@@ -93,14 +93,19 @@ func (l *lab) nodes(ctx context.Context) {
 	}
 }
 
-// node reports each configuration as live as soon as it has it.
+// node reports each configuration as live as soon as it has it, and again and again.
 func (l *lab) node(ctx context.Context, id weir.ID) {
 	pid, reload := 4000, int64(0)
 	started := time.Now()
-	for after := int64(0); ctx.Err() == nil; {
-		c, err := l.control.NodeConfig(ctx, id, after)
-		if err != nil {
-			return
+	var c weir.NodeConfig
+	for ctx.Err() == nil {
+		beat, cancel := context.WithTimeout(ctx, 5*time.Second)
+		newer, err := l.control.NodeConfig(beat, id, c.Revision)
+		cancel()
+		if err == nil {
+			c = newer
+		} else if c.Revision == 0 {
+			continue
 		}
 		if c.Proxy.Reload != reload {
 			reload = c.Proxy.Reload
@@ -120,7 +125,6 @@ func (l *lab) node(ctx context.Context, id weir.ID) {
 		if _, err := l.control.Report(ctx, status); errors.Is(err, weir.Denied) {
 			return // its machine is gone
 		}
-		after = c.Revision
 	}
 }
 
@@ -172,6 +176,8 @@ func (l *lab) waitForHealth(ctx context.Context, name string, want weir.HealthSt
 
 // handOver makes an instance the active one, and leaves those who follow the events some time.
 func (l *lab) handOver(ctx context.Context, to string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	s, err := l.control.Status(ctx)
 	if err != nil {
 		return err
