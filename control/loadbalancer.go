@@ -456,8 +456,7 @@ func (v *balancerView) unsettled(health []weir.Health) bool {
 // that is being deleted may be destroyed as soon as no node is to send it requests.
 // Machines and addresses follow by their own controllers.
 func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	seen := t.watching.evidence(id, t.nodes)
-	seen.asks = t.Prober != nil
+	began := time.Now()
 	var v balancerView
 	gone, moved := false, false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
@@ -469,7 +468,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if err != nil {
 			return err
 		}
-		v.seen, v.drain, v.from, v.members = seen, t.Drain, t.From, t.NodeURLs()
+		v.seen, v.drain, v.from, v.members = t.evidence(id), t.Drain, t.From, t.NodeURLs()
 		lb := v.lb
 		steps, health := planBalancer(v)
 		lb.Status = statusOf(v, steps, health)
@@ -488,7 +487,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		}
 		if v.unsettled(health) {
 			// Each look reads all machines: it may not be all that this member does.
-			again = max(lookAgain, 10*time.Since(seen.now))
+			again = max(lookAgain, 10*time.Since(began))
 		}
 		return nil
 	})

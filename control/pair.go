@@ -14,8 +14,6 @@ import (
 // load balancer, moves its address, and says whom to ask. It reads that load balancer's own rows and no others, so
 // that it takes no longer among ten thousand than alone. The rest is touched when there is any.
 func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	seen := t.watching.evidence(id, t.nodes)
-	seen.asks = t.Prober != nil
 	var v balancerView
 	var gone, told, moved bool
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
@@ -27,7 +25,7 @@ func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Durati
 		if err != nil {
 			return err
 		}
-		v.seen = seen
+		v.seen = t.evidence(id)
 		lb, health := v.lb, v.judge()
 		steps := v.planAddress(health)
 		lb.Status.Health = health
@@ -48,7 +46,7 @@ func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Durati
 			}
 		}
 		loadBalancers.Put(tx, id, lb)
-		if again = seen.pending(); again == 0 && lb.Wanted != "" {
+		if again = v.seen.pending(); again == 0 && lb.Wanted != "" {
 			again = lookAgain
 		}
 		return nil

@@ -68,7 +68,7 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 	began := time.Now()
 	life := time.NewTimer(lifePatience)
 	defer life.Stop()
-	for waited := false; ; {
+	for waited, again := false, false; ; {
 		select {
 		case <-alive:
 			f.Alive = true
@@ -76,10 +76,10 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 			f.Alive, f.Agent = true, true
 		case <-serves:
 			f.Alive, f.Serves = true, true
-		case now := <-life.C:
+		case <-life.C:
 			// Who gets to look late has not listened: an answer may be there already.
-			if late := time.Since(began) - lifePatience; late > lifeLate || time.Since(now) > lifeLate {
-				began = time.Now()
+			if late := time.Since(began) - lifePatience; late > lifeLate && !again {
+				again = true
 				life.Reset(lifePatience)
 				continue
 			}

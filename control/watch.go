@@ -88,23 +88,24 @@ func (w *watch) alarm(x *watched, alarmed bool) {
 // calm returns how long to wait between two questions to a load balancer with which all is well.
 func (w *watch) calm() time.Duration { return max(askCalm, time.Duration(len(w.all))*calmShare) }
 
-// evidence returns what is known about a load balancer at this moment.
-func (w *watch) evidence(lb weir.ID, nodes *nodes) evidence {
-	e := evidence{now: time.Now(), heard: map[weir.ID]weir.NodeStatus{}}
-	w.mu.Lock()
-	x := w.all[lb]
+// evidence returns what is known about a load balancer at this moment. Who judges by it has read
+// the rows before: what is older than they are could undo what was decided by what is newer.
+func (t *term) evidence(lb weir.ID) evidence {
+	e := evidence{now: time.Now(), heard: map[weir.ID]weir.NodeStatus{}, asks: t.Prober != nil}
+	t.watching.mu.Lock()
+	x := t.watching.all[lb]
 	if x == nil {
-		w.mu.Unlock()
+		t.watching.mu.Unlock()
 		return e
 	}
 	e.asked, e.service = maps.Clone(x.asked), x.answers
 	instances := x.instances
-	w.mu.Unlock()
-	nodes.mu.Lock()
-	defer nodes.mu.Unlock()
-	for _, t := range instances {
-		if s, ok := nodes.reported[t.Node]; ok {
-			e.heard[t.Node] = s
+	t.watching.mu.Unlock()
+	t.nodes.mu.Lock()
+	defer t.nodes.mu.Unlock()
+	for _, target := range instances {
+		if s, ok := t.nodes.reported[target.Node]; ok {
+			e.heard[target.Node] = s
 		}
 	}
 	return e

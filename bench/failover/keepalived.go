@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"time"
@@ -32,6 +33,8 @@ func (k *keepalived) String() string        { return k.name }
 func (k *keepalived) period() time.Duration { return max(k.settings.advert, k.settings.check) }
 func (k *keepalived) supervised()           {}
 func (k *keepalived) down()                 {}
+
+func (k *keepalived) alone() []netip.Addr { return balancerIPs[:] }
 
 func (k *keepalived) open(ctx context.Context) (trial, error) { return openPair(ctx, k) }
 

@@ -284,16 +284,16 @@ func (l *lab) startHAProxy(i int) error {
 	return h.start("haproxy", "-W", "-f", haproxyFile)
 }
 
-// untilServed waits until the service address and both balancers by their own have answered 20
-// requests in a row each, and ready is content. It gives up after a minute and a half.
-func (l *lab) untilServed(ctx context.Context, ready func(context.Context) error) error {
+// untilServed waits until the service address, and all those that balancers have alone, have answered
+// 20 requests in a row each, and ready is content. It gives up after a minute and a half.
+func (l *lab) untilServed(ctx context.Context, alone []netip.Addr, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	check := func() error {
 		if err := ready(ctx); err != nil {
 			return err
 		}
-		for _, addr := range []netip.Addr{serviceAddr, balancerIPs[0], balancerIPs[1]} {
+		for _, addr := range append([]netip.Addr{serviceAddr}, alone...) {
 			for range 20 {
 				if err := ask(ctx, dialerOf(addr), time.Now().Add(time.Second)); err != nil {
 					return err
@@ -302,17 +302,10 @@ func (l *lab) untilServed(ctx context.Context, ready func(context.Context) error
 		}
 		return nil
 	}
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not healthy: %w\n%s", err, l.logs())
-		case <-time.After(200 * time.Millisecond):
-		}
+	if err := until(ctx, check); err != nil {
+		return fmt.Errorf("not healthy: %w\n%s", err, l.logs())
 	}
+	return nil
 }
 
 // logs returns the end of what the balancers have logged.
@@ -348,6 +341,9 @@ type pairTrial struct {
 type pair interface {
 	// up starts it and HAProxy on both balancers.
 	up(ctx context.Context, l *lab) error
+
+	// alone returns the addresses, beside the service's, at which HAProxy answers.
+	alone() []netip.Addr
 
 	// ready says whether one balancer is active and the other ready to take over, and
 	// which is active.
@@ -388,7 +384,7 @@ func (t *pairTrial) dial(ctx context.Context, deadline time.Time) (net.Conn, err
 }
 
 func (t *pairTrial) untilWell(ctx context.Context) error {
-	return t.lab.untilServed(ctx, func(ctx context.Context) (err error) {
+	return t.lab.untilServed(ctx, t.pair.alone(), func(ctx context.Context) (err error) {
 		t.active, err = t.pair.ready(ctx)
 		return err
 	})

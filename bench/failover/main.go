@@ -1,13 +1,14 @@
 // Command failover measures how long clients are without service when a load balancer
 // fails over: Weir beside the ways that people set it up by hand.
 //
-// Every contender but Weir gets the same lab: two balancers with the same HAProxy and the same
+// Every contender but weir-cloud gets the same lab: two balancers with the same HAProxy and the same
 // configuration, two application servers, one switch, and a client that starts a new
 // request on a new connection every 5 ms and gives each a second. In each round all
 // contenders take their turn, and each meets all faults in its turn, so that what else the
 // machine does hits all alike.
 //
-//   - weir: a region of weir dev, from bin/weir beside this program.
+//   - weir-cloud: a region of weir dev, from bin/weir beside this program.
+//   - weir-arp: the same program on the lab's balancers, and one more host for weir serve.
 //   - keepalived: Debian's, as its documentation and the tutorials set it up, and tuned.
 //   - pacemaker: Pacemaker with Corosync, as DigitalOcean's tutorial on floating IPs.
 //
@@ -201,6 +202,7 @@ type options struct {
 func parse() (o options, err error) {
 	all := []contender{
 		weirCloud{},
+		newWeirARP(),
 		newKeepalived("keepalived", keepalivedSettings{advert: time.Second}),
 		newKeepalived("keepalived-check", keepalivedSettings{advert: time.Second, check: time.Second}),
 		newKeepalived("keepalived-100ms", keepalivedSettings{advert: 100 * time.Millisecond, check: 100 * time.Millisecond}),
@@ -228,7 +230,7 @@ func parse() (o options, err error) {
 		return o, fmt.Errorf("want -runs of at least 1 and -limit of at least %s", 2*calm)
 	}
 	if *only == "" && o.soak > 0 {
-		*only = "weir-cloud,keepalived-100ms,keepalived-10ms" // those that are quick enough to be wrong
+		*only = "weir-cloud,weir-arp,keepalived-100ms,keepalived-10ms" // those that are quick enough to be wrong
 	}
 	if o.contenders, err = choose("-only", *only, all); err != nil {
 		return o, err
@@ -401,5 +403,15 @@ func pause(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	case <-time.After(d):
 		return nil
+	}
+}
+
+// until calls check again and again until it is content, or ctx ends: then it returns check's error.
+func until(ctx context.Context, check func() error) error {
+	for {
+		err := check()
+		if err == nil || pause(ctx, 100*time.Millisecond) != nil {
+			return err
+		}
 	}
 }

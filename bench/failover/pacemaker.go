@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"time"
 )
@@ -31,6 +32,8 @@ func newPacemaker(name string, token time.Duration) contender {
 func (p *pacemaker) String() string        { return p.name }
 func (p *pacemaker) period() time.Duration { return 15 * time.Second }
 func (p *pacemaker) down()                 {}
+
+func (p *pacemaker) alone() []netip.Addr { return balancerIPs[:] }
 
 func (p *pacemaker) open(ctx context.Context) (trial, error) { return openPair(ctx, p) }
 

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -163,28 +164,36 @@ func (r *weirTrial) look(ctx context.Context) error {
 		return err
 	}
 	r.status = answer.Status
-	if len(r.status.LoadBalancers) != 1 {
-		return fmt.Errorf("%d load balancers, want one", len(r.status.LoadBalancers))
+	if err := pairWell(r.status); err != nil {
+		return err
 	}
 	r.balancer = r.status.LoadBalancers[0]
-	if n := len(r.balancer.Instances); n != weir.MinInstances || r.balancer.Phase != weir.LoadBalancerActive {
-		return fmt.Errorf("load balancer is %s with %d instances", r.balancer.Phase, n)
+	i := slices.IndexFunc(r.balancer.Instances, func(in weir.InstanceOverview) bool { return in.Active })
+	r.active = r.balancer.Instances[i]
+	return nil
+}
+
+// pairWell returns what is amiss with the one load balancer of a region.
+func pairWell(s weir.RegionStatus) error {
+	if len(s.LoadBalancers) != 1 {
+		return fmt.Errorf("%d load balancers, want one", len(s.LoadBalancers))
 	}
-	r.active = weir.InstanceOverview{}
-	for _, in := range r.balancer.Instances {
+	lb, active := s.LoadBalancers[0], false
+	if n := len(lb.Instances); n != weir.MinInstances || lb.Phase != weir.LoadBalancerActive {
+		return fmt.Errorf("load balancer is %s with %d instances", lb.Phase, n)
+	}
+	for _, in := range lb.Instances {
 		if in.Health.State != weir.InstanceWell || in.Node.Revision != in.Wants {
 			return fmt.Errorf("instance %s %s, at revision %d of %d", in.Machine, in.Health.State.Phrase(), in.Node.Revision, in.Wants)
 		}
-		if in.Active {
-			r.active = in
-		}
+		active = active || in.Active
 		for _, s := range in.Node.Servers {
 			if s.State != weir.ServerUp {
 				return fmt.Errorf("server %s is %s", s.ID, s.State)
 			}
 		}
 	}
-	if r.active.Machine == "" {
+	if !active {
 		return errors.New("no instance is active")
 	}
 	return nil
@@ -195,6 +204,12 @@ func (r *weirTrial) untilWell(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	check := func() error {
+		select {
+		case <-r.ended:
+			cancel()
+			return fmt.Errorf("weir dev ended: %s", r.dev.ProcessState)
+		default:
+		}
 		if err := r.look(ctx); err != nil {
 			return err
 		}
@@ -215,21 +230,11 @@ func (r *weirTrial) untilWell(ctx context.Context) error {
 		}
 		return nil
 	}
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			log, _ := os.ReadFile(r.log())
-			return fmt.Errorf("not healthy: %w\n%s", err, log[max(0, len(log)-2000):])
-		case <-r.ended:
-			log, _ := os.ReadFile(r.log())
-			return fmt.Errorf("weir dev ended: %s\n%s", r.dev.ProcessState, log[max(0, len(log)-2000):])
-		case <-time.After(100 * time.Millisecond):
-		}
+	if err := until(ctx, check); err != nil {
+		log, _ := os.ReadFile(r.log())
+		return fmt.Errorf("not healthy: %w\n%s", err, log[max(0, len(log)-2000):])
 	}
+	return nil
 }
 
 // dial connects to the load balancer's reserved IP from the gateway.
