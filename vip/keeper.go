@@ -166,20 +166,15 @@ func (k *keeper) run(ctx context.Context) error {
 	return nil
 }
 
-// close gives up what is held and frees the rest.
-func (k *keeper) close() error {
+// close frees all but what is held, which ends with its lifetime.
+func (k *keeper) close() {
 	close(k.done)
-	var errs []error
-	for _, h := range k.held {
-		errs = append(errs, k.drop(h, "stopped"))
-	}
 	k.publish(nil)
 	for key := range k.ports {
 		k.closePort(key)
 	}
 	k.listen.Wait()
 	k.kernel.Close()
-	return errors.Join(errs...)
 }
 
 // newest returns the newest permission.

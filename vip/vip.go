@@ -7,7 +7,7 @@
 // that are both told to hold an address both do.
 //
 //	h := vip.New(vip.Options{Log: log})
-//	go h.Run(ctx) // until ctx ends, which gives the addresses up
+//	go h.Run(ctx) // until ctx ends; the addresses do so a moment later
 //	err := h.Set(ctx, []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}, time.Now())
 //	for range time.Tick(500 * time.Millisecond) {
 //		if at, ok := mayHold(); ok {
@@ -60,7 +60,6 @@ package vip
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -281,17 +280,17 @@ func (d *Duplicate) mac() string {
 	return d.MAC.String()
 }
 
-// Run holds what Set says until ctx ends, then removes it and returns nil. It returns an
-// error if it cannot speak with the kernel, or could not remove an address: that one
-// then ends with its lifetime. It may be called once.
+// Run holds what Set says until ctx ends, and returns nil. What it held ends with its lifetime, unless
+// the next process adopts it: who restarts in order to be newer takes nothing from its clients. It
+// returns an error if it cannot speak with the kernel. It may be called once.
 func (h *Holder) Run(ctx context.Context) error {
 	defer close(h.ended)
 	k, err := newKeeper(h)
 	if err != nil {
 		return err
 	}
-	err = k.run(ctx)
-	return errors.Join(err, k.close())
+	defer k.close()
+	return k.run(ctx)
 }
 
 func errLate(age time.Duration) error {

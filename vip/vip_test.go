@@ -122,34 +122,38 @@ func TestAddressEndsWithoutPermission(t *testing.T) {
 	})
 }
 
-func TestAddressIsGivenUpWhenTheProcessEnds(t *testing.T) {
-	families(t, func(t *testing.T, vip netip.Prefix) {
-		n := newSegment(t).node("a")
-		h := n.hold(time.Hour)
-		h.set(vip)
-		h.stop()
-		if n.has(vip.Addr()) {
-			t.Error("the process ended in peace and left its address")
-		}
-	})
+func TestAddressOfAProcessThatEndedIsAdopted(t *testing.T) {
+	for how, end := range map[string]func(*holder){
+		"in peace": (*holder).stop,
+		"killed":   func(p *holder) { p.signal(syscall.SIGKILL); <-p.exited },
+	} {
+		t.Run(how, func(t *testing.T) {
+			families(t, func(t *testing.T, vip netip.Prefix) {
+				n := newSegment(t).node("a")
+				first := n.hold(DefaultLife)
+				first.set(vip)
+				end(first)
+				if !n.has(vip.Addr()) {
+					t.Skip("the address ended before it could be adopted: the machine is too slow")
+				}
+				second := n.hold(DefaultLife)
+				second.set(vip)
+				time.Sleep(DefaultLife + 2*time.Second)
+				if !n.has(vip.Addr()) {
+					t.Error("the adopted address ended with the first process's lifetime")
+				}
+			})
+		})
+	}
 }
 
-func TestAddressOfAKilledProcessIsAdopted(t *testing.T) {
+func TestAddressThatNobodyAdoptsEnds(t *testing.T) {
 	families(t, func(t *testing.T, vip netip.Prefix) {
 		n := newSegment(t).node("a")
-		first := n.hold(DefaultLife)
+		first := n.hold(short)
 		first.set(vip)
-		first.signal(syscall.SIGKILL)
-		<-first.exited
-		if !n.has(vip.Addr()) {
-			t.Skip("the address ended before it could be adopted: the machine is too slow")
-		}
-		second := n.hold(DefaultLife)
-		second.set(vip)
-		time.Sleep(DefaultLife + 2*time.Second)
-		if !n.has(vip.Addr()) {
-			t.Error("the adopted address ended with the first process's lifetime")
-		}
+		first.stop()
+		n.wait("the address to end with its lifetime", func() bool { return !n.has(vip.Addr()) })
 	})
 }
 
