@@ -181,10 +181,10 @@ func newTerm(c *Control, led *store.Store) *term {
 // run runs the controllers until ctx ends. Each is touched by changes of the rows
 // that it reads, and by what changes in the cloud without us.
 func (t *term) run(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	t.nodes.heardBy(t.hear)
 	defer t.nodes.heardBy(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches} {
 		wg.Go(func() { loop.Run(ctx) })
 	}

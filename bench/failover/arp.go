@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
+	"testing/fstest"
 	"time"
 
 	"weir/weir"
@@ -20,7 +21,7 @@ import (
 type weirARP struct {
 	lab     *lab
 	control *host
-	kept    [2]string // what was on each node's disk when it had joined: a power cut leaves that
+	kept    [2]fstest.MapFS // what was on each node's disk when it had joined: a power cut leaves that
 }
 
 var controlAddr = netip.MustParseAddr("198.18.0.31")
@@ -112,13 +113,10 @@ func (w *weirARP) ready(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	for i, h := range w.lab.balancers {
-		if w.kept[i] == "" {
-			dir := filepath.Join(w.lab.dir, h.name+".disk")
-			os.RemoveAll(dir) // what is half a copy
-			if err := os.CopyFS(dir, os.DirFS(h.proc("root"+weirNode))); err != nil {
+		if w.kept[i] == nil {
+			if w.kept[i], err = keep(os.DirFS(h.proc("root" + weirNode))); err != nil {
 				return 0, err
 			}
-			w.kept[i] = dir
 		}
 	}
 	at, err := w.lab.holder()
@@ -143,8 +141,21 @@ func (w *weirARP) heal(_ context.Context, f fault, i int) error {
 	if f != dies {
 		return nil
 	}
-	if err := os.CopyFS(filepath.Clean(w.lab.balancers[i].proc("root"+weirNode)), os.DirFS(w.kept[i])); err != nil {
+	if err := os.CopyFS(w.lab.balancers[i].proc("root"+weirNode), w.kept[i]); err != nil {
 		return err
 	}
 	return w.start(i)
+}
+
+// keep returns a copy of the files of an agent.
+func keep(disk fs.FS) (fstest.MapFS, error) {
+	files := fstest.MapFS{}
+	for _, name := range []string{"key.pem", "certificate.pem", "ca.pem", "config.json"} {
+		data, err := fs.ReadFile(disk, name)
+		if err != nil {
+			return nil, err
+		}
+		files[name] = &fstest.MapFile{Data: data, Mode: 0o600}
+	}
+	return files, nil
 }
