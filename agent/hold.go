@@ -27,7 +27,10 @@ func (a *agent) reported(at time.Time, revision int64) {
 func (a *agent) keepAddress(ctx context.Context) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	relief := time.NewTimer(0)
+	defer relief.Stop()
 	var set []netip.Prefix
+	var leaving time.Time // since when another node is to have what this one holds
 	for {
 		a.mu.Lock()
 		newest, toldAt := a.newest, a.toldAt
@@ -37,12 +40,20 @@ func (a *agent) keepAddress(ctx context.Context) {
 			want = []netip.Prefix{newest.Hold.Addr}
 		}
 		at := a.permit.At(a.memberURLs(), words(a.beats.Peers()), newest.Revision, !toldAt.IsZero())
+		if len(want) > 0 || len(set) == 0 || newest.Hold == nil {
+			leaving = time.Time{}
+		} else if leaving.IsZero() {
+			leaving = time.Now()
+			relief.Reset(relieved)
+		}
 		lost := len(want) > 0 && slices.Equal(set, want) && a.held() == nil // for want of permission, or somebody took it
 		switch {
 		case slices.Equal(set, want) && !lost:
 			a.holder.Renew(at)
 		case len(want) > 0 && time.Since(later(at, toldAt)) > permitLasts:
 			// It may not be ours to take.
+		case !leaving.IsZero() && time.Since(leaving) < relieved && !a.taken():
+			// Whoever comes is served here until the other one has it.
 		default:
 			err := a.holder.Set(ctx, want, later(at, toldAt))
 			if err != nil && ctx.Err() == nil {
@@ -57,9 +68,19 @@ func (a *agent) keepAddress(ctx context.Context) {
 		case <-a.holds:
 		case <-a.holder.Changed():
 			wake(a.urgently)
+		case <-relief.C:
 		case <-tick.C:
 		}
 	}
+}
+
+// relieved is how long a node holds an address that another one is about to take, if it does
+// not see it taken before.
+const relieved = 300 * time.Millisecond
+
+// taken reports whether another node says that it has the address that we hold too.
+func (a *agent) taken() bool {
+	return slices.ContainsFunc(a.holder.Status(), func(h vip.Held) bool { return h.Duplicate != nil })
 }
 
 // words returns what each peer last said of the address.
