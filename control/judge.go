@@ -13,7 +13,6 @@ import (
 const (
 	deafLong    = time.Second            // nobody but the control plane asks an instance, and it does not answer
 	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
-	reportsLate = 8 * time.Second        // a node reports each 5 s at the least
 	agentGrace  = 3 * time.Second        // an agent is away while its HAProxy serves: it may be on its way back
 	fenceSilent = time.Second            // a silent instance that is not active is replaced
 	fenceUnwell = 10 * time.Second       // likewise one that is not well
@@ -165,17 +164,19 @@ func (v *balancerView) lost(id weir.ID) (how string) {
 	return how
 }
 
-// severed reports whether an instance is heard on its clients' link alone: its peers hear nothing of
-// it on the private one, and its own reports, which would say what it reaches there, are missing.
+// severed reports whether an instance is heard on its clients' link alone, by another one and by
+// the control plane: nobody hears it on the private network, where its servers are.
 func (v *balancerView) severed(id weir.ID) bool {
-	said, ok := v.seen.heard[id]
-	if !ok || v.seen.now.Sub(said.Seen) < reportsLate {
+	if !v.seen.asked[id].Outside {
 		return false
 	}
 	for _, m := range v.instances() {
-		other, ok := v.seen.heard[m.ID]
-		i := slices.IndexFunc(other.Peers, func(p weir.PeerStatus) bool { return p.Node == id })
-		if ok && m.ID != id && i >= 0 && v.seen.now.Sub(other.Seen) < reportsLate && len(other.Peers[i].Paths) > 1 && other.Peers[i].Paths[0].State.Lost() {
+		said, ok := v.seen.heard[m.ID]
+		i := slices.IndexFunc(said.Peers, func(p weir.PeerStatus) bool { return p.Node == id })
+		if !ok || m.ID == id || i < 0 || v.seen.now.Sub(said.Seen) > weir.NodeLate {
+			continue
+		}
+		if paths := said.Peers[i].Paths; len(paths) > 1 && paths[0].State.Lost() && !paths[len(paths)-1].State.Lost() {
 			return true
 		}
 	}
@@ -308,7 +309,7 @@ func (v *balancerView) ready(id weir.ID) bool {
 // serves reports whether clients of an instance in that state are served nevertheless.
 func (v *balancerView) serves(h weir.Health) bool {
 	return h.State == weir.InstanceWell || h.State == weir.InstanceDrained ||
-		h.State == weir.InstanceUnwell && v.seen.asked[h.Machine].Serves && len(v.told(h.Machine).Down) == 0 && v.cutOff(h.Machine) == ""
+		h.State == weir.InstanceUnwell && v.seen.asked[h.Machine].Serves && len(v.told(h.Machine).Down) == 0 && !v.severed(h.Machine) && v.cutOff(h.Machine) == ""
 }
 
 // flaps counts the moves that holdDown counts.

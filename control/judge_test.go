@@ -61,6 +61,7 @@ func (v *balancerView) asks(id weir.ID, f Finding, since time.Duration) {
 
 func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 	nothing, mute, headless := Finding{}, Finding{Alive: true, Agent: true}, Finding{Alive: true, Serves: true}
+	all, outside := Finding{Alive: true, Agent: true, Serves: true}, Finding{Alive: true, Agent: true, Serves: true, Outside: true}
 	const active = weir.ID("100002")
 	for _, test := range []struct {
 		name string
@@ -107,10 +108,12 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 		{"while it checks them it may be that they are up", func(v *balancerView) {
 			v.says(active, func(s *weir.NodeStatus) { s.Servers[0].State = weir.ServerChecking })
 		}, weir.InstanceWell, ""},
-		{"its peer hears it on its clients' link alone, and its own reports are missing", func(v *balancerView) {
+		{"its peer and the control plane hear it on its clients' link alone", func(v *balancerView) {
 			v.loses("100003", 0)
-			v.says(active, func(s *weir.NodeStatus) { s.Seen = testNow.Add(-reportsLate) })
+			v.asks(active, outside, 0)
 		}, weir.InstanceUnwell, "cut off from the private network"},
+		{"its peer may be the one that is cut off", func(v *balancerView) { v.loses("100003", 0); v.asks(active, all, 0) }, weir.InstanceWell, ""},
+		{"and so may the control plane", func(v *balancerView) { v.asks(active, outside, 0) }, weir.InstanceWell, ""},
 		{"it refuses what its peer runs", func(v *balancerView) {
 			v.says(active, func(s *weir.NodeStatus) { s.Revision, s.Err = 6, "haproxy rejects configuration 7" })
 		}, weir.InstanceUnwell, "haproxy rejects configuration 7"},
@@ -149,6 +152,10 @@ func TestAddressMovesOnlyToWhoCanServe(t *testing.T) {
 		}, "", false},
 		{"not one that is drained", func(v *balancerView) { die(v); v.machines[2].Drained = true }, "", false},
 		{"it leaves one that is drained, who serves until then", func(v *balancerView) { v.machines[1].Drained = true }, "100003", true},
+		{"it leaves one that does not reach its servers", func(v *balancerView) {
+			v.loses("100003", 0)
+			v.asks("100002", Finding{Alive: true, Agent: true, Serves: true, Outside: true}, 0)
+		}, "100003", false},
 		{"it leaves one whose agent is dead", func(v *balancerView) { v.asks("100002", Finding{Alive: true, Serves: true}, time.Minute) }, "100003", true},
 		{"a user may ask for it", func(v *balancerView) { v.lb.Wanted = "100003" }, "100003", true},
 		{"but not for one that is not well", func(v *balancerView) { v.lb.Wanted = "100003"; v.machines[2].Status.Phase = weir.MachineOff }, "", false},
@@ -360,7 +367,7 @@ func TestNoEvidenceMakesAMoveThatCannotBe(t *testing.T) {
 			}
 			m.Drained = r.IntN(8) == 0
 			if r.IntN(2) == 0 {
-				v.asks(m.ID, Finding{Alive: r.IntN(2) == 0, Agent: r.IntN(2) == 0, Serves: r.IntN(2) == 0}, time.Duration(r.IntN(5000))*time.Millisecond)
+				v.asks(m.ID, Finding{Alive: r.IntN(2) == 0, Agent: r.IntN(2) == 0, Serves: r.IntN(2) == 0, Outside: r.IntN(4) == 0}, time.Duration(r.IntN(5000))*time.Millisecond)
 			}
 			v.says(m.ID, func(s *weir.NodeStatus) {
 				s.Revision = int64(r.IntN(3)) + 5

@@ -34,6 +34,9 @@ type Finding struct {
 	Alive  bool // something of it answered, be it its kernel
 	Agent  bool // its agent answered
 	Serves bool // its HAProxy answered
+
+	// Outside says that its agent answered, but not at its first address, on the private network.
+	Outside bool
 }
 
 // How long a probe waits: for a first sign of life, which a kernel gives, however busy its
@@ -60,20 +63,28 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	alive, agent, serves := make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	alive, serves := make(chan struct{}, 1), make(chan struct{}, 1)
+	agents := make(chan int, len(t.Agent)) // which of its addresses have answered
 	wg.Go(func() { p.haproxy(ctx, t.Health, alive, serves) })
-	for _, addr := range t.Agent {
-		wg.Go(func() { p.agent(ctx, netip.AddrPortFrom(addr, weir.BeatPort), t, agent) })
+	for i, addr := range t.Agent {
+		wg.Go(func() {
+			if p.agent(ctx, netip.AddrPortFrom(addr, weir.BeatPort), t) {
+				agents <- i
+			}
+		})
 	}
 	began := time.Now()
 	life := time.NewTimer(lifePatience)
 	defer life.Stop()
+	silent := len(t.Agent) // so many of its addresses
 	for waited, again := false, false; ; {
 		select {
 		case <-alive:
 			f.Alive = true
-		case <-agent:
+		case i := <-agents:
+			f.Outside = i > 0 && (f.Outside || !f.Agent)
 			f.Alive, f.Agent = true, true
+			silent--
 		case <-serves:
 			f.Alive, f.Serves = true, true
 		case <-life.C:
@@ -87,22 +98,21 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 		case <-ctx.Done():
 			return f
 		}
-		if f.Serves && (f.Agent || waited || len(t.Agent) == 0) || waited && !f.Alive {
+		if f.Serves && (silent == 0 || waited) || waited && !f.Alive {
 			return f
 		}
 	}
 }
 
-// agent asks an agent until it answers, or ctx ends.
-func (p *prober) agent(ctx context.Context, addr netip.AddrPort, t Target, answered chan<- struct{}) {
+// agent asks an agent until ctx ends, and reports whether it answered.
+func (p *prober) agent(ctx context.Context, addr netip.AddrPort, t Target) bool {
 	conn, err := p.dial(ctx, "udp", addr.String())
 	if err != nil {
-		return
+		return false
 	}
 	defer conn.Close()
-	if who, _, err := heartbeat.Ask(ctx, conn, t.Key, asker); err == nil && who == t.Node {
-		signal(answered)
-	}
+	who, _, err := heartbeat.Ask(ctx, conn, t.Key, asker)
+	return err == nil && who == t.Node
 }
 
 // haproxy asks HAProxy until it answers, or ctx ends. A connection that is refused says

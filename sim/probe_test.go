@@ -61,6 +61,7 @@ func (p prober) look(t control.Target) (f control.Finding) {
 	f.Serves = both(public) && n.serves()
 	for i := range t.Agent {
 		if both(pathOf(i, len(t.Agent))) && n.runs.Load() && !n.frozen.is() {
+			f.Outside = i > 0 && !f.Agent
 			f.Alive, f.Agent = true, true
 		}
 	}

@@ -141,6 +141,7 @@ func faults(r *region) []fault {
 		{name: "links cut silently, inward", do: r.machine("partition", "--direction", "in"), moves: true, replaced: true, most: 1},
 		{name: "links cut silently, outward", do: r.machine("partition", "--direction", "out"), moves: true, replaced: true, most: 1},
 		{name: "the link to clients cut silently", do: r.machine("partition", "--link", "public"), moves: true, replaced: true, most: 1},
+		{name: "the link to servers cut silently", do: r.machine("partition", "--link", "private"), moves: true, replaced: true, most: 1},
 		{name: "HAProxy killed", do: kill("pkill -9 haproxy")},
 		{name: "HAProxy wedged", do: kill("pkill -STOP haproxy"), moves: true},
 		{name: "agent killed", do: kill(noAgent), moves: true, replaced: true, most: 1, harmless: true},
@@ -245,4 +246,37 @@ func TestTrafficGoesOnWithoutTheControlPlaneAndNothingMovesWhenItIsBack(t *testi
 	if got, want := serial(after), serial(before); got != want {
 		t.Errorf("there is an instance %d, want none made anew", got)
 	}
+}
+
+// An instance that stands still again and again, and never for long, loses the address for good: it is not
+// given back and lost anew each time.
+func TestFlappingInstanceDoesNotHaveTheAddressFlap(t *testing.T) {
+	r := newRegion(t)
+	r.start()
+	before := r.whole()
+	since := r.decisions()
+	stop := r.traffic()
+	for range 15 {
+		if _, errs, code := r.weir("machine", "freeze", before.active); code != 0 {
+			t.Log(errs) // it was replaced: that is one way to end it
+			break
+		}
+		time.Sleep(700 * time.Millisecond)
+		if _, _, code := r.weir("machine", "thaw", before.active); code != 0 {
+			break
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	r.whole()
+	r.answers(50)
+	stop()
+	if moves := r.decisions() - since; moves > 3 {
+		t.Errorf("the address moved %d times, want at most 3:\n%s", moves, r.must("events"))
+	}
+}
+
+// decisions counts the moves of addresses that were decided.
+func (r *region) decisions() int {
+	r.t.Helper()
+	return strings.Count(r.must("events", "-n", "1000"), "moves the address")
 }
