@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -30,6 +31,7 @@ func (a *agent) keepAddress(ctx context.Context) {
 	relief := time.NewTimer(0)
 	defer relief.Stop()
 	var set []netip.Prefix
+	var failed string     // why it could not be held, when that was last tried
 	var leaving time.Time // since when another node is to have what this one holds
 	for {
 		a.mu.Lock()
@@ -56,8 +58,10 @@ func (a *agent) keepAddress(ctx context.Context) {
 			// Whoever comes is served here until the other one has it.
 		default:
 			err := a.holder.Set(ctx, want, later(at, toldAt))
-			if err != nil && ctx.Err() == nil {
-				a.Log.Warn("address not held", "want", want, "err", err)
+			if why := fmt.Sprint(err); why != failed && ctx.Err() == nil {
+				if failed = why; err != nil {
+					a.Log.Warn("address not held", "want", want, "err", err)
+				}
 			}
 			set = want
 			wake(a.urgently)
