@@ -67,7 +67,13 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 // routes returns all that is served below /v2.
 func (a *api) routes() map[string]handler {
 	return map[string]handler{
-		"GET /v2/account":     a.account,
+		"GET /v2/account":              a.account,
+		"GET /v2/account/keys":         a.listKeys,
+		"POST /v2/account/keys":        a.createKey,
+		"GET /v2/account/keys/{id}":    a.getKey,
+		"PUT /v2/account/keys/{id}":    a.renameKey,
+		"DELETE /v2/account/keys/{id}": a.deleteKey,
+
 		"GET /v2/regions":     a.regions,
 		"GET /v2/sizes":       a.sizes,
 		"GET /v2/images":      a.images,

@@ -36,6 +36,15 @@ type Control interface {
 	// power_on, power_off, shutdown, reboot, power_cycle.
 	Act(ctx context.Context, machine weir.ID, kind string) (weir.Action, error)
 
+	// SSHKeys returns all keys that users keep, by ID.
+	SSHKeys(ctx context.Context) ([]weir.SSHKey, error)
+	// AddSSHKey keeps a key, and gives it an ID. One that is kept already is a weir.Invalid.
+	AddSSHKey(ctx context.Context, k weir.SSHKey) (weir.SSHKey, error)
+	// RenameSSHKey gives a key another name.
+	RenameSSHKey(ctx context.Context, id weir.ID, name string) (weir.SSHKey, error)
+	// DeleteSSHKey forgets a key. Machines that have it keep it.
+	DeleteSSHKey(ctx context.Context, id weir.ID) error
+
 	// Actions returns all actions that are remembered, the oldest first.
 	Actions(ctx context.Context) ([]weir.Action, error)
 	// Action returns one action.

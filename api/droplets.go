@@ -66,12 +66,6 @@ func (q *dropletRequest) template(region string) (weir.Template, error) {
 		return weir.Template{}, err
 	}
 	t := weir.Template{Region: cmp.Or(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags}
-	for i, key := range q.SSHKeys {
-		if !strings.Contains(string(key), " ") {
-			return t, invalid("ssh_keys[%d] is %.60q: Weir does not keep keys under an ID or a fingerprint yet, give the public key itself", i, key)
-		}
-		t.SSHKeys = append(t.SSHKeys, string(key))
-	}
 	return t, t.Check(region)
 }
 
@@ -107,6 +101,9 @@ func (a *api) createDroplets(w http.ResponseWriter, r *http.Request) error {
 	}
 	template, err := q.template(a.Control.Region())
 	if err != nil {
+		return err
+	}
+	if template.SSHKeys, err = a.publicKeys(r.Context(), q.SSHKeys); err != nil {
 		return err
 	}
 	machines, actions, err := a.Control.CreateMachines(r.Context(), names, template)

@@ -319,7 +319,7 @@ func TestWhatWeirCannotGiveADropletIsRefusedByName(t *testing.T) {
 		`"public_networking": false`:              "public_networking is false: every droplet of Weir has a public address, leave it out or use true",
 		`"volumes": [{"id": "x"}]`:                "volumes is not empty: Weir has no volumes, leave it out",
 		`"vpc_uuid": "5a4981aa"`:                  `vpc_uuid is "5a4981aa": a region of Weir has one private network without an ID, leave it out`,
-		`"ssh_keys": [289794]`:                    `ssh_keys[0] is "289794": Weir does not keep keys under an ID or a fingerprint yet, give the public key itself`,
+		`"ssh_keys": [289794]`:                    `ssh_keys[0] is "289794": no key of this account has that ID or fingerprint, add it first or give the public key itself`,
 		`"region": "nyc3"`:                        `region "nyc3": this Weir runs region "lab"`,
 		`"size": "c-128"`:                         `size "c-128" is not offered, want one of s-1vcpu-512mb-10gb, s-1vcpu-1gb, s-1vcpu-2gb, s-2vcpu-2gb, s-2vcpu-4gb, s-4vcpu-8gb, s-8vcpu-16gb`,
 		`"image": 7`:                              `image "7" is not offered, want a slug of Debian or Ubuntu such as debian-12-x64`,
