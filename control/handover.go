@@ -46,7 +46,7 @@ func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failo
 			return done, err
 		}
 		switch f := lb.Status.Failover; {
-		case f != nil && f.To == asked.Wanted && f.Took > 0 && (asked.Status.Failover == nil || f.At.After(asked.Status.Failover.At)):
+		case f != nil && f.To == asked.Wanted && f.Took > 0 && (asked.Status.Failover == nil || !f.At.Equal(asked.Status.Failover.At)):
 			return *f, nil
 		case lb.Wanted != asked.Wanted && lb.Status.Active != asked.Wanted:
 			return done, weir.Errorf(weir.Conflict, "load balancer %q: the hand-over was given up: see its events", lb.Name)

@@ -14,8 +14,10 @@ const (
 	deafLong    = time.Second            // nobody but the control plane asks an instance, and it does not answer
 	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
 	agentGrace  = 3 * time.Second        // an agent is away while its HAProxy serves: it may be on its way back
+	reportsLate = 8 * time.Second        // a node reports each 5 s at the least
 	fenceSilent = time.Second            // a silent instance that is not active is replaced
 	fenceUnwell = 10 * time.Second       // likewise one that is not well
+	fenceBoots  = 10 * time.Minute       // likewise one that has not come up
 	surgeAfter  = 30 * time.Second       // all instances are silent: another one is made
 )
 
@@ -27,6 +29,8 @@ type evidence struct {
 	asked   map[weir.ID]asked
 	service asked // of the load balancer's address
 	asks    bool  // instances can be asked at all
+
+	cut map[weir.ID]time.Time // since when an instance reaches none of its servers, while another does
 }
 
 // asked is what came of asking the same instance, or address, again and again.
@@ -70,6 +74,9 @@ func (e *evidence) pending() (again time.Duration) {
 			}
 		}
 	}
+	if len(e.cut) > 0 {
+		again = min(cmp.Or(again, lookAgain), lookAgain)
+	}
 	return again
 }
 
@@ -106,11 +113,11 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceBoots, ""
 	case lost != "" && !asked.deaf.IsZero():
 		return weir.InstanceSilent, lost + ", and does not answer the control plane"
-	case e.since(asked.deaf, deafLong):
+	case e.since(asked.deaf, deafLong) && !v.heard(m.ID):
 		return weir.InstanceSilent, "it does not answer the control plane"
 	case lost != "" && !asked.mute.IsZero():
 		return weir.InstanceUnwell, "neither its agent nor its HAProxy answers"
-	case e.since(asked.mute, muteLong):
+	case e.since(asked.mute, muteLong) && asked.deaf.IsZero():
 		return weir.InstanceUnwell, "its HAProxy does not answer"
 	case said.HAProxy.Err != "":
 		return weir.InstanceUnwell, said.HAProxy.Err
@@ -118,12 +125,12 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceUnwell, fmt.Sprintf("its link %s is down", said.Down[0])
 	case v.severed(m.ID):
 		return weir.InstanceUnwell, "it is cut off from the private network, where its servers are"
-	case e.since(asked.away, agentGrace):
+	case e.since(asked.away, agentGrace) && !v.heard(m.ID):
 		return weir.InstanceUnwell, "its agent does not answer"
 	case said.Err != "" && v.lags(m.ID):
 		return weir.InstanceUnwell, said.Err
 	}
-	if why := v.cutOff(m.ID); why != "" {
+	if why := v.cutOff(m.ID); why != "" && e.since(e.cut[m.ID], v.cutLong()) {
 		return weir.InstanceUnwell, why
 	}
 	if m.Drained {
@@ -162,6 +169,22 @@ func (v *balancerView) lost(id weir.ID) (how string) {
 		}
 	}
 	return how
+}
+
+// heard reports whether another instance, which itself answers when it is asked, has said lately that it hears
+// one: then what the control plane misses is lost on its own way there.
+func (v *balancerView) heard(id weir.ID) bool {
+	for _, m := range v.instances() {
+		said, ok := v.seen.heard[m.ID]
+		i := slices.IndexFunc(said.Peers, func(p weir.PeerStatus) bool { return p.Node == id })
+		if !ok || m.ID == id || i < 0 || v.seen.now.Sub(said.Seen) > reportsLate || !v.seen.asked[m.ID].Agent {
+			continue
+		}
+		if slices.ContainsFunc(said.Peers[i].Paths, func(p weir.PathStatus) bool { return p.State == weir.PathUp }) {
+			return true
+		}
+	}
+	return false
 }
 
 // severed reports whether an instance is heard on its clients' link alone, by another one and by
@@ -212,6 +235,10 @@ func (v *balancerView) cutOff(id weir.ID) string {
 	}
 	return ""
 }
+
+// cutLong is how long an instance reaches none of its servers, while another one does, before that
+// counts: their health checks take turns, so that of servers that fail one always notices first.
+func (v *balancerView) cutLong() time.Duration { return v.lb.Health.Interval + v.lb.Health.Timeout }
 
 // reached counts the servers of a node that are up, and all whose checks have come to a result.
 func reached(s weir.NodeStatus) (up, judged int) {
@@ -283,7 +310,8 @@ func (v *balancerView) planMove(health []weir.Health) (m *move, givenUp string) 
 			return &move{to: to, planned: true, why: "a user asked for it"}, ""
 		}
 	}
-	if is.State == weir.InstanceWell || is.State == weir.InstanceBoots {
+	// It was well once: one that boots has been restarted.
+	if is.State == weir.InstanceWell || is.State == weir.InstanceBoots && !v.seen.since(is.Since, agentGrace) {
 		return nil, givenUp
 	}
 	hold := holdDown(v.flaps())
@@ -350,7 +378,7 @@ func (v *balancerView) best(health []weir.Health, active weir.ID, hold time.Dura
 // it could not be told of has to wait until it is removed, or back.
 func (v *balancerView) knows(active, other weir.ID) bool {
 	return v.lb.Mode != weir.OnSegment || !slices.ContainsFunc(v.instances(), func(m weir.Machine) bool { return m.ID == active }) ||
-		v.statuses[active].Revision >= v.machine(other).Joined
+		max(v.statuses[active].Revision, v.statuses[active].Tried) >= v.machine(other).Joined
 }
 
 // proven reports whether an instance that seems well would serve, as far as this leader knows by
@@ -410,6 +438,8 @@ func (v *balancerView) planFences(health []weir.Health) (fences []weir.Health) {
 		case h.State == weir.InstanceGone:
 			fences = append(fences, h)
 		case !served || h.Machine == active:
+		case h.State == weir.InstanceBoots && long >= fenceBoots:
+			fences = append(fences, h)
 		case !v.known(h.Machine):
 		case h.State == weir.InstanceSilent && long >= fenceSilent, h.State == weir.InstanceUnwell && long >= fenceUnwell:
 			fences = append(fences, h)

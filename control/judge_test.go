@@ -85,6 +85,10 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 			v.asks(active, nothing, 0)
 		}, weir.InstanceWell, ""},
 		{"who is deaf for long is silent", func(v *balancerView) { v.asks(active, nothing, 2*time.Second) }, weir.InstanceSilent, "does not answer the control plane"},
+		{"unless another one hears it, which answers", func(v *balancerView) {
+			v.asks(active, nothing, time.Minute)
+			v.asks("100003", all, 0)
+		}, weir.InstanceWell, ""},
 		{"a kernel that answers for two that do not is no sign of life", func(v *balancerView) {
 			v.loses("100003", 0, 1)
 			v.asks(active, Finding{Alive: true}, 0)
@@ -97,8 +101,13 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 			v.says(active, func(s *weir.NodeStatus) { s.HAProxy.Err = "HAProxy does not answer" })
 		}, weir.InstanceUnwell, "HAProxy does not answer"},
 		{"and that its link is down", func(v *balancerView) { v.says(active, func(s *weir.NodeStatus) { s.Down = []string{"eth0"} }) }, weir.InstanceUnwell, "its link eth0 is down"},
-		{"it reaches no server, and its peer some", func(v *balancerView) {
+		{"it reaches no server: its peer may be about to notice as well", func(v *balancerView) {
 			v.says(active, func(s *weir.NodeStatus) { s.Servers[0].State = weir.ServerDown })
+			v.seen.cut = map[weir.ID]time.Time{active: testNow.Add(-v.cutLong() + 1)}
+		}, weir.InstanceWell, ""},
+		{"it reaches no server, and its peer still does", func(v *balancerView) {
+			v.says(active, func(s *weir.NodeStatus) { s.Servers[0].State = weir.ServerDown })
+			v.seen.cut = map[weir.ID]time.Time{active: testNow.Add(-v.cutLong())}
 		}, weir.InstanceUnwell, "it reaches none of its servers, and web-lb-3 reaches 1"},
 		{"where nobody reaches any, it is not the instance", func(v *balancerView) {
 			for _, id := range []weir.ID{active, "100003"} {
@@ -152,6 +161,14 @@ func TestAddressMovesOnlyToWhoCanServe(t *testing.T) {
 		}, "", false},
 		{"not one that is drained", func(v *balancerView) { die(v); v.machines[2].Drained = true }, "", false},
 		{"it leaves one that is drained, who serves until then", func(v *balancerView) { v.machines[1].Drained = true }, "100003", true},
+		{"it stays with one whose agent starts again", func(v *balancerView) {
+			v.says("100002", func(s *weir.NodeStatus) { s.Revision = 0 })
+			v.lb.Status.Health[0] = weir.Health{Machine: "100002", State: weir.InstanceBoots, Since: testNow.Add(-time.Second)}
+		}, "", false},
+		{"and leaves it when that does not come to serve", func(v *balancerView) {
+			v.says("100002", func(s *weir.NodeStatus) { s.Revision = 0 })
+			v.lb.Status.Health[0] = weir.Health{Machine: "100002", State: weir.InstanceBoots, Since: testNow.Add(-agentGrace)}
+		}, "100003", false},
 		{"it leaves one that does not reach its servers", func(v *balancerView) {
 			v.loses("100003", 0)
 			v.asks("100002", Finding{Alive: true, Agent: true, Serves: true, Outside: true}, 0)
@@ -230,6 +247,10 @@ func TestOnlyWhatCannotServeIsReplaced(t *testing.T) {
 			v.loses("100002", 0, 1)
 			v.asks("100003", Finding{}, time.Second)
 			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceSilent, Since: testNow.Add(-fenceSilent)}
+		}, []weir.ID{"100003"}},
+		{"one that has not come up for long", func(v *balancerView) {
+			v.says("100003", func(s *weir.NodeStatus) { s.Revision = 0 })
+			v.lb.Status.Health[1] = weir.Health{Machine: "100003", State: weir.InstanceBoots, Since: testNow.Add(-fenceBoots)}
 		}, []weir.ID{"100003"}},
 		{"not one of which a leader knows no more than another left behind", func(v *balancerView) {
 			v.seen.asks, v.seen.service = true, asked{Finding: Finding{Alive: true, Serves: true}}

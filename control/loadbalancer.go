@@ -468,7 +468,8 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if err != nil {
 			return err
 		}
-		v.seen, v.drain, v.from, v.members = t.evidence(id), t.Drain, t.From, t.NodeURLs()
+		v.drain, v.from, v.members = t.Drain, t.From, t.NodeURLs()
+		t.look(&v)
 		lb := v.lb
 		steps, health := planBalancer(v)
 		lb.Status = statusOf(v, steps, health)

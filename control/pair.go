@@ -25,7 +25,7 @@ func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Durati
 		if err != nil {
 			return err
 		}
-		v.seen = t.evidence(id)
+		t.look(&v)
 		lb, health := v.lb, v.judge()
 		steps := v.planAddress(health)
 		lb.Status.Health = health

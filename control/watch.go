@@ -32,6 +32,7 @@ type watched struct {
 	fresh   bool // it was not looked at yet
 	alarmed bool // when it was last looked at
 	asked   map[weir.ID]asked
+	cut     map[weir.ID]time.Time
 	answers asked     // of the service
 	amiss   time.Time // when something last was
 	changed time.Time // when an answer was last another than before
@@ -109,6 +110,26 @@ func (t *term) evidence(lb weir.ID) evidence {
 		}
 	}
 	return e
+}
+
+// look gives v what is known at this moment: see evidence. It notes which instances are cut off.
+func (t *term) look(v *balancerView) {
+	v.seen = t.evidence(v.lb.ID)
+	t.watching.mu.Lock()
+	defer t.watching.mu.Unlock()
+	x := t.watching.all[v.lb.ID]
+	if x == nil {
+		return
+	}
+	cut := map[weir.ID]time.Time{}
+	for _, m := range v.instances() {
+		if v.cutOff(m.ID) != "" {
+			if cut[m.ID] = x.cut[m.ID]; cut[m.ID].IsZero() {
+				cut[m.ID] = v.seen.now
+			}
+		}
+	}
+	x.cut, v.seen.cut = cut, cut
 }
 
 // worries reports whether a node says something that calls for asking at once.

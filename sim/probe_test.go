@@ -18,7 +18,7 @@ type prober struct {
 // How long control's own prober waits.
 const (
 	lifePatience  = 40 * time.Millisecond
-	servePatience = 500 * time.Millisecond
+	servePatience = 250 * time.Millisecond
 )
 
 func (p prober) Probe(ctx context.Context, t control.Target) (f control.Finding) {
