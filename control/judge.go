@@ -109,7 +109,7 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 	switch {
 	case m.Status.Phase == weir.MachineOff:
 		return weir.InstanceGone, "its cloud says that it is off"
-	case v.statuses[m.ID].Revision == 0:
+	case v.statuses[m.ID].Revision == 0 || said.Revision == 0:
 		return weir.InstanceBoots, ""
 	case lost != "" && !asked.deaf.IsZero():
 		return weir.InstanceSilent, lost + ", and does not answer the control plane"
@@ -117,7 +117,7 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceSilent, "it does not answer the control plane"
 	case lost != "" && !asked.mute.IsZero():
 		return weir.InstanceUnwell, "neither its agent nor its HAProxy answers"
-	case e.since(asked.mute, muteLong) && asked.deaf.IsZero():
+	case e.since(asked.mute, v.muteLong(m.ID)) && asked.deaf.IsZero():
 		return weir.InstanceUnwell, "its HAProxy does not answer"
 	case said.HAProxy.Err != "":
 		return weir.InstanceUnwell, said.HAProxy.Err
@@ -137,6 +137,15 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceDrained, "an operator keeps it from serving"
 	}
 	return weir.InstanceWell, ""
+}
+
+// muteLong is how long the HAProxy of an instance does not answer before that counts. One whose agent this leader
+// has not heard may have been started a moment ago: after a power cut that is all of them.
+func (v *balancerView) muteLong(id weir.ID) time.Duration {
+	if _, ok := v.seen.heard[id]; !ok {
+		return agentGrace
+	}
+	return muteLong
 }
 
 // told returns the last report of a node: to this member, or else what is stored.

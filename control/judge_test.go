@@ -95,6 +95,18 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 		}, weir.InstanceUnwell, "neither its agent nor its HAProxy"},
 		{"HAProxy may take a moment", func(v *balancerView) { v.asks(active, mute, 300*time.Millisecond) }, weir.InstanceWell, ""},
 		{"but no longer", func(v *balancerView) { v.asks(active, mute, 400*time.Millisecond) }, weir.InstanceUnwell, "its HAProxy does not answer"},
+		{"and longer while its agent has told nothing", func(v *balancerView) {
+			delete(v.seen.heard, active)
+			v.asks(active, mute, 2*time.Second)
+		}, weir.InstanceWell, ""},
+		{"until it should have", func(v *balancerView) {
+			delete(v.seen.heard, active)
+			v.asks(active, mute, 3*time.Second)
+		}, weir.InstanceUnwell, "its HAProxy does not answer"},
+		{"one that has just told that it boots", func(v *balancerView) {
+			v.asks(active, mute, 2*time.Second)
+			v.seen.heard[active] = weir.NodeStatus{Node: active, Seen: testNow}
+		}, weir.InstanceBoots, ""},
 		{"an agent may be on its way back", func(v *balancerView) { v.asks(active, headless, 2*time.Second) }, weir.InstanceWell, ""},
 		{"until it is not", func(v *balancerView) { v.asks(active, headless, 3*time.Second) }, weir.InstanceUnwell, "its agent does not answer"},
 		{"it says itself that HAProxy hangs", func(v *balancerView) {

@@ -1,8 +1,12 @@
 package main_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -212,9 +216,11 @@ func TestHandOverLosesNoRequestAndNoConnection(t *testing.T) {
 	r.start()
 	r.whole()
 	stop := r.traffic()
+	open := r.connect()
 	for range 6 {
 		before := r.whole()
 		r.must("lb", "failover", "web")
+		open.ask()
 		if after := r.pair(); after.active != before.standby {
 			t.Errorf("%s is active after the hand-over, want %s", after.active, before.standby)
 		}
@@ -230,6 +236,43 @@ func TestHandOverLosesNoRequestAndNoConnection(t *testing.T) {
 	r.must("machine", "undrain", p.standby)
 }
 
+// connection is one of a client's, over which it asks again and again.
+type connection struct {
+	t    *testing.T
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// connect opens a connection to the load balancer and asks once.
+func (r *region) connect() *connection {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.front)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	c := &connection{r.t, conn, bufio.NewReader(conn)}
+	c.ask()
+	return c
+}
+
+// ask asks over the same connection, which must live.
+func (c *connection) ask() {
+	c.t.Helper()
+	c.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
+		c.t.Fatalf("a connection that was open: %v", err)
+	}
+	resp, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		c.t.Fatalf("a connection that was open: %v", err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		c.t.Fatalf("over a connection that was open: %s, %v", resp.Status, err)
+	}
+}
+
 func TestTrafficGoesOnWithoutTheControlPlaneAndNothingMovesWhenItIsBack(t *testing.T) {
 	r := newRegion(t)
 	r.start()
@@ -237,7 +280,6 @@ func TestTrafficGoesOnWithoutTheControlPlaneAndNothingMovesWhenItIsBack(t *testi
 	r.stop(syscall.SIGKILL)
 	time.Sleep(3 * time.Second) // longer than anything holds that needs renewing
 	r.answers(100)
-	_ = before
 	r.start()
 	after := r.whole()
 	if f := after.status.Failover; f != nil {
