@@ -133,7 +133,7 @@ type Control interface {
 
 // Authorizer says who may call. Package edge has one.
 type Authorizer interface {
-	// Authorize returns nil if the bearer of token may call, and a weir.Denied if not. A
+	// Authorize returns who the bearer of token is, and a weir.Denied if nobody who may call. A
 	// weir.Unavailable says that it cannot be told at this moment.
-	Authorize(ctx context.Context, token string) error
+	Authorize(ctx context.Context, token string) (weir.Caller, error)
 }

@@ -71,7 +71,7 @@ func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
 // answer has h answer those who may call, and answers for it if it returns an error.
 func (a *api) answer(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		err := a.admit(r)
+		r, err := a.admit(r)
 		if errors.Is(err, weir.Denied) {
 			a.refuse(w, http.StatusUnauthorized, textUnauthorized)
 			return
@@ -93,22 +93,31 @@ func (a *api) answer(h handler) http.HandlerFunc {
 // page serves next to callers on this machine, and to others with a token.
 func (a *api) page(next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !local(r) && a.admit(r) != nil {
-			a.refuse(w, http.StatusUnauthorized, textUnauthorized)
-			return
+		if !local(r) {
+			if _, err := a.admit(r); err != nil {
+				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	}
 }
 
-// admit returns nil for a request that has a token which is good, and a weir.Denied for one
-// that has none.
-func (a *api) admit(r *http.Request) error {
+// admit returns a request that has a token which is good, with its caller, and a weir.Denied for
+// one that has none.
+func (a *api) admit(r *http.Request) (*http.Request, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return weir.Errorf(weir.Denied, "there is no token")
+		return r, weir.Errorf(weir.Denied, "there is no token")
 	}
-	return a.Users.Authorize(r.Context(), strings.TrimSpace(token))
+	caller, err := a.Users.Authorize(r.Context(), strings.TrimSpace(token))
+	if err != nil {
+		return r, err
+	}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		caller.From = peer.Addr().Unmap()
+	}
+	return r.WithContext(weir.WithCaller(r.Context(), caller)), nil
 }
 
 // local reports whether a request was made on this machine by somebody who meant this

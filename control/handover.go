@@ -15,7 +15,7 @@ import (
 // when the address has moved. An empty to is the best one that stands by. It is a
 // weir.Conflict if there is none that could take over, or if to cannot, with why; then the
 // instance that is active stays so. If ctx ends first, the error is weir.Unavailable and the move may
-// still come.
+// still come, within a minute of the call.
 func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failover, err error) {
 	var asked weir.LoadBalancer
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
@@ -30,7 +30,7 @@ func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failo
 		if err != nil {
 			return err
 		}
-		v.lb.Wanted = target.ID
+		v.lb.Wanted, v.lb.WantedAt = target.ID, time.Now().UTC()
 		asked = v.lb
 		loadBalancers.Put(tx, id, v.lb)
 		tellEvent(tx, weir.Event{Kind: weir.EventRequest, LoadBalancer: id, Name: v.lb.Name, Machine: target.ID,

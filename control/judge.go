@@ -19,6 +19,7 @@ const (
 	fenceUnwell = 10 * time.Second       // likewise one that is not well
 	fenceBoots  = 10 * time.Minute       // likewise one that has not come up
 	surgeAfter  = 30 * time.Second       // all instances are silent: another one is made
+	wantedLasts = time.Minute            // a user's wish to hand over
 )
 
 // evidence is what a leader knows of the instances of one load balancer beside what is
@@ -314,6 +315,8 @@ func (v *balancerView) planMove(health []weir.Health) (m *move, givenUp string) 
 			givenUp = "it is gone"
 		case health[j].State != weir.InstanceWell:
 			givenUp = fmt.Sprintf("it %s%s", health[j].State.Phrase(), because(health[j].Why))
+		case v.seen.since(v.lb.WantedAt, wantedLasts):
+			givenUp = "it was not ready for that within a minute"
 		case v.statuses[v.lb.Wanted].Revision >= v.newest() && v.ready(v.lb.Wanted) && v.knows(active, v.lb.Wanted) && v.proven(health[j]):
 			to := v.machine(v.lb.Wanted)
 			return &move{to: to, planned: true, why: "a user asked for it"}, ""

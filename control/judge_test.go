@@ -187,6 +187,7 @@ func TestAddressMovesOnlyToWhoCanServe(t *testing.T) {
 		}, "100003", false},
 		{"it leaves one whose agent is dead", func(v *balancerView) { v.asks("100002", Finding{Alive: true, Serves: true}, time.Minute) }, "100003", true},
 		{"a user may ask for it", func(v *balancerView) { v.lb.Wanted = "100003" }, "100003", true},
+		{"but not a minute ago", func(v *balancerView) { v.lb.Wanted, v.lb.WantedAt = "100003", testNow.Add(-time.Minute) }, "", false},
 		{"but not for one that is not well", func(v *balancerView) { v.lb.Wanted = "100003"; v.machines[2].Status.Phase = weir.MachineOff }, "", false},
 		{"after it moved often, the next one must have been well for some time", func(v *balancerView) {
 			die(v)
@@ -232,6 +233,11 @@ func TestAddressMovesOnlyToWhoCanServe(t *testing.T) {
 		case m != nil && (m.to.ID != test.to || m.planned != test.plan):
 			t.Errorf("%s: it goes to %s (planned: %v, %s), want %q (%v)", test.name, m.to.ID, m.planned, m.why, test.to, test.plan)
 		}
+	}
+	v := judged()
+	v.lb.Wanted, v.lb.WantedAt = "100003", testNow.Add(-wantedLasts)
+	if _, givenUp := v.planMove(v.judge()); !strings.Contains(givenUp, "within a minute") {
+		t.Errorf("a wish of a minute ago is given up because %q, want the reason to name the minute", givenUp)
 	}
 }
 

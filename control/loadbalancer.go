@@ -603,7 +603,7 @@ func (releaseAddress) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancer
 func (s moveAddress) do(ctx context.Context, t *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
 	now := time.Now().UTC()
 	from := lb.Status.Active
-	lb.Status.Active, lb.Status.Since, lb.Wanted = s.to.ID, now, ""
+	lb.Status.Active, lb.Status.Since, lb.Wanted, lb.WantedAt = s.to.ID, now, "", time.Time{}
 	if from != "" {
 		was := v.machine(from)
 		lb.Status.Failover = &weir.Failover{At: now, From: from, FromName: was.Name, To: s.to.ID, ToName: s.to.Name, Planned: s.planned, Why: s.why}
@@ -623,7 +623,7 @@ func (s sawAddress) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerVi
 
 func (s giveUp) do(_ context.Context, _ *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
 	to := v.machine(lb.Wanted)
-	lb.Wanted = ""
+	lb.Wanted, lb.WantedAt = "", time.Time{}
 	tellOf(tx, lb, to, weir.EventDecision, fmt.Sprintf("does not hand over to %s: %s", to.Name, s.why))
 	return nil
 }

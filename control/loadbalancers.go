@@ -45,7 +45,7 @@ func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) 
 	lb.ID = weir.ID(uuid.NewString())
 	lb.Created = time.Now().UTC()
 	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
-	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.Key = 0, 0, 0, "", newKey()
+	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.WantedAt, lb.Key = 0, 0, 0, "", time.Time{}, newKey()
 	err := c.Store.Update(ctx, func(tx *store.Tx) error { return c.putBalancer(ctx, tx, lb) })
 	return lb, err
 }
@@ -62,7 +62,7 @@ func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change fun
 			return err
 		}
 		lb.ID, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Created, was.Status, was.Serial, was.Reload
-		lb.Revision, lb.Wanted, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.Key, was.Mode, was.Addr
+		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
 		return c.putBalancer(ctx, tx, lb)
 	})
 	return lb, err

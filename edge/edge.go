@@ -74,14 +74,14 @@ func ReadToken(file string) (string, error) {
 	return token, nil
 }
 
-// Authorize returns nil for the right token, and a weir.Denied for any other. How
+// Authorize returns the caller for the right token, and a weir.Denied for any other. How
 // long it takes does not tell how much of a token is right.
-func (t *Token) Authorize(_ context.Context, token string) error {
+func (t *Token) Authorize(_ context.Context, token string) (c weir.Caller, err error) {
 	sum := sha256.Sum256([]byte(token))
 	if subtle.ConstantTimeCompare(sum[:], t.sum[:]) != 1 {
-		return weir.Errorf(weir.Denied, "the token is not known")
+		return c, weir.Errorf(weir.Denied, "the token is not known")
 	}
-	return nil
+	return c, nil
 }
 
 // Store knows tokens by the SHA-256 of each, in hexadecimal.
@@ -100,18 +100,18 @@ func NewTokens(s Store) *Tokens { return &Tokens{s} }
 // without a quorum cannot say.
 const storePatience = 5 * time.Second
 
-// Authorize returns nil for a token that is in the store, a weir.Denied for any other, and
+// Authorize returns the caller for a token that is in the store, a weir.Denied for any other, and
 // a weir.Unavailable if the store cannot say. Tokens are compared by their sums, so that
 // how long it takes does not tell how much of a token is right.
-func (t *Tokens) Authorize(ctx context.Context, token string) error {
+func (t *Tokens) Authorize(ctx context.Context, token string) (c weir.Caller, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
 	known, err := t.store.HasToken(ctx, NewToken(token).Sum())
 	if err != nil {
-		return weir.Errorf(weir.Unavailable, "it cannot be told whether the token is good: %w", err)
+		return c, weir.Errorf(weir.Unavailable, "it cannot be told whether the token is good: %w", err)
 	}
 	if !known {
-		return weir.Errorf(weir.Denied, "the token is not known")
+		return c, weir.Errorf(weir.Denied, "the token is not known")
 	}
-	return nil
+	return c, nil
 }

@@ -37,7 +37,7 @@ func TestATokenFileIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, admit := range []*Token{first, again} {
-		if err := admit.Authorize(t.Context(), token); err != nil {
+		if _, err := admit.Authorize(t.Context(), token); err != nil {
 			t.Errorf("the token in the file is refused: %v", err)
 		}
 	}
@@ -45,11 +45,11 @@ func TestATokenFileIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 
 func TestOnlyTheTokenIsAdmitted(t *testing.T) {
 	admit := NewToken("sesame")
-	if err := admit.Authorize(t.Context(), "sesame"); err != nil {
+	if _, err := admit.Authorize(t.Context(), "sesame"); err != nil {
 		t.Errorf("the right token is refused: %v", err)
 	}
 	for _, token := range []string{"", "sesam", "sesame ", "sesame\n", "SESAME", strings.Repeat("sesame", 1000)} {
-		if err := admit.Authorize(t.Context(), token); !errors.Is(err, weir.Denied) {
+		if _, err := admit.Authorize(t.Context(), token); !errors.Is(err, weir.Denied) {
 			t.Errorf("token %.20q gets %v, want it denied", token, err)
 		}
 	}
@@ -91,11 +91,11 @@ func (s sums) HasToken(ctx context.Context, sum string) (bool, error) {
 
 func TestTokensAreThoseOfTheStore(t *testing.T) {
 	users := NewTokens(sums{NewToken("sesame").Sum(): true})
-	if err := users.Authorize(t.Context(), "sesame"); err != nil {
+	if _, err := users.Authorize(t.Context(), "sesame"); err != nil {
 		t.Error(err)
 	}
 	for _, token := range []string{"", "sesam", NewToken("sesame").Sum()} {
-		if err := users.Authorize(t.Context(), token); !errors.Is(err, weir.Denied) {
+		if _, err := users.Authorize(t.Context(), token); !errors.Is(err, weir.Denied) {
 			t.Errorf("token %q: %v, want a weir.Denied error", token, err)
 		}
 	}
@@ -103,7 +103,7 @@ func TestTokensAreThoseOfTheStore(t *testing.T) {
 
 func TestStoreThatCannotSayKeepsNobodyWaitingForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		if err := NewTokens(sums(nil)).Authorize(t.Context(), "sesame"); weir.KindOf(err) != weir.Unavailable {
+		if _, err := NewTokens(sums(nil)).Authorize(t.Context(), "sesame"); weir.KindOf(err) != weir.Unavailable {
 			t.Errorf("%v, want a weir.Unavailable error", err)
 		}
 	})

@@ -37,9 +37,14 @@ func (w *world) joins(t *testing.T) {
 	w.wg.Go(w.watchHolders)
 }
 
+// relieved is how long a node goes on holding an address that another is to have, if it does not
+// see that one have it before: as in package agent.
+const relieved = 300 * time.Millisecond
+
 // keep holds the address for as long as it may, as package agent does.
 func (n *node) keep(ctx context.Context) {
 	set := false
+	var leaving time.Time
 	for n.awake(ctx) {
 		changes := n.w.net.changes()
 		words := n.words()
@@ -55,9 +60,16 @@ func (n *node) keep(ctx context.Context) {
 		n.lapse()
 		lost := want && set && !n.holding.Load()
 		switch {
+		case want || !set || known.Hold == nil:
+			leaving = time.Time{}
+		case leaving.IsZero():
+			leaving = time.Now()
+		}
+		switch {
 		case set == want && !lost:
 			n.renew(at)
 		case want && time.Since(latest) > time.Second:
+		case !leaving.IsZero() && time.Since(leaving) < relieved && !n.taken():
 		default:
 			n.setAddress(want, latest)
 			set = want
@@ -69,12 +81,25 @@ func (n *node) keep(ctx context.Context) {
 		if left <= 0 {
 			left = time.Hour
 		}
+		if !leaving.IsZero() && set {
+			left = min(left, max(relieved-time.Since(leaving), 0))
+		}
 		select {
 		case <-ctx.Done():
 		case <-changes:
 		case <-time.After(min(200*time.Millisecond, left)):
 		}
 	}
+}
+
+// taken reports whether another node holds the address too, which n learns by its announcement.
+func (n *node) taken() bool {
+	for _, other := range n.w.nodes.list() {
+		if _, holds := other.holds(); holds && other != n && other.own && n.w.net.reaches(string(other.id), string(n.id), public) {
+			return true
+		}
+	}
+	return false
 }
 
 // names returns the names of the members, which are their URLs too.

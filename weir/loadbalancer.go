@@ -77,7 +77,8 @@ type LoadBalancer struct {
 	Revision  int64         `json:"revision,omitempty"` // of the NodeConfigs last made for its instances
 	Key       []byte        `json:"key,omitempty"`      // authenticates the heartbeats of its instances
 	Reload    int64         `json:"reload,omitempty"`   // raised to have every instance load its configuration anew
-	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one
+	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one …
+	WantedAt  time.Time     `json:"wanted_at,omitzero"` // … at that time
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
 

@@ -1,13 +1,19 @@
 package main_test
 
 import (
+	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -244,6 +250,112 @@ func (s *site) failover(before ownPair) {
 	})
 }
 
+// leader returns the host of the member that leads.
+func (s *site) leader(p ownPair) (n int) {
+	s.t.Helper()
+	for _, m := range p.status.Members {
+		if m.Leads {
+			fmt.Sscanf(m.Name, "192.0.2.%d", &n)
+		}
+	}
+	if s.running[n] == nil {
+		s.t.Fatalf("no member leads: %+v", p.status.Members)
+	}
+	return n
+}
+
+// servedBy waits until the client is, by that node, whatever the control plane says of it.
+func (s *site) servedBy(n int) {
+	s.t.Helper()
+	s.within(20*time.Second, func() string { return s.held(n) })
+	s.served(5 * time.Second)
+}
+
+// killHAProxy kills all processes of a node's HAProxy at once.
+func (s *site) killHAProxy(n int) {
+	s.t.Helper()
+	out, err := s.hosts[n].command("pkill", "--signal", "KILL", "--ns", strconv.Itoa(s.running[n].cmd.Process.Pid), "--nslist", "net", "--exact", "haproxy").CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("kill HAProxy of %d: %v\n%s", n, err, out)
+	}
+}
+
+// neverRefused does something while the client connects again and again: it may wait, or lose what is
+// under way, and is never refused.
+func (s *site) neverRefused(do func()) {
+	s.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	asked, refused := 0, 0
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			asked++
+			err := s.hosts[ownClient].command("curl", "--silent", "--output", "/dev/null", "--max-time", "5", "http://"+ownAddress+"/").Run()
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && exit.ExitCode() == curlRefused {
+				refused++
+			}
+		}
+	})
+	do()
+	stop()
+	wg.Wait()
+	if asked < 10 || refused > 0 {
+		s.t.Errorf("%d of %d connections were refused, want none, of some", refused, asked)
+	}
+}
+
+// curlRefused is curl's exit status for a connection that could not be made.
+const curlRefused = 7
+
+// stallDisk has nothing that a member writes reach its disk, until thaw. It is nil if the member has
+// no disk of its own.
+func (s *site) stallDisk(n int) (thaw func()) {
+	s.t.Helper()
+	dir, pid := filepath.Join(s.hosts[n].dir, "serve", "store"), strconv.Itoa(s.running[n].cmd.Process.Pid)
+	// Who freezes it thaws it, also when we die: nobody could write there ever again.
+	freezer := exec.Command("nsenter", "--mount", "--target", pid, "sh", "-c",
+		`mountpoint -q "$0" || exit 3; fsfreeze --freeze "$0" || exit 4; echo frozen; cat >/dev/null; fsfreeze --unfreeze "$0"`, dir)
+	in, err := freezer.StdinPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out, err := freezer.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := freezer.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	said, _ := bufio.NewReader(out).ReadString('\n')
+	thaw = sync.OnceFunc(func() {
+		in.Close()
+		if err := freezer.Wait(); err != nil && said != "" {
+			s.t.Errorf("the disk of %d does not thaw: %v", n, err)
+		}
+	})
+	s.t.Cleanup(thaw)
+	if said == "" {
+		s.t.Logf("the disk of %d cannot be stalled here", n)
+		return nil
+	}
+	return thaw
+}
+
+// ownDisk gives a host a disk of its own for the store of weir serve, if that can be had here.
+func (h *host) ownDisk() {
+	h.t.Helper()
+	image, dir := filepath.Join(h.dir, "disk"), filepath.Join(h.dir, "serve", "store")
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 512<<20), os.MkdirAll(dir, 0o700)); err != nil {
+		h.t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
+		h.t.Logf("%s has no disk of its own: %v\n%s", h.name, err, out)
+		return
+	}
+	h.disk = image
+}
+
 // newSite makes a site as docs/bare-metal.md tells.
 func newSite(t *testing.T) *site {
 	s := &site{newSegment(t, slices.Concat(ownControls, ownServers, ownNodes, []int{ownClient})...), map[int]*process{}, filepath.Join(t.TempDir(), "pki")}
@@ -252,6 +364,9 @@ func newSite(t *testing.T) *site {
 	}
 	first := s.hosts[ownControls[0]]
 	first.must("pki", "create", "--pki", s.authority)
+	for _, n := range ownControls {
+		s.hosts[n].ownDisk()
+	}
 	s.startControl(ownControls...)
 	for _, n := range ownControls {
 		s.running[n].says("API https://")
@@ -323,15 +438,7 @@ func TestMachinesOfOnesOwnServeWhateverBreaks(t *testing.T) {
 
 	t.Log("the member of the control plane that leads dies, then the active node")
 	before = s.whole()
-	leader := 0
-	for _, m := range before.status.Members {
-		if m.Leads {
-			fmt.Sscanf(m.Name, "192.0.2.%d", &leader)
-		}
-	}
-	if s.running[leader] == nil {
-		t.Fatalf("no member leads: %+v", before.status.Members)
-	}
+	leader := s.leader(before)
 	s.end(leader)
 	s.serves(2 * time.Second)
 	for _, n := range ownControls {
@@ -350,6 +457,43 @@ func TestMachinesOfOnesOwnServeWhateverBreaks(t *testing.T) {
 	s.startControl(leader)
 	s.running[leader].says("API https://")
 	s.whole()
+
+	t.Log("the active node loses power, and the member that leads dies in the middle of the failover")
+	for _, after := range []time.Duration{0, 90 * time.Millisecond} {
+		before = s.whole()
+		leader = s.leader(before)
+		s.off(before.active)
+		time.Sleep(after) // the decision takes about a tenth of a second
+		s.end(leader)
+		s.failover(before)
+		s.on(before.active)
+		s.startControl(leader)
+		s.running[leader].says("API https://")
+	}
+	s.whole()
+
+	t.Log("the disk of the member that leads stalls, then the active node loses power")
+	before = s.whole()
+	leader = s.leader(before)
+	if thaw := s.stallDisk(leader); thaw != nil {
+		s.serves(2 * time.Second)
+		s.off(before.active)
+		s.servedBy(before.standby)
+		thaw()
+		s.failover(before)
+		s.on(before.active)
+		s.whole()
+	}
+
+	t.Log("HAProxy is killed: who connects meanwhile waits")
+	before = s.whole()
+	s.neverRefused(func() {
+		for range 3 {
+			s.killHAProxy(before.active)
+			time.Sleep(500 * time.Millisecond)
+		}
+	})
+	stays(before)
 
 	t.Log("two of three members die, then the active node")
 	before = s.whole()

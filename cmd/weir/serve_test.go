@@ -27,6 +27,7 @@ type host struct {
 	namespace string // "" for this machine
 	binary    string
 	dir       string // for all that it keeps
+	disk      string // an image that weir serve has mounted for its store; "" for none
 }
 
 // process is a weir that runs on a host.
@@ -89,7 +90,12 @@ func (h *host) start(args ...string) *process {
 	h.t.Helper()
 	cmd := h.command(h.binary, args...)
 	if h.namespace != "" {
-		cmd = h.command("setpriv", append([]string{"--no-new-privs", "--bounding-set", unitCapabilities[args[0]], h.binary}, args...)...)
+		limited := append([]string{"setpriv", "--no-new-privs", "--bounding-set", unitCapabilities[args[0]], h.binary}, args...)
+		if h.disk != "" { // in a mount namespace that goes with the process
+			mount := fmt.Sprintf(`mount -o loop %s %s; exec "$0" "$@"`, h.disk, filepath.Join(h.dir, "serve", "store"))
+			limited = append([]string{"sh", "-c", mount}, limited...)
+		}
+		cmd = h.command(limited[0], limited[1:]...)
 	}
 	p := &process{host: h, cmd: cmd, out: new(output), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
