@@ -346,7 +346,8 @@ func (s *site) stallDisk(n int) (thaw func()) {
 func (h *host) ownDisk() {
 	h.t.Helper()
 	image, dir := filepath.Join(h.dir, "disk"), filepath.Join(h.dir, "serve", "store")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 512<<20), os.MkdirAll(dir, 0o700)); err != nil {
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 512<<20), os.MkdirAll(dir, 0o700),
+		os.Mkdir(filepath.Join(filepath.Dir(dir), "lost+found"), 0o700)); err != nil {
 		h.t.Fatal(err)
 	}
 	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {

@@ -81,7 +81,7 @@ func (h *host) command(name string, args ...string) *exec.Cmd {
 // unitCapabilities are those that the units of weir install leave to each service.
 var unitCapabilities = map[string]string{
 	"serve": "-all",
-	"node":  "-all,+net_admin,+net_raw,+net_bind_service,+setuid,+setgid,+kill",
+	"node":  "-all,+net_admin,+net_raw,+net_bind_service,+setuid,+setgid,+kill,+sys_nice",
 }
 
 // start starts a weir on the host, which is ended with the test. On the segment it has no more
