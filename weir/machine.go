@@ -39,6 +39,7 @@ type Machine struct {
 	Drained      bool      `json:"drained,omitempty"` // an operator keeps it from serving
 	Joined       int64     `json:"joined,omitempty"`  // of an instance, the revision since which its peers know it
 	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
+	Place        Place     `json:"place,omitzero"`    // the project that it is in
 
 	Firewall *Firewall `json:"firewall,omitempty"` // what may reach it; nil for anything
 	Actions  []ID      `json:"actions,omitempty"`  // those in progress, oldest first
@@ -284,6 +285,7 @@ type Address struct {
 	Machine  ID          `json:"machine,omitempty"` // where it should point
 	Created  time.Time   `json:"created"`
 	Deleting time.Time   `json:"deleting,omitzero"`
+	Place    Place       `json:"place,omitzero"`    // the project that it is in
 	Actions  []ID        `json:"actions,omitempty"` // those in progress, oldest first
 
 	Assigned ID     `json:"assigned,omitempty"` // where it was last seen to point
