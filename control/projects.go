@@ -66,11 +66,6 @@ func settle(ctx context.Context, tx *store.Tx, team weir.ID, place *weir.Place) 
 	return err
 }
 
-// ProjectOf returns the ID of the project that place is in.
-func (c *Control) ProjectOf(ctx context.Context, place weir.Place) weir.ID {
-	return cmp.Or(place.Project, firstProject(weir.CallerOf(ctx).Team))
-}
-
 // Projects returns the caller's projects, the oldest first.
 func (c *Control) Projects(ctx context.Context) (all []weir.Project, err error) {
 	err = c.Store.Update(ctx, func(tx *store.Tx) error { // which writes if there is none yet
@@ -275,7 +270,7 @@ func (c *Control) AssignResources(ctx context.Context, id weir.ID, urns []weir.U
 		for _, urn := range urns {
 			i := slices.IndexFunc(things, func(r thing) bool { return same(r.urn, urn) })
 			if i < 0 {
-				done = append(done, weir.Resource{URN: urn, At: now, Status: weir.ResourceUnknown})
+				done = append(done, weir.Resource{URN: urn, Status: weir.ResourceUnknown})
 				continue
 			}
 			r, status := &things[i], weir.ResourceAlready

@@ -55,6 +55,9 @@ type key struct {
 // Open returns the keys in file. If there is no such file it makes one, with a new key, that
 // its owner alone can read; several processes that open it at once get the same key.
 func Open(file string) (*Keys, error) {
+	if keys, err := Load(file); !errors.Is(err, fs.ErrNotExist) {
+		return keys, err
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("key for secrets: %w", err)
 	}
