@@ -126,3 +126,13 @@ func TestImagesAreFoundBySlugAndByNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestTheLimitsOfAnAccountAreThoseOfItsNetworks(t *testing.T) {
+	account, _, err := lab(t).do.Account.Get(t.Context())
+	if err != nil || account.DropletLimit != 65533 || account.ReservedIPLimit != 254 || account.FloatingIPLimit != 254 || account.VolumeLimit != 0 || account.Status != "active" {
+		t.Errorf("%v (%v), want as many as there are addresses, and no volumes", account, err)
+	}
+	if account, _, err := newOwnRegion(t).do.Account.Get(t.Context()); err != nil || account.DropletLimit != 0 || account.ReservedIPLimit != 0 {
+		t.Errorf("without a cloud: %v (%v), want neither droplets nor reserved IPs", account, err)
+	}
+}

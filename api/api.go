@@ -40,6 +40,9 @@ type Options struct {
 	// and gateways (the first address). A zero prefix leaves them out.
 	Public, Private netip.Prefix
 
+	// Reserved is the network that reserved IPs are from. A zero prefix says that there are none.
+	Reserved netip.Prefix
+
 	// OneHost says that all droplets run on one host.
 	OneHost bool
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -9,13 +10,14 @@ import (
 	"weir/weir"
 )
 
-// account is whom the callers of this region are: there is one.
+// account is whom the callers of this region are: there is one. Its limits are for how many there
+// are addresses; the host's memory may allow for fewer.
 func (a *api) account(w http.ResponseWriter, r *http.Request) error {
 	id := a.accountID()
 	return reply(w, http.StatusOK, map[string]any{"account": map[string]any{
-		"droplet_limit":     weir.MaxPool,
-		"floating_ip_limit": weir.MaxPool,
-		"reserved_ip_limit": weir.MaxPool,
+		"droplet_limit":     min(room(a.Public, 3), room(a.Private, 3)),
+		"floating_ip_limit": room(a.Reserved, 2),
+		"reserved_ip_limit": room(a.Reserved, 2),
 		"volume_limit":      0,
 		"email":             "operator@weir.invalid",
 		"name":              "operator",
@@ -25,6 +27,14 @@ func (a *api) account(w http.ResponseWriter, r *http.Request) error {
 		"status_message":    "",
 		"team":              map[string]string{"uuid": id, "name": a.Control.Region()},
 	}})
+}
+
+// room returns how many addresses a network has but for those that are nobody's.
+func room(p netip.Prefix, nobodys int) int {
+	if !p.IsValid() {
+		return 0
+	}
+	return max(0, 1<<min(p.Addr().BitLen()-p.Bits(), 30)-nobodys)
 }
 
 // accountID returns the UUID of that account.

@@ -59,13 +59,14 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 		c = wrap(c)
 	}
 	server := httptest.NewServer(api.New(api.Options{
-		Control: c,
-		Users:   edge.NewToken(token),
-		Log:     slog.New(slog.NewTextHandler(r.log, nil)),
-		Page:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") }),
-		Public:  netip.MustParsePrefix("198.18.0.0/16"),
-		Private: netip.MustParsePrefix("10.10.0.0/16"),
-		OneHost: true,
+		Control:  c,
+		Users:    edge.NewToken(token),
+		Log:      slog.New(slog.NewTextHandler(r.log, nil)),
+		Page:     http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") }),
+		Public:   netip.MustParsePrefix("198.18.0.0/16"),
+		Private:  netip.MustParsePrefix("10.10.0.0/16"),
+		Reserved: netip.MustParsePrefix("203.0.113.0/24"),
+		OneHost:  true,
 	}))
 	t.Cleanup(func() {
 		server.Close()

@@ -135,7 +135,7 @@ func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, 
 	return n, nil
 }
 
-// reseal has all secrets sealed with the first key, at the beginning of a term.
+// reseal has all secrets sealed with the first key.
 func (t *term) reseal(ctx context.Context) {
 	if t.Secrets == nil {
 		return

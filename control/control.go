@@ -235,7 +235,6 @@ func (t *term) run(ctx context.Context) {
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
-	wg.Go(func() { t.reseal(ctx) })
 }
 
 // concerns reports whether what a load balancer is to do depends on a machine.

@@ -206,8 +206,8 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	if err != nil {
 		return err
 	}
-	public, private := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private, OneHost: true})
+	public, private, reserved := region.Networks()
+	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 
