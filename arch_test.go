@@ -22,6 +22,7 @@ var may = map[string][]string{
 	"store":           {"weir"},
 	"store/storetest": {"store", "weir"},
 	"reconcile":       {"weir"},
+	"series":          {},
 	"cloud":           {"weir"},
 	"cloud/cloudtest": {"cloud", "weir"},
 
@@ -34,7 +35,7 @@ var may = map[string][]string{
 	"vip":         {"weir"},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "cloud", "haproxy", "heartbeat", "weir"},
+	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "weir"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.

@@ -121,6 +121,7 @@ type HAProxyStatus struct {
 	Started time.Time `json:"started"`       // when that worker did
 	Reloads int       `json:"reloads"`       // since the agent started
 	Err     string    `json:"err,omitempty"` // why it serves nobody at this moment: it has died, or does not answer
+	Counts  *Counts   `json:"counts,omitempty"`
 }
 
 // PathState is what heartbeats say of a peer at one of its addresses.
@@ -182,7 +183,8 @@ type ServerStatus struct {
 	Backend  string      `json:"backend"`
 	ID       ID          `json:"id"`
 	State    ServerState `json:"state"`
-	Why      string      `json:"why,omitempty"` // the last check's result: "L4CON: Connection refused"
-	Sessions int         `json:"sessions"`      // at this moment
-	Requests int64       `json:"requests"`      // since this worker started
+	Why      string      `json:"why,omitempty"`  // the last check's result: "L4CON: Connection refused"
+	Down     int64       `json:"down,omitempty"` // of one that is down, for how many seconds
+	Sessions int         `json:"sessions"`       // at this moment
+	Requests int64       `json:"requests"`       // since this worker started
 }
