@@ -125,6 +125,14 @@ func (a *api) routes() map[string]handler {
 		"POST /v2/floating_ips/{ip}/actions":         a.actOnAddress(floatingIPs),
 		"GET /v2/floating_ips/{ip}/actions/{action}": a.getAddressAction(floatingIPs),
 
+		"GET /v2/monitoring/metrics/load_balancer/{figure}": a.loadBalancerFigure,
+		"GET /v2/monitoring/metrics/droplet/{figure}":       a.dropletFigure,
+		"GET /v2/monitoring/alerts":                         a.listAlertPolicies,
+		"POST /v2/monitoring/alerts":                        a.createAlertPolicy,
+		"GET /v2/monitoring/alerts/{id}":                    a.noAlertPolicy,
+		"PUT /v2/monitoring/alerts/{id}":                    a.noAlertPolicy,
+		"DELETE /v2/monitoring/alerts/{id}":                 a.noAlertPolicy,
+
 		"GET /v2/weir/status":                        a.status,
 		"GET /v2/weir/events":                        a.events,
 		"PUT /v2/weir/app":                           a.apply,

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"weir/weir"
 )
@@ -127,6 +128,13 @@ type Control interface {
 	// Events returns what happened after the event with that ID, at most limit of the newest,
 	// the oldest of them first; of one load balancer unless lb is empty. A limit of 0 is none.
 	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
+	// LoadBalancerFigure returns a figure of a load balancer after start and until end, one series for
+	// each class of responses or each server where the figure is of those. A figure that is not
+	// known has none; one that there is not is weir.NotFound.
+	LoadBalancerFigure(ctx context.Context, lb weir.ID, figure weir.Figure, start, end time.Time) ([]weir.Series, error)
+	// MachineFigure returns a figure of a machine, likewise.
+	MachineFigure(ctx context.Context, machine weir.ID, figure weir.Figure, start, end time.Time) ([]weir.Series, error)
+
 	// Status returns the region at a glance.
 	Status(ctx context.Context) (weir.RegionStatus, error)
 }

@@ -85,8 +85,9 @@ type Options struct {
 // Control is one member of the control plane.
 type Control struct {
 	Options
-	nodes  *nodes
-	tokens sync.Map // the keys of the rows of that table
+	nodes   *nodes
+	figures *figures
+	tokens  sync.Map // the keys of the rows of that table
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -100,7 +101,9 @@ func New(o Options) *Control {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Control{Options: o, nodes: newNodes()}
+	c := &Control{Options: o, nodes: newNodes(), figures: newFigures()}
+	c.nodes.count = c.figures.hear
+	return c
 }
 
 // Region returns the name of the region that c runs.
@@ -124,6 +127,7 @@ func (c *Control) Run(ctx context.Context) error {
 
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
 	wg.Go(func() { c.followTokens(ctx) })
+	wg.Go(func() { c.meter(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {
 			newTerm(c, led).run(ctx)

@@ -48,6 +48,9 @@ func New(counters, gauges int, spans ...Span) *Window {
 // Upto returns till when something is known, or the zero time.
 func (w *Window) Upto() time.Time { return w.upto }
 
+// Total returns all that a counter has risen by.
+func (w *Window) Total(counter int) float64 { return w.totals[counter] }
+
 // Known tells of the time from from to to that what was counted in it is known. Times that overlap
 // with former ones count once.
 func (w *Window) Known(from, to time.Time) {
