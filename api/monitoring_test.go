@@ -42,11 +42,11 @@ func (b *bubble) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// inBubble runs a test in a region with two droplets behind a load balancer that has two instances.
-func inBubble(t *testing.T, test func(b *bubble, lb *godo.LoadBalancer, droplets []godo.Droplet)) {
+// inBubble runs a test in a region with two droplets.
+func inBubble(t *testing.T, test func(b *bubble, droplets []godo.Droplet)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{region: &region{t: t, cloud: cloud.NewFake(cloud.FakeOptions{})}}
-		b.control = control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: b.cloud, Drain: time.Millisecond})
+		b.control = control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: b.cloud, Poll: 10 * time.Second, Drain: time.Millisecond})
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		wg.Go(func() { b.control.Run(ctx) })
@@ -66,29 +66,37 @@ func inBubble(t *testing.T, test func(b *bubble, lb *godo.LoadBalancer, droplets
 		if err != nil {
 			t.Fatal(err)
 		}
-		lb, _, err := do.LoadBalancers.Create(ctx, &godo.LoadBalancerRequest{Name: "shop", Region: "lab", Tag: "web",
-			ForwardingRules: []godo.ForwardingRule{
-				{EntryProtocol: "http", EntryPort: 80, TargetProtocol: "http", TargetPort: 80},
-				{EntryProtocol: "tcp", EntryPort: 81, TargetProtocol: "tcp", TargetPort: 81}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(3 * time.Second)
-		all, err := b.control.Machines(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range all {
-			if m.LoadBalancer != "" {
-				b.instances = append(b.instances, m.ID)
-			}
-		}
-		if len(b.instances) != 2 {
-			t.Fatalf("%d instances, want two", len(b.instances))
-		}
-		b.began = time.Now()
-		test(b, lb, droplets)
+		time.Sleep(time.Minute)
+		test(b, droplets)
 	})
+}
+
+// balance makes a load balancer with two instances for the droplets.
+func (b *bubble) balance() *godo.LoadBalancer {
+	b.t.Helper()
+	t, ctx := b.t, b.t.Context()
+	lb, _, err := b.do.LoadBalancers.Create(ctx, &godo.LoadBalancerRequest{Name: "shop", Region: "lab", Tag: "web",
+		ForwardingRules: []godo.ForwardingRule{
+			{EntryProtocol: "http", EntryPort: 80, TargetProtocol: "http", TargetPort: 80},
+			{EntryProtocol: "tcp", EntryPort: 81, TargetProtocol: "tcp", TargetPort: 81}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Minute)
+	all, err := b.control.Machines(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.LoadBalancer != "" {
+			b.instances = append(b.instances, m.ID)
+		}
+	}
+	if len(b.instances) != 2 {
+		t.Fatalf("%d instances, want two", len(b.instances))
+	}
+	b.began = time.Now()
+	return lb
 }
 
 // haproxy is what one instance has counted, as its agent tells it.
@@ -219,7 +227,8 @@ func checked(t *testing.T, name string, answer *godo.MetricsResponse, err error,
 }
 
 func TestFiguresOfALoadBalancerAreWhatItsHAProxiesCounted(t *testing.T) {
-	inBubble(t, func(b *bubble, lb *godo.LoadBalancer, _ []godo.Droplet) {
+	inBubble(t, func(b *bubble, _ []godo.Droplet) {
+		lb := b.balance()
 		active, standby := &haproxy{pid: 7}, &haproxy{pid: 9}
 		b.lives(15*time.Minute, active, standby)
 		active.reload()
@@ -289,7 +298,8 @@ func TestFiguresOfALoadBalancerAreWhatItsHAProxiesCounted(t *testing.T) {
 }
 
 func TestFiguresOfALoadBalancerWithoutTrafficAreEmpty(t *testing.T) {
-	inBubble(t, func(b *bubble, lb *godo.LoadBalancer, _ []godo.Droplet) {
+	inBubble(t, func(b *bubble, _ []godo.Droplet) {
+		lb := b.balance()
 		for name, call := range balancerMetrics(b.do.Monitoring) {
 			answer, _, err := call(t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
 			if got := checked(t, name, answer, err, nil); len(got) != 0 {
@@ -300,6 +310,7 @@ func TestFiguresOfALoadBalancerWithoutTrafficAreEmpty(t *testing.T) {
 		for range 60 {
 			time.Sleep(5 * time.Second)
 			b.report(b.instances[0], idle)
+			b.report(b.instances[1], idle)
 		}
 		for name, want := range map[string]int{"frontend_http_requests_per_second": 1, "frontend_http_responses": 0, "droplets_http_response_time_avg": 0, "frontend_cpu_utilization": 1} {
 			answer, _, err := balancerMetrics(b.do.Monitoring)[name](t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
@@ -312,7 +323,8 @@ func TestFiguresOfALoadBalancerWithoutTrafficAreEmpty(t *testing.T) {
 }
 
 func TestWhatAnInstanceCountedBeforeItWasHeardIsNotOfNow(t *testing.T) {
-	inBubble(t, func(b *bubble, lb *godo.LoadBalancer, _ []godo.Droplet) {
+	inBubble(t, func(b *bubble, _ []godo.Droplet) {
+		lb := b.balance()
 		h := &haproxy{pid: 7, requests: 1_000_000}
 		b.lives(2*time.Minute, h, &haproxy{pid: 9})
 		// Its agent starts anew, and knows no more of workers that have ended.
@@ -334,7 +346,7 @@ func TestWhatAnInstanceCountedBeforeItWasHeardIsNotOfNow(t *testing.T) {
 }
 
 func TestFiguresOfADropletAreWhatItsCloudTells(t *testing.T) {
-	inBubble(t, func(b *bubble, _ *godo.LoadBalancer, droplets []godo.Droplet) {
+	inBubble(t, func(b *bubble, droplets []godo.Droplet) {
 		id := strconv.Itoa(droplets[0].ID)
 		const gb = 1 << 30
 		for range 20 * 60 {
