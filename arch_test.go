@@ -39,10 +39,11 @@ var may = map[string][]string{
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
-	"config": {"weir"},
-	"edge":   {"weir"},
-	"web":    {"weir"},
-	"api":    {"weir"},
+	"config":  {"weir"},
+	"edge":    {"weir"},
+	"web":     {"weir"},
+	"metrics": {"weir"},
+	"api":     {"weir"},
 
 	"examples": {},
 }
@@ -60,6 +61,7 @@ var only = map[string]string{
 	"github.com/mdlayher/ndp":        "vip",
 	"github.com/mdlayher/packet":     "vip",
 	"github.com/spf13/cobra":         "cmd/weir",
+	"github.com/prometheus/":         "metrics",
 	"github.com/digitalocean/godo":   "cmd/weir bench/change",
 	"github.com/goccy/go-yaml":       "config cloud/local",
 }

@@ -36,6 +36,10 @@ type Options struct {
 	// Page answers GET /. Callers on this machine need no token for it. Nil: there is none.
 	Page http.Handler
 
+	// Metrics answers GET /metrics, and is told of each answer. Callers on this machine need no token
+	// for it; others need one of the first team, as it tells of all. Nil: there is none.
+	Metrics Metrics
+
 	// Public and Private are the region's networks, from which droplets are told their netmasks
 	// and gateways (the first address). A zero prefix leaves them out.
 	Public, Private netip.Prefix
@@ -48,7 +52,10 @@ func New(o Options) http.Handler {
 	}
 	a := &api{Options: o, mux: http.NewServeMux()}
 	for pattern, h := range a.routes() {
-		a.mux.Handle(pattern, a.answer(h))
+		a.mux.Handle(pattern, a.told(pattern, a.answer(h)))
+	}
+	if o.Metrics != nil {
+		a.mux.Handle("GET /metrics", a.operators(o.Metrics))
 	}
 	if o.Page != nil {
 		a.mux.Handle("GET /{$}", a.page(o.Page))

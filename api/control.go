@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -137,6 +138,13 @@ type Control interface {
 
 	// Status returns the region at a glance.
 	Status(ctx context.Context) (weir.RegionStatus, error)
+}
+
+// Metrics are what a program reads that watches Weir. Package metrics has them.
+type Metrics interface {
+	http.Handler
+	// Answered is told of each answer: on which route, and how long that took.
+	Answered(route string, status int, took time.Duration)
 }
 
 // Authorizer says who may call. Package edge has one.

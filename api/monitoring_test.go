@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -16,12 +17,12 @@ import (
 	"time"
 
 	"github.com/digitalocean/godo"
-	"github.com/digitalocean/godo/metrics"
+	series "github.com/digitalocean/godo/metrics"
 
 	"weir/api"
 	"weir/cloud"
 	"weir/control"
-	"weir/edge"
+	"weir/metrics"
 	"weir/store"
 	"weir/weir"
 )
@@ -32,6 +33,19 @@ type bubble struct {
 	handler   http.Handler
 	instances []weir.ID
 	began     time.Time
+}
+
+// users are one of the first team, and one of another.
+type users struct{}
+
+func (users) Authorize(_ context.Context, given string) (c weir.Caller, err error) {
+	switch given {
+	case token:
+		return c, nil
+	case "tenant":
+		return weir.Caller{Team: "tenants"}, nil
+	}
+	return c, weir.Errorf(weir.Denied, "the token is not known")
 }
 
 func (b *bubble) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -55,7 +69,7 @@ func inBubble(t *testing.T, test func(b *bubble, droplets []godo.Droplet)) {
 			wg.Wait()
 			b.control.Store.Close()
 		}()
-		b.handler = api.New(api.Options{Control: b.control, Users: edge.NewToken(token)})
+		b.handler = api.New(api.Options{Control: b.control, Users: users{}, Metrics: metrics.New(b.control, slog.New(slog.DiscardHandler))})
 		do, err := godo.New(&http.Client{Transport: b}, godo.SetBaseURL("http://weir.example/"))
 		if err != nil {
 			t.Fatal(err)
@@ -199,7 +213,7 @@ func balancerMetrics(m godo.MonitoringService) map[string]func(context.Context, 
 }
 
 // checked returns an answer's series, each by the labels that tell it from the others, after a look at its shape.
-func checked(t *testing.T, name string, answer *godo.MetricsResponse, err error, common map[string]string) map[string][]metrics.SamplePair {
+func checked(t *testing.T, name string, answer *godo.MetricsResponse, err error, common map[string]string) map[string][]series.SamplePair {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
@@ -207,7 +221,7 @@ func checked(t *testing.T, name string, answer *godo.MetricsResponse, err error,
 	if answer.Status != "success" || answer.Data.ResultType != "matrix" || answer.Data.Result == nil {
 		t.Errorf("%s: %+v, want a matrix", name, answer)
 	}
-	all := map[string][]metrics.SamplePair{}
+	all := map[string][]series.SamplePair{}
 	for _, s := range answer.Data.Result {
 		var own []string
 		for k, v := range s.Metric {
@@ -484,4 +498,59 @@ func TestThereAreNoAlertPolicies(t *testing.T) {
 			t.Errorf("%s: %v, want 404", what, err)
 		}
 	}
+}
+
+func TestMetricsTellWhatTheFiguresTell(t *testing.T) {
+	inBubble(t, func(b *bubble, _ []godo.Droplet) {
+		lb := b.balance()
+		active, standby := &haproxy{pid: 7}, &haproxy{pid: 9}
+		b.lives(time.Minute, active, standby)
+		active.reload()
+		b.lives(time.Minute, active, standby)
+		text := b.metrics("127.0.0.1:1000", "localhost", "").Body.String()
+		of := fmt.Sprintf("{id=%q,name=%q", lb.ID, lb.Name)
+		for _, want := range []string{
+			"weir_load_balancer_requests_total" + of + "} 1150\n", // without the first report
+			"weir_load_balancer_connections" + of + "} 10\n",
+			"weir_load_balancer_servers" + of + `,state="up"} 2` + "\n",
+			`weir_api_requests_total{code="202",route="POST /v2/load_balancers"} 1` + "\n",
+			`weir_controller_failures_total{kind="lb"} 0` + "\n",
+		} {
+			if !strings.Contains(text, "\n"+want) {
+				t.Errorf("there is no %s in\n%s", want, text)
+			}
+		}
+	})
+}
+
+// metrics asks for the metrics.
+func (b *bubble) metrics(from, host, token string) *httptest.ResponseRecorder {
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	r.RemoteAddr, r.Host = from, host
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	b.handler.ServeHTTP(w, r)
+	return w
+}
+
+func TestMetricsAreForOperators(t *testing.T) {
+	inBubble(t, func(b *bubble, _ []godo.Droplet) {
+		for _, c := range []struct {
+			from, host, token string
+			want              int
+		}{
+			{"127.0.0.1:1000", "localhost:7070", "", 200},
+			{"127.0.0.1:1000", "evil.example", "", 401},
+			{"192.0.2.1:1000", "weir.example", "", 401},
+			{"192.0.2.1:1000", "localhost", "", 401},
+			{"192.0.2.1:1000", "weir.example", token, 200},
+			{"192.0.2.1:1000", "weir.example", "guess", 401},
+			{"192.0.2.1:1000", "weir.example", "tenant", 403},
+		} {
+			if w := b.metrics(c.from, c.host, c.token); w.Code != c.want {
+				t.Errorf("from %s for %s with token %q: %d %s, want %d", c.from, c.host, c.token, w.Code, w.Body, c.want)
+			}
+		}
+	})
 }

@@ -21,6 +21,7 @@ import (
 	"weir/cloud"
 	"weir/control"
 	"weir/edge"
+	"weir/metrics"
 	"weir/store"
 	"weir/weir"
 )
@@ -57,6 +58,7 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 		Users:   edge.NewToken(token),
 		Log:     slog.New(slog.NewTextHandler(r.log, nil)),
 		Page:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") }),
+		Metrics: metrics.New(r.control, slog.New(slog.DiscardHandler)),
 		Public:  netip.MustParsePrefix("198.18.0.0/16"),
 		Private: netip.MustParsePrefix("10.10.0.0/16"),
 	}))

@@ -17,6 +17,14 @@ type Point struct {
 	Value float64
 }
 
+// Work is what one controller of the control plane does.
+type Work struct {
+	Kind           string // of what it looks at: machine, lb
+	Waiting        int    // things that are to be looked at, some of them later
+	Running        int
+	Runs, Failures int64 // since this member of the control plane leads
+}
+
 // Traffic is what has gone through a load balancer since a member of the control plane began to hear of
 // it, and what it does at the moment.
 type Traffic struct {
