@@ -22,6 +22,7 @@ var may = map[string][]string{
 	"store":           {"weir"},
 	"store/storetest": {"store", "weir"},
 	"reconcile":       {"weir"},
+	"series":          {},
 	"cloud":           {"weir"},
 	"cloud/cloudtest": {"cloud", "weir"},
 
@@ -35,14 +36,15 @@ var may = map[string][]string{
 	"vip":         {"weir"},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
+	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
-	"config": {"weir"},
-	"edge":   {"weir"},
-	"web":    {"weir"},
-	"api":    {"weir"},
+	"config":  {"weir"},
+	"edge":    {"weir"},
+	"web":     {"weir"},
+	"metrics": {"weir"},
+	"api":     {"weir"},
 
 	"examples": {},
 }
@@ -60,6 +62,7 @@ var only = map[string]string{
 	"github.com/mdlayher/ndp":        "vip",
 	"github.com/mdlayher/packet":     "vip",
 	"github.com/spf13/cobra":         "cmd/weir",
+	"github.com/prometheus/":         "metrics",
 	"github.com/digitalocean/godo":   "cmd/weir bench/change",
 	"github.com/goccy/go-yaml":       "config cloud/local",
 }

@@ -65,9 +65,14 @@ func TestRealHAProxyServesThroughEverything(t *testing.T) {
 		return s.Revision == 4 && s.Err == "" && stateOf(s, "1") == "" && stateOf(s, "2") == weir.ServerUp &&
 			s.HAProxy.Reloads == 0 && s.HAProxy.Version != "" && s.HAProxy.PID != 0
 	})
-	if asked, failed := stopClient(); len(failed) > 0 || asked == 0 {
+	asked, failed := stopClient()
+	if len(failed) > 0 || asked == 0 {
 		t.Errorf("%d of %d requests failed, the first one: %s", len(failed), asked, failed[0])
 	}
+	r.eventually("every request counted, also those before the agent started anew", func(s weir.NodeStatus) bool {
+		c := s.HAProxy.Counts
+		return c != nil && len(c.Workers) == 1 && c.Workers[0].Frontends[0].Requests >= int64(asked) && c.Workers[0].Backends[0].Responses[1] >= int64(asked)
+	})
 
 	two.Close()
 	r.eventually("the second server down, and why", func(s weir.NodeStatus) bool {

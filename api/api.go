@@ -36,6 +36,10 @@ type Options struct {
 	// Page answers GET /. Callers on this machine need no token for it. Nil: there is none.
 	Page http.Handler
 
+	// Metrics answers GET /metrics, and is told of each answer. Callers on this machine need no token
+	// for it; others need one of the first team, as it tells of all. Nil: there is none.
+	Metrics Metrics
+
 	// Public and Private are the region's networks, from which droplets are told their netmasks
 	// and gateways (the first address). A zero prefix leaves them out.
 	Public, Private netip.Prefix
@@ -54,7 +58,10 @@ func New(o Options) http.Handler {
 	}
 	a := &api{Options: o, mux: http.NewServeMux()}
 	for pattern, h := range a.routes() {
-		a.mux.Handle(pattern, a.answer(h))
+		a.mux.Handle(pattern, a.told(pattern, a.answer(h)))
+	}
+	if o.Metrics != nil {
+		a.mux.Handle("GET /metrics", a.operators(o.Metrics))
 	}
 	if o.Page != nil {
 		a.mux.Handle("GET /{$}", a.page(o.Page))
@@ -175,6 +182,14 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/volumes":                             a.none("volumes"),
 		"GET /v2/reserved_ipv6":                       a.none("reserved_ipv6s"),
 		"POST /v2/reserved_ipv6":                      a.reserveIPv6,
+
+		"GET /v2/monitoring/metrics/load_balancer/{figure}": a.loadBalancerFigure,
+		"GET /v2/monitoring/metrics/droplet/{figure}":       a.dropletFigure,
+		"GET /v2/monitoring/alerts":                         a.listAlertPolicies,
+		"POST /v2/monitoring/alerts":                        a.createAlertPolicy,
+		"GET /v2/monitoring/alerts/{id}":                    a.noAlertPolicy,
+		"PUT /v2/monitoring/alerts/{id}":                    a.noAlertPolicy,
+		"DELETE /v2/monitoring/alerts/{id}":                 a.noAlertPolicy,
 
 		"GET /v2/weir/status":                        a.status,
 		"GET /v2/weir/events":                        a.events,

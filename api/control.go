@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"net/netip"
+	"time"
 
 	"weir/weir"
 )
@@ -168,8 +170,22 @@ type Control interface {
 	// Events returns what happened after the event with that ID, at most limit of the newest,
 	// the oldest of them first; of one load balancer unless lb is empty. A limit of 0 is none.
 	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
+	// LoadBalancerFigure returns a figure of a load balancer after start and until end, one series for
+	// each class of responses or each server where the figure is of those. A figure that is not
+	// known has none; one that there is not is weir.NotFound.
+	LoadBalancerFigure(ctx context.Context, lb weir.ID, figure weir.Figure, start, end time.Time) ([]weir.Series, error)
+	// MachineFigure returns a figure of a machine, likewise.
+	MachineFigure(ctx context.Context, machine weir.ID, figure weir.Figure, start, end time.Time) ([]weir.Series, error)
+
 	// Status returns the region at a glance.
 	Status(ctx context.Context) (weir.RegionStatus, error)
+}
+
+// Metrics are what a program reads that watches Weir. Package metrics has them.
+type Metrics interface {
+	http.Handler
+	// Answered is told of each answer: on which route, and how long that took.
+	Answered(route string, status int, took time.Duration)
 }
 
 // Authorizer says who may call. Package edge has one.

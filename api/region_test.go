@@ -21,6 +21,7 @@ import (
 	"weir/cloud"
 	"weir/control"
 	"weir/edge"
+	"weir/metrics"
 	"weir/secrets"
 	"weir/store"
 	"weir/weir"
@@ -67,6 +68,7 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 		Private:  netip.MustParsePrefix("10.10.0.0/16"),
 		Reserved: netip.MustParsePrefix("203.0.113.0/24"),
 		OneHost:  true,
+		Metrics:  metrics.New(r.control, slog.New(slog.DiscardHandler)),
 	}))
 	t.Cleanup(func() {
 		server.Close()

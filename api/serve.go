@@ -8,6 +8,7 @@ import (
 	"path"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -46,7 +47,7 @@ func (a *api) route(w http.ResponseWriter, r *http.Request) {
 		a.mux.ServeHTTP(w, r)
 		return
 	}
-	a.answer(func(w http.ResponseWriter, r *http.Request) error {
+	a.told("none", a.answer(func(w http.ResponseWriter, r *http.Request) error {
 		asked := probe{header: http.Header{}}
 		h.ServeHTTP(&asked, r)
 		if asked.status != http.StatusMethodNotAllowed {
@@ -55,7 +56,7 @@ func (a *api) route(w http.ResponseWriter, r *http.Request) {
 		allow := asked.header.Get("Allow")
 		w.Header().Set("Allow", allow)
 		return &statusError{http.StatusMethodNotAllowed, "the method " + r.Method + " is not for this resource, want one of " + allow}
-	})(w, r)
+	}))(w, r)
 }
 
 // probe is told what a handler would answer.
@@ -102,6 +103,57 @@ func (a *api) page(next http.Handler) http.HandlerFunc {
 		next.ServeHTTP(w, r)
 	}
 }
+
+// operators serves next to callers on this machine, and to others with a token of the first team.
+func (a *api) operators(next http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !local(r) {
+			admitted, err := a.admit(r)
+			if err != nil {
+				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
+				return
+			}
+			if weir.CallerOf(admitted.Context()).Team != "" {
+				a.refuse(w, http.StatusForbidden, "metrics are of all teams, and only a token of the first one may read them")
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	}
+}
+
+// told serves next, and tells the metrics of what it answers on a route.
+func (a *api) told(route string, next http.HandlerFunc) http.HandlerFunc {
+	if a.Metrics == nil {
+		return next
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		heard := &listener{ResponseWriter: w, status: http.StatusOK}
+		done := false
+		defer func() {
+			if !done { // it panics, which guard answers
+				heard.status = http.StatusInternalServerError
+			}
+			a.Metrics.Answered(route, heard.status, time.Since(began))
+		}()
+		next(heard, r)
+		done = true
+	}
+}
+
+// listener hears what a handler answers.
+type listener struct {
+	http.ResponseWriter
+	status int
+}
+
+func (l *listener) WriteHeader(status int) {
+	l.status = status
+	l.ResponseWriter.WriteHeader(status)
+}
+
+func (l *listener) Unwrap() http.ResponseWriter { return l.ResponseWriter }
 
 // admit returns a request that has a token which is good, with its caller, and a weir.Denied for
 // one that has none.

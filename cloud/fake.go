@@ -51,9 +51,13 @@ type fakeMachine struct {
 	slot int           // its addresses are the slot-th of each network
 	left time.Duration // what remained of the boot when it was last powered on
 	on   time.Time     // when that was
+	load Load          // since then
 }
 
-var _ Cloud = (*Fake)(nil)
+var (
+	_ Cloud = (*Fake)(nil)
+	_ Meter = (*Fake)(nil)
+)
 
 // Where the networks of a Fake begin.
 var (
@@ -107,6 +111,37 @@ func (f *Fake) Made(id weir.ID) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.made[id]
+}
+
+// Work has a machine that is on use what work says: it gets the machine's load, and may let it grow.
+// It reports whether there is one.
+func (f *Fake) Work(id weir.ID, work func(*Load)) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.machines[id]
+	if m == nil || !m.On {
+		return false
+	}
+	work(&m.load)
+	return true
+}
+
+// Loads keeps the promise of [Meter]. Machines use nothing unless Work says so.
+func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
+	var all []Load
+	err := f.call(ctx, func() error {
+		for _, id := range slices.Sorted(maps.Keys(f.machines)) {
+			if m := f.machines[id]; m.On {
+				m.load.Taken = time.Now()
+				all = append(all, m.load)
+			}
+		}
+		return nil
+	}, "list loads")
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 // call does what one call of the interfaces does, with the faults that it is to have.
@@ -349,6 +384,10 @@ func (f *Fake) machine(id weir.ID) (*fakeMachine, error) {
 
 func (m *fakeMachine) start() {
 	m.On, m.on = true, time.Now()
+	size, _ := weir.SizeOf(m.spec.Size)
+	m.load = Load{Machine: m.ID, Since: m.on, CPUs: size.CPUs,
+		Memory: Memory{Total: size.Memory, Free: size.Memory, Available: size.Memory},
+		Disk:   Disk{Device: "/dev/vda1", Type: "ext4", Mount: "/", Size: size.Disk, Free: size.Disk}}
 }
 
 // off interrupts a boot that is still running; it goes on when the machine does.

@@ -28,6 +28,7 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"weir/cloud"
@@ -89,8 +90,10 @@ type Options struct {
 // Control is one member of the control plane.
 type Control struct {
 	Options
-	nodes  *nodes
-	tokens sync.Map // the keys of the rows of that table
+	nodes   *nodes
+	figures *figures
+	leads   atomic.Pointer[term] // nil while another member does
+	tokens  sync.Map             // the keys of the rows of that table
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -104,7 +107,9 @@ func New(o Options) *Control {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Control{Options: o, nodes: newNodes()}
+	c := &Control{Options: o, nodes: newNodes(), figures: newFigures()}
+	c.nodes.count = c.figures.hear
+	return c
 }
 
 // Region returns the name of the region that c runs.
@@ -128,9 +133,13 @@ func (c *Control) Run(ctx context.Context) error {
 
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
 	wg.Go(func() { c.followTokens(ctx) })
+	wg.Go(func() { c.meter(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {
-			newTerm(c, led).run(ctx)
+			t := newTerm(c, led)
+			c.leads.Store(t)
+			defer c.leads.Store(nil)
+			t.run(ctx)
 			return nil
 		})
 		if ctx.Err() != nil {
@@ -182,6 +191,22 @@ func newTerm(c *Control, led *store.Store) *term {
 	return t
 }
 
+func (t *term) loops() []*reconcile.Loop {
+	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches}
+}
+
+// Work returns what the controllers do, nothing if this member does not lead.
+func (c *Control) Work() (all []weir.Work) {
+	t := c.leads.Load()
+	if t == nil {
+		return nil
+	}
+	for _, loop := range t.loops() {
+		all = append(all, loop.Work())
+	}
+	return all
+}
+
 // run runs the controllers until ctx ends. Each is touched by changes of the rows
 // that it reads, and by what changes in the cloud without us.
 func (t *term) run(ctx context.Context) {
@@ -189,7 +214,7 @@ func (t *term) run(ctx context.Context) {
 	defer t.nodes.heardBy(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for _, loop := range []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches} {
+	for _, loop := range t.loops() {
 		wg.Go(func() { loop.Run(ctx) })
 	}
 	wg.Go(func() {

@@ -87,7 +87,8 @@ type nodes struct {
 	configs  map[weir.ID]weir.NodeConfig
 	changed  chan struct{} // closed and replaced when configs changes
 	reported map[weir.ID]weir.NodeStatus
-	hear     func(was, is weir.NodeStatus) // told of each report while this member leads; nil otherwise
+	count    func(*weir.NodeStatus, *weir.NodeConfig) // told of each report of a node that has a configuration
+	hear     func(was, is weir.NodeStatus)            // told of each report while this member leads; nil otherwise
 }
 
 func newNodes() *nodes {
@@ -145,6 +146,7 @@ func (c *Control) Report(ctx context.Context, s weir.NodeStatus) (revision int64
 	stored := s
 	stored.Seen = time.Time{}
 	stored.Servers = make([]weir.ServerStatus, len(s.Servers))
+	stored.HAProxy.Counts = nil
 	for i, server := range s.Servers {
 		stored.Servers[i] = weir.ServerStatus{Backend: server.Backend, ID: server.ID, State: server.State, Why: server.Why}
 	}
@@ -191,6 +193,9 @@ func (n *nodes) heard(s *weir.NodeStatus) {
 	n.mu.Unlock()
 	if ok && hear != nil {
 		hear(was, *s)
+	}
+	if ok {
+		n.count(s, &config)
 	}
 }
 

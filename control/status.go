@@ -135,6 +135,7 @@ func (c *Control) instance(ctx context.Context, tx *store.Tx, id weir.ID) (in we
 	c.nodes.mu.Unlock()
 	if ok {
 		in.Node = reported
+		in.Node.HAProxy.Counts = nil // much, and what figures are for
 		in.Node.Servers = slices.SortedStableFunc(slices.Values(reported.Servers), func(a, b weir.ServerStatus) int {
 			return cmp.Or(cmp.Compare(a.Backend, b.Backend), cmp.Compare(number(a.ID), number(b.ID)))
 		})

@@ -75,6 +75,7 @@ type Proxy struct {
 	known    bool                 // have is of the worker that runs
 	wait     []waiting            // as of the last look
 	lingers  map[target]time.Time // servers that left and that old workers serve, since they were first seen
+	counted  []counted            // by workers, at the last look
 	looked   time.Time            // at all servers
 	set      time.Time            // when Set last was
 	glancing time.Duration        // what the last look at those that wait took

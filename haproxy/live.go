@@ -115,6 +115,7 @@ func (p *Proxy) reload(ctx context.Context, d *document) error {
 	if err := replace(p.path(configFile), d.text); err != nil {
 		return err
 	}
+	p.countLast(ctx)
 	began := time.Now()
 	if err := p.ask(ctx, d); err != nil {
 		if before != nil {

@@ -27,43 +27,45 @@ type lingering struct {
 	sessions int
 }
 
-// lingering looks at what old workers still do. The running worker knows nothing of it.
-func (p *Proxy) lingering(ctx context.Context) (all []lingering, err error) {
+// lingering looks at what old workers still do, and at what they have counted. The running worker knows nothing of it.
+func (p *Proxy) lingering(ctx context.Context) (all []lingering, counts []weir.WorkerCounts, err error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		// An old worker may end, and a master that has just reloaded hang up, while we ask.
-		if all, err = p.askOld(ctx); err == nil {
-			return all, nil
+		if all, counts, err = p.askOld(ctx); err == nil {
+			return all, counts, nil
 		}
 		if ctx.Err() != nil || !p.proc.alive() {
-			return nil, fmt.Errorf("ask old workers: %w", err)
+			return nil, nil, fmt.Errorf("ask old workers: %w", err)
 		}
 		pause(ctx, wait)
 	}
 }
 
-func (p *Proxy) askOld(ctx context.Context) (all []lingering, err error) {
+func (p *Proxy) askOld(ctx context.Context) (all []lingering, counts []weir.WorkerCounts, err error) {
 	m, err := p.master(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, pid := range m.old {
-		out, err := p.toWorker(ctx, pid, "show stat -1 4 -1")
+		out, err := p.toWorker(ctx, pid, askStats)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		stats, err := parseStats(out)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		for i := range stats {
-			if s := &stats[i]; s.sessions > 0 {
+		servers, c := sumUp(pid, stats)
+		counts = append(counts, c)
+		for i := range servers {
+			if s := &servers[i]; s.sessions > 0 {
 				all = append(all, lingering{target{backend: s.backend, name: s.name}, pid, s.sessions})
 			}
 		}
 	}
-	return all, nil
+	return all, counts, nil
 }
 
 // toWorker has the master pass a command on to one of its workers.
@@ -81,7 +83,7 @@ func (p *Proxy) toWorker(ctx context.Context, pid int, command string) ([]byte, 
 // tendOld ends what old workers do with servers that are wanted nowhere, once their time to
 // drain is over, and tells of those that are done.
 func (p *Proxy) tendOld(ctx context.Context) error {
-	all, err := p.lingering(ctx)
+	all, _, err := p.lingering(ctx)
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,8 @@ func TestAnswersOfHAProxyAreRead(t *testing.T) {
 	stats, err := parseStats([]byte("# pxname,svname,scur,stot,status,check_status,last_chk,\n" +
 		"web,77,3,41,DOWN 1/2,* L7STS,\"a \"\"quoted\"\", word\",\n\n> # pxname,svname,scur,stot,status,check_status,last_chk,\n" +
 		"web,78,0,0,UP,L4OK,,\n\n> "))
-	wantStats := []stat{{"web", "77", "DOWN 1/2", "* L7STS", `a "quoted", word`, 3, 41}, {"web", "78", "UP", "L4OK", "", 0, 0}}
+	wantStats := []stat{{backend: "web", name: "77", status: "DOWN 1/2", check: "* L7STS", why: `a "quoted", word`, sessions: 3, requests: 41},
+		{backend: "web", name: "78", status: "UP", check: "L4OK"}}
 	if err != nil || fmt.Sprint(stats) != fmt.Sprint(wantStats) {
 		t.Errorf("%+v, %v, want %+v", stats, err, wantStats)
 	}

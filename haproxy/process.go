@@ -85,20 +85,41 @@ func writePid(path string, pid int) error {
 // startOf returns when a process started, as the kernel tells it: the boot's ID and the
 // ticks since. It is empty if there is none.
 func startOf(pid int) string {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
+	f := statOf(pid)
+	if f == nil {
 		return ""
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
+	return strings.TrimSpace(string(boot)) + "+" + f[19]
+}
+
+// statOf returns what the kernel tells of a process behind its name, at least 20 fields, or nil if there is none.
+func statOf(pid int) []string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
 	// The name of the program, in brackets, may have any character.
 	f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(f) < 20 {
-		return ""
+		return nil
 	}
-	return strings.TrimSpace(string(boot)) + "+" + f[19]
+	return f
+}
+
+// tick is what the kernel counts the time of processes in, on all machines that Weir runs on.
+const tick = time.Second / 100
+
+// cpuOf returns the processor time that a process has used.
+func cpuOf(pid int) time.Duration {
+	f := statOf(pid)
+	if f == nil {
+		return 0
+	}
+	return time.Duration(atoi64(f[11])+atoi64(f[12])) * tick
 }
 
 // wait returns when the process has ended, or p is closed.

@@ -196,13 +196,16 @@ func healthBinds(p *weir.Proxy) (binds []netip.AddrPort) {
 	return binds
 }
 
+// healthFrontend is what it is called; no rule's frontend is.
+const healthFrontend = "weir-health"
+
 // health writes the frontend by which others see that HAProxy lives, whatever its servers do.
 func (w *writer) health(p *weir.Proxy) {
 	if !p.Health {
 		return
 	}
 	w.line("")
-	w.line("frontend weir-health")
+	w.word("frontend ").line(healthFrontend)
 	for _, bind := range healthBinds(p) {
 		w.word("    bind ").addr(bind)
 		if bind.Addr().Is6() {

@@ -256,15 +256,38 @@ func atoi(s string) int {
 	return n
 }
 
-// stat is what HAProxy counts of a server.
+func atoi64(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64)
+	return n
+}
+
+// stat is what HAProxy counts of a server, or of a whole backend or frontend.
 type stat struct {
 	backend, name string
+	kind          string // one of those below; none is that of a server
 	status        string // UP, DOWN, DRAIN, MAINT, with 1/3 and the like behind
+	changed       int64  // since the status last did, in seconds
 	check         string // L7OK, L4CON
 	why           string // of the last check: Connection refused
 	sessions      int
-	requests      int64
+	requests      int64 // of TCP, connections
+
+	// What is read of backends and frontends alone.
+	mode              weir.Protocol
+	queue             int64
+	http              int64 // requests
+	responses         weir.Responses
+	in, out           int64
+	tls               int64
+	response, session int64 // how long they took, in milliseconds
 }
+
+// The kinds of lines in "show stat", and their sum, which asks for all.
+const (
+	frontendStat = "0"
+	backendStat  = "1"
+	allStats     = 1 | 2 | 4
+)
 
 // passed reports whether the last check passed.
 func (s *stat) passed() bool {
@@ -359,16 +382,22 @@ func parseStats(out []byte) ([]stat, error) {
 				s.backend = f
 			case "svname":
 				s.name = f
+			case "type":
+				s.kind = f
 			case "scur":
 				s.sessions = atoi(f)
 			case "stot":
-				s.requests, _ = strconv.ParseInt(f, 10, 64)
+				s.requests = atoi64(f)
 			case "status":
 				s.status = f
+			case "lastchg":
+				s.changed = atoi64(f)
 			case "check_status":
 				s.check = f
 			case "last_chk":
 				s.why = f
+			default:
+				s.count(columns[i], f)
 			}
 		}
 		if s.name == "" {
@@ -377,6 +406,36 @@ func parseStats(out []byte) ([]stat, error) {
 		stats = append(stats, s)
 	}
 	return stats, nil
+}
+
+// count reads a column that matters of backends and frontends alone.
+func (s *stat) count(column, f string) {
+	if s.name != "BACKEND" && s.name != "FRONTEND" {
+		return
+	}
+	switch column {
+	case "mode":
+		s.mode = weir.Protocol(f)
+	case "qcur":
+		s.queue = atoi64(f)
+	case "req_tot":
+		s.http = atoi64(f)
+	case "bin":
+		s.in = atoi64(f)
+	case "bout":
+		s.out = atoi64(f)
+	case "ssl_sess":
+		s.tls = atoi64(f)
+	case "rtime":
+		s.response = atoi64(f)
+	case "ttime":
+		s.session = atoi64(f)
+	}
+	if class, ok := strings.CutPrefix(column, "hrsp_"); ok {
+		if i := slices.Index(weir.ResponseClasses[:], class); i >= 0 {
+			s.responses[i] = atoi64(f)
+		}
+	}
 }
 
 // csvField cuts the first field off a line.

@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -23,28 +22,12 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 	if p.proc == nil || !p.proc.alive() {
 		return status, nil, nil
 	}
-	s := socket{path: p.path(workerSocket)}
-	err := s.get(ctx, "show info", func(info []byte) error {
-		for l := range bytes.Lines(info) {
-			key, value, _ := bytes.Cut(bytes.TrimSpace(l), []byte(": "))
-			switch string(key) {
-			case "Pid":
-				status.PID = atoi(string(value))
-			case "Version":
-				status.Version = string(value)
-			case "Start_time_sec":
-				status.Started = time.Unix(int64(atoi(string(value))), 0)
-			}
-		}
-		return nil
-	})
+	w, stats, err := p.worker(ctx)
 	if err != nil {
 		return status, nil, fmt.Errorf("status of haproxy: %w", err)
 	}
-	stats, err := s.stats(ctx, nil)
-	if err != nil {
-		return status, nil, fmt.Errorf("status of haproxy: %w", err)
-	}
+	status.PID, status.Version, status.Started = w.pid, w.version, w.started
+	stats, counts := sumUp(w.pid, stats)
 	wait := make(map[target]bool, len(p.wait)) // whether it leaves
 	for _, w := range p.wait {
 		wait[w.key()] = w.leaving
@@ -63,6 +46,8 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 			is.State = weir.ServerDraining
 		} else if waits {
 			is.State = weir.ServerChecking
+		} else if is.State == weir.ServerDown {
+			is.Down = s.changed
 		}
 		if !s.passed() && s.check != "INI" {
 			is.Why = s.check
@@ -72,9 +57,11 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 		}
 		servers = append(servers, is)
 	}
-	old, err := p.lingering(ctx)
+	old, oldCounts, err := p.lingering(ctx)
 	if err != nil {
 		return status, nil, fmt.Errorf("status of haproxy: %w", err)
 	}
+	status.Counts = &weir.Counts{Taken: time.Now(), Limit: w.limit, Threads: w.threads,
+		Workers: p.withEnded(append([]weir.WorkerCounts{counts}, oldCounts...))}
 	return status, withOld(servers, old), nil
 }

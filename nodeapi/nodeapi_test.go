@@ -156,7 +156,9 @@ func TestReportArrivesWithTheTimeItCame(t *testing.T) {
 	s.Admit("17", "secret")
 	before := time.Now()
 	want := weir.NodeStatus{Node: "17", Revision: 4, Agent: "v1", Seen: before.Add(-time.Hour),
-		HAProxy: weir.HAProxyStatus{Version: "2.6.12", PID: 4242, Started: before.UTC()},
+		HAProxy: weir.HAProxyStatus{Version: "2.6.12", PID: 4242, Started: before.UTC(), Counts: &weir.Counts{Taken: before.UTC(), Limit: 9985, Threads: 2,
+			Workers: []weir.WorkerCounts{{PID: 4242, CPU: time.Second, Frontends: []weir.FrontendCounts{{Name: "http-80", Mode: weir.HTTP, Requests: 7, Responses: weir.Responses{1: 6, 4: 1}}},
+				Backends: []weir.BackendCounts{{Name: "web", Mode: weir.HTTP, Response: time.Millisecond}}}}}},
 		Servers: []weir.ServerStatus{{Backend: "web", ID: "5", State: weir.ServerUp, Requests: 12}}}
 	if _, err := s.enrolled(t, "secret").Report(t.Context(), want); err != nil {
 		t.Fatal(err)

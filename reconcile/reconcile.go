@@ -58,6 +58,7 @@ type Loop struct {
 	items   map[weir.ID]*item // all that wait or run
 	waiting queue
 	seq     int64
+	did     weir.Work
 }
 
 // item is an ID that waits, or runs.
@@ -107,6 +108,15 @@ func (l *Loop) Touch(ids ...weir.ID) {
 	}
 	l.mu.Unlock()
 	l.look()
+}
+
+// Work returns what the Loop does, and has done.
+func (l *Loop) Work() weir.Work {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.did
+	w.Kind, w.Waiting, w.Running = l.name, len(l.waiting), len(l.items)-len(l.waiting)
+	return w
 }
 
 // Run runs what is touched until ctx ends, and then waits for the runs under way, whose
@@ -196,6 +206,10 @@ func (l *Loop) finish(ctx context.Context, it *item, again time.Duration, err er
 	l.mu.Lock()
 	now := time.Now()
 	it.running = false
+	l.did.Runs++
+	if err != nil {
+		l.did.Failures++
+	}
 	if err == nil {
 		it.wait, it.failed = 0, time.Time{}
 	} else {

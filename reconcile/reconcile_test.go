@@ -399,3 +399,32 @@ func randomTouches(t *testing.T, seed uint64) {
 		}
 	}
 }
+
+func TestWorkIsWhatTheLoopDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		do := func(_ context.Context, id weir.ID) (time.Duration, error) {
+			switch id {
+			case "held":
+				<-hold
+			case "bad":
+				return 0, errors.New("no")
+			case "later":
+				return time.Hour, nil
+			}
+			return 0, nil
+		}
+		l := start(t, do, reconcile.Options{Workers: 4})
+		l.Touch("held", "good", "later")
+		synctest.Wait()
+		if got, want := l.Work(), (weir.Work{Kind: "thing", Waiting: 1, Running: 1, Runs: 2}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		close(hold)
+		l.Touch("bad")
+		sleep(50 * time.Millisecond)
+		if got, want := l.Work(), (weir.Work{Kind: "thing", Waiting: 2, Runs: 4, Failures: 1}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}

@@ -122,6 +122,7 @@ type HAProxyStatus struct {
 	Reloads int       `json:"reloads"`           // since the agent started
 	Err     string    `json:"err,omitempty"`     // why it serves nobody at this moment: it has died, or does not answer
 	Starved bool      `json:"starved,omitempty"` // its machine is too busy to have it answer in time
+	Counts  *Counts   `json:"counts,omitempty"`
 }
 
 // PathState is what heartbeats say of a peer at one of its addresses.
@@ -183,7 +184,8 @@ type ServerStatus struct {
 	Backend  string      `json:"backend"`
 	ID       ID          `json:"id"`
 	State    ServerState `json:"state"`
-	Why      string      `json:"why,omitempty"` // the last check's result: "L4CON: Connection refused"
-	Sessions int         `json:"sessions"`      // at this moment
-	Requests int64       `json:"requests"`      // since this worker started
+	Why      string      `json:"why,omitempty"`  // the last check's result: "L4CON: Connection refused"
+	Down     int64       `json:"down,omitempty"` // of one that is down, for how many seconds
+	Sessions int         `json:"sessions"`       // at this moment
+	Requests int64       `json:"requests"`       // since this worker started
 }

@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
 		{"a released address is gone", testRelease},
 		{"too few addresses are exhausted", testAddressesExhausted},
 		{"a firewall is what was last set", testFirewall},
+		{"loads are of machines that are on", testLoads},
 		{"what is not there is not found", testNotFound},
 		{"a call that was cut short can be repeated", testCutShort},
 	} {
@@ -550,6 +551,71 @@ func testFirewall(t *testing.T, s suite) {
 	if got := s.machine(t, "100001").Firewall; !reflect.DeepEqual(got, openings(80)) {
 		t.Errorf("firewall set while off is %v, want %v", got, openings(80))
 	}
+}
+
+func testLoads(t *testing.T, s suite) {
+	meter, ok := s.Cloud.(cloud.Meter)
+	if !ok {
+		t.Skip("this cloud does not tell loads")
+	}
+	loads := func(want ...weir.ID) map[weir.ID]cloud.Load {
+		t.Helper()
+		all, err := meter.Loads(s.ctx)
+		if err != nil {
+			t.Fatalf("list loads: %v", err)
+		}
+		var ids []weir.ID
+		byID := map[weir.ID]cloud.Load{}
+		for _, l := range all {
+			ids = append(ids, l.Machine)
+			byID[l.Machine] = l
+			size := weir.Sizes()[0]
+			m, used := l.Memory, l.User+l.System
+			if l.Since.IsZero() || l.Since.After(l.Taken) || l.CPUs != size.CPUs || m.Total != size.Memory {
+				t.Errorf("machine %s has %d CPUs and %d bytes since %v until %v, want size %s, since it is on", l.Machine, l.CPUs, m.Total, l.Since, l.Taken, size.Slug)
+			}
+			// It may have more in a moment, by what it did not use in the one before.
+			if used < 0 || used > time.Duration(l.CPUs)*l.Taken.Sub(l.Since)+time.Second {
+				t.Errorf("machine %s has used %v in %v", l.Machine, used, l.Taken.Sub(l.Since))
+			}
+			if m.Free < 0 || m.Available < m.Free || m.Available > m.Total || m.Cached < 0 || l.Disk.Free < 0 || l.Disk.Free > l.Disk.Size || l.Disk.Mount != "/" {
+				t.Errorf("machine %s has the memory %+v and the disk %+v", l.Machine, m, l.Disk)
+			}
+			for _, x := range []cloud.Traffic{l.Public, l.Private} {
+				if x.In < 0 || x.Out < 0 {
+					t.Errorf("machine %s has the traffic %+v", l.Machine, x)
+				}
+			}
+		}
+		if !slices.Equal(ids, want) {
+			t.Fatalf("loads of %v, want %v", ids, want)
+		}
+		return byID
+	}
+	loads()
+	s.create(t, "7")
+	s.create(t, "8")
+	before := loads("7", "8")
+	after := loads("7", "8")
+	for id, b := range before {
+		if a := after[id]; !a.Since.Equal(b.Since) || a.User < b.User || a.System < b.System || a.Public.Out < b.Public.Out {
+			t.Errorf("machine %s: %+v, and then %+v: want counters that do not fall", id, b, a)
+		}
+	}
+	if err := s.PowerOff(s.ctx, "7"); err != nil {
+		t.Fatal(err)
+	}
+	loads("8")
+	if err := s.PowerOn(s.ctx, "7"); err != nil {
+		t.Fatal(err)
+	}
+	if again := loads("7", "8")["7"]; !again.Since.After(after["7"].Taken) {
+		t.Errorf("machine 7 counts since %v, want since it is on again, after %v", again.Since, after["7"].Taken)
+	}
+	if err := s.DeleteMachine(s.ctx, "8"); err != nil {
+		t.Fatal(err)
+	}
+	loads("7")
 }
 
 func testNotFound(t *testing.T, s suite) {

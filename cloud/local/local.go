@@ -66,7 +66,7 @@ type Config struct {
 	Disk   int64 // what must be free on Dir's disk for a new machine, in bytes; 512 MiB
 }
 
-// Cloud is a region on this machine. It keeps the promises of [cloud.Cloud].
+// Cloud is a region on this machine. It keeps the promises of [cloud.Cloud] and [cloud.Meter].
 type Cloud struct {
 	region       string
 	log          *slog.Logger
@@ -96,7 +96,10 @@ type Cloud struct {
 	reserved []cloud.Address // the one that was assigned last comes first
 }
 
-var _ cloud.Cloud = (*Cloud)(nil)
+var (
+	_ cloud.Cloud = (*Cloud)(nil)
+	_ cloud.Meter = (*Cloud)(nil)
+)
 
 // Open brings the region in c.Dir to life: it clears away what a killed predecessor
 // left in the kernel, and powers on each machine that should be on, with the ID, the

@@ -39,6 +39,7 @@ type machine struct {
 // run is a machine from its powering on until nothing of that is left.
 type run struct {
 	init   *process
+	since  time.Time     // when it was powered on
 	died   bool          // init has ended; under Cloud.mu
 	frozen bool          // under Cloud.mu
 	ended  chan struct{} // closed when all is cleaned up
@@ -262,12 +263,13 @@ func (c *Cloud) start(ctx context.Context, m *machine) error {
 		c.gateway.unplug(&r)
 		return err
 	}
+	since := time.Now()
 	init, err := c.containers.start(ctx, dir, &r, net)
 	if err != nil {
 		c.gateway.unplug(&r)
 		return errors.Join(err, c.removeContainer(r.ID))
 	}
-	running := &run{init: init, ended: make(chan struct{})}
+	running := &run{init: init, since: since, ended: make(chan struct{})}
 	c.mu.Lock()
 	m.run = running
 	c.mu.Unlock()

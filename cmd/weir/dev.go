@@ -28,6 +28,7 @@ import (
 	"weir/edge"
 	"weir/examples"
 	"weir/haproxy"
+	"weir/metrics"
 	"weir/nodeapi"
 	"weir/pki"
 	"weir/secrets"
@@ -207,7 +208,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 		return err
 	}
 	public, private, reserved := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
+	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Faults: region, Page: web.New(ctl, log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 

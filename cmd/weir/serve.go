@@ -23,6 +23,7 @@ import (
 	"weir/cloud"
 	"weir/control"
 	"weir/edge"
+	"weir/metrics"
 	"weir/nodeapi"
 	"weir/pki"
 	"weir/secrets"
@@ -325,7 +326,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	if err != nil {
 		return err
 	}
-	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Log: s.log, Page: web.New(ctl, s.log)})
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Log: s.log, Page: web.New(ctl, s.log), Metrics: metrics.New(ctl, s.log)})
 	parts.Go(func() error { return serveHTTP(ctx, door.listener, handler, s.log) })
 	watchdog.watch(func(ctx context.Context) error { return door.knock(ctx) })
 
