@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 
@@ -9,21 +10,26 @@ import (
 	"weir/weir"
 )
 
-// account is whom the callers of this region are: there is one.
+// account is who the caller is, and of which team.
 func (a *api) account(w http.ResponseWriter, r *http.Request) error {
-	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("weir:"+a.Control.Region())).String()
+	caller := weir.CallerOf(r.Context())
+	name, team, uri := cmp.Or(caller.User, "operator"), a.Control.Region(), "weir:"+a.Control.Region()
+	if caller.Team != "" {
+		team, uri = weir.TeamName(caller.Team), uri+"/"+string(caller.Team)
+	}
+	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte(uri)).String()
 	return reply(w, http.StatusOK, map[string]any{"account": map[string]any{
 		"droplet_limit":     weir.MaxPool,
 		"floating_ip_limit": weir.MaxPool,
 		"reserved_ip_limit": weir.MaxPool,
 		"volume_limit":      0,
 		"email":             "operator@weir.invalid",
-		"name":              "operator",
+		"name":              name,
 		"uuid":              id,
 		"email_verified":    true,
 		"status":            "active",
 		"status_message":    "",
-		"team":              map[string]string{"uuid": id, "name": a.Control.Region()},
+		"team":              map[string]string{"uuid": id, "name": team},
 	}})
 }
 

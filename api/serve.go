@@ -77,6 +77,10 @@ func (a *api) answer(h handler) http.HandlerFunc {
 			return
 		}
 		if err == nil {
+			if lacks := a.lacks(r); lacks != "" {
+				a.forbid(w, lacks)
+				return
+			}
 			err = h(w, r)
 		}
 		if err != nil {
@@ -90,17 +94,33 @@ func (a *api) answer(h handler) http.HandlerFunc {
 	}
 }
 
-// page serves next to callers on this machine, and to others with a token.
+// page serves next to callers on this machine, and to others with a token, who see what it
+// is for.
 func (a *api) page(next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !local(r) {
-			if _, err := a.admit(r); err != nil {
+			admitted, err := a.admit(r)
+			if err != nil {
 				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
 				return
 			}
+			if lacks := a.lacks(admitted); lacks != "" {
+				a.forbid(w, lacks)
+				return
+			}
+			r = admitted
 		}
 		next.ServeHTTP(w, r)
 	}
+}
+
+// lacks returns the scope that the caller of r would need for its route and lacks, if any.
+// What is no route is for everybody to learn that it is none.
+func (a *api) lacks(r *http.Request) weir.Scope {
+	if r.Pattern == "" {
+		return ""
+	}
+	return a.Users.Lacks(weir.CallerOf(r.Context()), r.Pattern)
 }
 
 // admit returns a request that has a token which is good, with its caller, and a weir.Denied for
@@ -143,5 +163,13 @@ func (a *api) refuse(w http.ResponseWriter, status int, text string) {
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
-	reply(w, status, errorBody{slugs[status], text, w.Header().Get(requestID)})
+	reply(w, status, errorBody{ID: slugs[status], Message: text, RequestID: w.Header().Get(requestID)})
+}
+
+// forbid answers a caller whose token lacks a scope. Clients compare the sentence, so that the
+// scope is beside it, and in the header where OAuth 2 has it (RFC 6750).
+func (a *api) forbid(w http.ResponseWriter, lacks weir.Scope) {
+	w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="`+string(lacks)+`"`)
+	reply(w, http.StatusForbidden, errorBody{ID: slugs[http.StatusForbidden], Message: textForbidden,
+		RequestID: w.Header().Get(requestID), Weir: &errorWeir{lacks}})
 }

@@ -18,7 +18,7 @@ const (
 // needs any more.
 func (t *term) sweep(ctx context.Context) {
 	for {
-		for _, sweep := range []func(context.Context, *store.Tx) error{sweepBlobs, sweepActions, sweepEvents} {
+		for _, sweep := range []func(context.Context, *store.Tx) error{sweepBlobs, sweepActions, sweepEvents, sweepTokens} {
 			err := t.db.Update(ctx, func(tx *store.Tx) error { return sweep(ctx, tx) })
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("not swept", "err", err)

@@ -209,6 +209,8 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 		return fmt.Errorf("what answers at %s is not Weir's API: it says %s", c.api, e.Response.Status)
 	case status == http.StatusUnauthorized:
 		return weir.Errorf(weir.Denied, "the API at %s does not know this token", c.api)
+	case status == http.StatusForbidden:
+		return c.forbidden(e)
 	case status == http.StatusNotFound:
 		return weir.Errorf(weir.NotFound, "%s", e.Message)
 	case status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
@@ -217,6 +219,15 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 		return fmt.Errorf("%s (request_id %s)", e.Message, e.RequestID)
 	}
 	return errors.New(e.Message)
+}
+
+// forbidden says which scope the token lacks.
+func (c *client) forbidden(e *godo.ErrorResponse) error {
+	_, scope, lacks := strings.Cut(e.Response.Header.Get("WWW-Authenticate"), `scope="`)
+	if !lacks {
+		return weir.Errorf(weir.Denied, "%s", e.Message)
+	}
+	return weir.Errorf(weir.Denied, "the token lacks the scope %s", strings.TrimSuffix(scope, `"`))
 }
 
 // bottom returns what is below a network error: "connection refused".
