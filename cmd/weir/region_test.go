@@ -80,10 +80,10 @@ func (l *lab) nodes(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for ctx.Err() == nil {
-		all, err := l.control.Machines(ctx)
+		s, err := l.control.Status(ctx) // of all teams
 		if err == nil {
-			for _, m := range all {
-				if m.LoadBalancer != "" && m.Status.Phase == weir.MachineActive && !l.running[m.ID] {
+			for _, m := range s.Machines {
+				if m.LoadBalancer != "" && m.Phase == weir.MachineActive && !l.running[m.ID] {
 					l.running[m.ID] = true
 					wg.Go(func() { l.node(ctx, m.ID) })
 				}
