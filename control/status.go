@@ -12,18 +12,19 @@ import (
 	"weir/weir"
 )
 
-// Status returns the region at a glance, or what the caller's team has of it, from one snapshot of the store, the last
-// report of each node, and what the members of the control plane say of each other.
+// Status returns the region at a glance, or to who does not operate it what their team has of
+// it, from one snapshot of the store, the last report of each node, and what the members of the
+// control plane say of each other. Where those are is for the operator alone to know.
 func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
 		s, err = c.status(ctx, tx)
 		return err
 	})
-	if err != nil && !errors.Is(err, weir.Unavailable) {
+	all := weir.CallerOf(ctx).May(weir.ScopeAdmin)
+	if err != nil && (!all || !errors.Is(err, weir.Unavailable)) {
 		return s, err
 	}
 	read := err == nil
-	all := weir.CallerOf(ctx).May(weir.ScopeAdmin)
 	if s.Members, s.Quorum, err = c.members(ctx); err != nil {
 		return s, err
 	}
@@ -32,7 +33,7 @@ func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 		s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
 	}
 	if !all {
-		s.Members = nil // where the control plane is does not concern its tenants
+		s.Members = nil
 	}
 	s.Problems = s.FindProblems()
 	return s, nil

@@ -248,12 +248,21 @@ func bottom(err error) error {
 	return err
 }
 
-// status returns the region at a glance.
-func (c *client) status(ctx context.Context) (s weir.RegionStatus, err error) {
+// status returns the region at a glance, of all teams if the token is for that.
+func (c *client) status(ctx context.Context) (weir.RegionStatus, error) {
+	return c.statusAt(ctx, "/v2/weir/status")
+}
+
+// ownStatus returns what the team that the verbs act for has of the region.
+func (c *client) ownStatus(ctx context.Context) (weir.RegionStatus, error) {
+	return c.statusAt(ctx, "/v2/weir/status?team=own")
+}
+
+func (c *client) statusAt(ctx context.Context, path string) (s weir.RegionStatus, err error) {
 	var answer struct {
 		Status *weir.RegionStatus `json:"status"`
 	}
-	if _, err := c.do(ctx, http.MethodGet, "/v2/weir/status", nil, &answer); err != nil {
+	if _, err := c.do(ctx, http.MethodGet, path, nil, &answer); err != nil {
 		return s, err
 	}
 	if answer.Status == nil {
