@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -212,5 +214,46 @@ func TestTheAccountIsTheCallers(t *testing.T) {
 	}
 	if first.Team.Name != "lab" || blue.Team.Name != "blue" || blue.Name != "anna" || blue.UUID == first.UUID || blue.Team.UUID == first.Team.UUID {
 		t.Errorf("accounts %+v and %+v, want that of each team", first, blue)
+	}
+}
+
+func TestThePageIsThatOfTheTeamWhoseTokenIsShown(t *testing.T) {
+	r := lab(t)
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := weir.CallerOf(r.Context())
+		fmt.Fprintf(w, "team %s, all %v", weir.TeamName(c.Team), c.May(weir.ScopeAdmin))
+	})
+	server := httptest.NewServer(api.New(api.Options{Control: r.control, Users: edge.NewTokens(r.control), Page: page}))
+	defer server.Close()
+	read := func(host, secret string) string {
+		req, err := http.NewRequest("GET", server.URL+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		if secret != "" {
+			req.Header.Set("Authorization", "Bearer "+secret)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(resp.StatusCode, " ", string(text))
+	}
+	for _, c := range []struct{ host, secret, want string }{
+		{"localhost", "", "200 team default, all true"},
+		{"weir.example", token, "200 team default, all true"},
+		{"weir.example", r.newToken("blue", "blue", "read").Secret, "200 team blue, all false"},
+		{"weir.example", r.newToken("few", "blue", "droplet:read").Secret, `403 {"id":"forbidden"`},
+		{"weir.example", "", `401 {"id":"unauthorized"`},
+	} {
+		if got := read(c.host, c.secret); !strings.HasPrefix(got, c.want) {
+			t.Errorf("by the name %s: %s, want %s", c.host, got, c.want)
+		}
 	}
 }

@@ -42,14 +42,14 @@ everything, with nodes, faults, tokens and the status of all teams. What one tea
 other sees; a team is there as soon as it has a token.`,
 		Example: `  weir token create ci --scope write --expires 30d >ci.token
   weir token create watch --scope read --user anna
-  weir token create shop --team shop --scope load_balancer:write --scope droplet:write`,
+  weir token create shop --team shop --scope load_balancer:write,droplet:write`,
 		Args: arguments(1, 1, "the name of one token"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return create.create(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := created.Flags()
-	f.StringArrayVar(&create.scopes, "scope", nil, "`scope` that it is for; several by several --scope")
+	f.StringSliceVar(&create.scopes, "scope", nil, "`scopes` that it is for, separated by commas")
 	f.StringVar(&create.team, "team", "", "`name` of the team that it acts for; the one that is there from the start if left out")
 	f.StringVar(&create.owner, "user", "", "`name` of who has it")
 	f.StringVar(&create.expires, "expires", "", "when it ends: after a `time` such as 30d or 12h, or at one such as 2027-01-31T12:00:00Z; never if left out")
