@@ -38,6 +38,12 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.text }
 
+// lackError is that of a caller whose token lacks a scope. It is answered by forbid.
+type lackError struct{ scope weir.Scope }
+
+func (e *lackError) Error() string { return "the token lacks the scope " + string(e.scope) }
+func (e *lackError) Unwrap() error { return &statusError{http.StatusForbidden, textForbidden} }
+
 // errNotFound is the answer for whatever is not there.
 var errNotFound = &statusError{http.StatusNotFound, textNotFound}
 

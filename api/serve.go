@@ -77,11 +77,14 @@ func (a *api) answer(h handler) http.HandlerFunc {
 			return
 		}
 		if err == nil {
-			if lacks := a.lacks(r); lacks != "" {
-				a.forbid(w, lacks)
-				return
-			}
+			err = a.permit(r)
+		}
+		if err == nil {
 			err = h(w, r)
+		}
+		if forbidden, ok := errors.AsType[*lackError](err); ok {
+			a.forbid(w, forbidden.scope)
+			return
 		}
 		if err != nil {
 			status, text := statusOf(err)
@@ -164,6 +167,14 @@ func (a *api) refuse(w http.ResponseWriter, status int, text string) {
 		w.Header().Set("Retry-After", "1")
 	}
 	reply(w, status, errorBody{ID: slugs[status], Message: text, RequestID: w.Header().Get(requestID)})
+}
+
+// permit returns a lackError if the token of r's caller is not for its route.
+func (a *api) permit(r *http.Request) error {
+	if lacks := a.lacks(r); lacks != "" {
+		return &lackError{lacks}
+	}
+	return nil
 }
 
 // forbid answers a caller whose token lacks a scope. Clients compare the sentence, so that the

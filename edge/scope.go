@@ -16,7 +16,8 @@ const (
 // kinds says of which kind the things are that are below a path. Of two that fit a route the
 // longer counts.
 var kinds = map[string]string{
-	"/": ofAll, // the page
+	"/":        ofAll, // the page
+	"/metrics": ofOperator,
 
 	"/v2/account":       "account",
 	"/v2/account/keys":  "ssh_key",
@@ -29,10 +30,14 @@ var kinds = map[string]string{
 	"/v2/monitoring":    "monitoring",
 	"/v2/projects":      "project",
 	"/v2/regions":       "regions",
+	"/v2/reports":       "droplet",
 	"/v2/reserved_ips":  "reserved_ip",
 	"/v2/reserved_ipv6": "reserved_ip",
 	"/v2/sizes":         "sizes",
+	"/v2/snapshots":     "image",
 	"/v2/tags":          "tag",
+	"/v2/volumes":       "block_storage",
+	"/v2/vpc_peerings":  "vpc",
 	"/v2/vpcs":          "vpc",
 
 	"/v2/load_balancers": "load_balancer",

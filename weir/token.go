@@ -97,7 +97,7 @@ const (
 )
 
 // scopeKinds are the kinds of things that a scope may be of, as DigitalOcean names them.
-var scopeKinds = []string{"account", "actions", "certificate", "droplet", "firewall", "image", "load_balancer",
+var scopeKinds = []string{"account", "actions", "block_storage", "certificate", "droplet", "firewall", "image", "load_balancer",
 	"monitoring", "project", "regions", "reserved_ip", "sizes", "ssh_key", "tag", "vpc"}
 
 func scopeWords() string {
