@@ -11,6 +11,9 @@
 // strict in what it gives: what an answer says is what Weir does, so a field that Weir
 // cannot honour is refused and never forgotten.
 //
+// A token gives the scopes that it was made for, and one that lacks what a route needs gets
+// 403. [Authorizer] says which scope that is, of a new route too.
+//
 // DigitalOcean's wire types are in wire.go and wire_loadbalancer.go; those of /v2/weir/
 // are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
 //
@@ -61,7 +64,7 @@ func New(o Options) http.Handler {
 		a.mux.Handle(pattern, a.told(pattern, a.answer(h)))
 	}
 	if o.Metrics != nil {
-		a.mux.Handle("GET /metrics", a.operators(o.Metrics))
+		a.mux.Handle("GET /metrics", a.page(o.Metrics))
 	}
 	if o.Page != nil {
 		a.mux.Handle("GET /{$}", a.page(o.Page))
@@ -207,5 +210,9 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/weir/load_balancers/{id}/config":    a.config,
 		"POST /v2/weir/load_balancers/{id}/reload":   a.reload,
 		"POST /v2/weir/load_balancers/{id}/failover": a.failover,
+
+		"GET /v2/weir/tokens":         a.listTokens,
+		"POST /v2/weir/tokens":        a.createToken,
+		"DELETE /v2/weir/tokens/{id}": a.revokeToken,
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -10,22 +11,27 @@ import (
 	"weir/weir"
 )
 
-// account is whom the callers of this region are: there is one. Its limits are for how many there
-// are addresses; the host's memory may allow for fewer.
+// account is who the caller is, and of which team. Its limits are for how many there are addresses; the
+// host's memory may allow for fewer.
 func (a *api) account(w http.ResponseWriter, r *http.Request) error {
-	id := a.accountID()
+	caller := weir.CallerOf(r.Context())
+	name, team := cmp.Or(caller.User, "operator"), a.Control.Region()
+	if caller.Team != "" {
+		team = weir.TeamName(caller.Team)
+	}
+	id := a.accountID(caller.Team)
 	return reply(w, http.StatusOK, map[string]any{"account": map[string]any{
 		"droplet_limit":     min(room(a.Public, 3), room(a.Private, 3)),
 		"floating_ip_limit": room(a.Reserved, 2),
 		"reserved_ip_limit": room(a.Reserved, 2),
 		"volume_limit":      0,
 		"email":             "operator@weir.invalid",
-		"name":              "operator",
+		"name":              name,
 		"uuid":              id,
 		"email_verified":    true,
 		"status":            "active",
 		"status_message":    "",
-		"team":              map[string]string{"uuid": id, "name": a.Control.Region()},
+		"team":              map[string]string{"uuid": id, "name": team},
 	}})
 }
 
@@ -37,9 +43,13 @@ func room(p netip.Prefix, nobodys int) int {
 	return max(0, 1<<min(p.Addr().BitLen()-p.Bits(), 30)-nobodys)
 }
 
-// accountID returns the UUID of that account.
-func (a *api) accountID() string {
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("weir:"+a.Control.Region())).String()
+// accountID returns the UUID of a team's account.
+func (a *api) accountID(team weir.ID) string {
+	uri := "weir:" + a.Control.Region()
+	if team != "" {
+		uri += "/" + string(team)
+	}
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(uri)).String()
 }
 
 func (a *api) regions(w http.ResponseWriter, r *http.Request) error {

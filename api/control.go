@@ -17,6 +17,9 @@ import (
 // [weir.NotFound] for the thing that an ID in the call names, [weir.Invalid] for
 // anything wrong with what it should become, a machine that it refers to and that is
 // not there included.
+//
+// What belongs to a team is there for the callers of that team alone ([weir.CallerOf]): what
+// another team has is in no list, and is weir.NotFound.
 type Control interface {
 	// Region returns the name of the region.
 	Region() string
@@ -177,8 +180,17 @@ type Control interface {
 	// MachineFigure returns a figure of a machine, likewise.
 	MachineFigure(ctx context.Context, machine weir.ID, figure weir.Figure, start, end time.Time) ([]weir.Series, error)
 
-	// Status returns the region at a glance.
+	// Status returns the region at a glance: all of it to who operates it, and to others what
+	// their team has.
 	Status(ctx context.Context) (weir.RegionStatus, error)
+
+	// Tokens returns all tokens of all teams, the oldest first, with those that have expired.
+	Tokens(ctx context.Context) ([]weir.Token, error)
+	// CreateToken makes a token, and returns the secret that its bearer shows. A name that is
+	// taken is a weir.Conflict.
+	CreateToken(ctx context.Context, t weir.Token) (made weir.Token, secret string, err error)
+	// RevokeToken makes a token worthless, as soon as it returns.
+	RevokeToken(ctx context.Context, id weir.ID) error
 }
 
 // Metrics are what a program reads that watches Weir. Package metrics has them.
@@ -193,4 +205,7 @@ type Authorizer interface {
 	// Authorize returns who the bearer of token is, and a weir.Denied if nobody who may call. A
 	// weir.Unavailable says that it cannot be told at this moment.
 	Authorize(ctx context.Context, token string) (weir.Caller, error)
+	// Lacks returns the scope that c would need for a route, such as "GET /v2/droplets/{id}",
+	// and lacks, or "" if c may.
+	Lacks(c weir.Caller, route string) weir.Scope
 }

@@ -13,6 +13,7 @@ import (
 const (
 	textNotFound     = "The resource you were accessing could not be found."
 	textUnauthorized = "Unable to authenticate you"
+	textForbidden    = "You are not authorized to perform this operation"
 )
 
 // errorBody is what every answer that is no success carries.
@@ -20,6 +21,13 @@ type errorBody struct {
 	ID        string `json:"id"` // the status, in words
 	Message   string `json:"message"`
 	RequestID string `json:"request_id"`
+
+	Weir *errorWeir `json:"weir,omitempty"`
+}
+
+// errorWeir is what DigitalOcean has no word for.
+type errorWeir struct {
+	Scope weir.Scope `json:"scope"` // that the token lacks
 }
 
 // statusError is an error whose status the API itself decides, where no kind says it.
@@ -29,6 +37,12 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string { return e.text }
+
+// lackError is that of a caller whose token lacks a scope. It is answered by forbid.
+type lackError struct{ scope weir.Scope }
+
+func (e *lackError) Error() string { return "the token lacks the scope " + string(e.scope) }
+func (e *lackError) Unwrap() error { return &statusError{http.StatusForbidden, textForbidden} }
 
 // errNotFound is the answer for whatever is not there.
 var errNotFound = &statusError{http.StatusNotFound, textNotFound}

@@ -59,7 +59,7 @@ func (a *api) createLoadBalancer(w http.ResponseWriter, r *http.Request) error {
 	if q.IP != "" {
 		return invalid("ip is %.40q: Weir reserves a load balancer's address itself, leave it out", q.IP)
 	}
-	lb := weir.LoadBalancer{Size: weir.DefaultNodeSize, Instances: weir.MinInstances}
+	lb := weir.LoadBalancer{Team: weir.CallerOf(r.Context()).Team, Size: weir.DefaultNodeSize, Instances: weir.MinInstances}
 	if err := a.inVPC(q.VPCUUID); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"weir/api"
 	"weir/cloud"
 	"weir/control"
+	"weir/edge"
 	"weir/metrics"
 	"weir/store"
 	"weir/weir"
@@ -46,6 +47,13 @@ func (users) Authorize(_ context.Context, given string) (c weir.Caller, err erro
 		return weir.Caller{Team: "tenants"}, nil
 	}
 	return c, weir.Errorf(weir.Denied, "the token is not known")
+}
+
+func (users) Lacks(c weir.Caller, route string) weir.Scope {
+	if need, _ := edge.Need(route); need == weir.ScopeAdmin && c.Team != "" {
+		return need
+	}
+	return ""
 }
 
 func (b *bubble) RoundTrip(r *http.Request) (*http.Response, error) {

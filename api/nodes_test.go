@@ -30,7 +30,7 @@ func newOwnRegion(t *testing.T) *region {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { c.Run(ctx) })
-	if err := c.SetToken(ctx, "test", edge.NewToken(token).Sum()); err != nil {
+	if err := c.SetToken(ctx, "test", weir.SecretSum(token)); err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(api.New(api.Options{Control: c, Users: edge.NewTokens(c)}))
@@ -125,7 +125,9 @@ func TestAppWithServersByAddressHasNoPool(t *testing.T) {
 // away is a store of tokens that cannot say.
 type away struct{}
 
-func (away) HasToken(context.Context, string) (bool, error) { return false, context.DeadlineExceeded }
+func (away) UseToken(context.Context, string) (weir.Token, error) {
+	return weir.Token{}, context.DeadlineExceeded
+}
 
 func TestCallerWhoCannotBeToldIsAskedToComeAgain(t *testing.T) {
 	server := httptest.NewServer(api.New(api.Options{Users: edge.NewTokens(away{})}))

@@ -21,7 +21,7 @@ type projectWire struct {
 }
 
 func (a *api) projectWords(p weir.Project) projectWire {
-	return projectWire{ID: p.ID, OwnerUUID: a.accountID(), Name: p.Name, Description: p.Description, Purpose: p.Purpose, Environment: p.Environment,
+	return projectWire{ID: p.ID, OwnerUUID: a.accountID(p.Team), Name: p.Name, Description: p.Description, Purpose: p.Purpose, Environment: p.Environment,
 		IsDefault: p.Default, Created: timeWire(p.Created), Updated: timeWire(p.Updated)}
 }
 

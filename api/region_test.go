@@ -55,13 +55,16 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 	var wg sync.WaitGroup
 	wg.Go(func() { r.control.Run(ctx) })
 
+	if err := r.control.SetToken(ctx, "test", weir.SecretSum(token)); err != nil {
+		t.Fatal(err)
+	}
 	var c api.Control = r.control
 	if wrap != nil {
 		c = wrap(c)
 	}
 	server := httptest.NewServer(api.New(api.Options{
 		Control:  c,
-		Users:    edge.NewToken(token),
+		Users:    edge.NewTokens(r.control),
 		Log:      slog.New(slog.NewTextHandler(r.log, nil)),
 		Page:     http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") }),
 		Public:   netip.MustParsePrefix("198.18.0.0/16"),
@@ -77,13 +80,19 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 		r.control.Store.Close()
 	})
 	r.url = server.URL
-	client := oauth2.NewClient(ctx, oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token}))
-	do, err := godo.New(client, godo.SetBaseURL(server.URL))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.do = do
+	r.do = r.client(token)
 	return r
+}
+
+// client returns godo with a token.
+func (r *region) client(token string) *godo.Client {
+	r.t.Helper()
+	over := oauth2.NewClient(context.Background(), oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token}))
+	do, err := godo.New(over, godo.SetBaseURL(r.url))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return do
 }
 
 // lines is a log that may be read while it is written.
@@ -225,11 +234,11 @@ func (r *region) serve() {
 	wg.Go(func() {
 		known := map[weir.ID]bool{}
 		for ctx.Err() == nil {
-			all, err := r.control.Machines(ctx)
+			s, err := r.control.Status(ctx) // of all teams
 			if err != nil {
 				return
 			}
-			for _, m := range all {
+			for _, m := range s.Machines {
 				if m.LoadBalancer != "" && !known[m.ID] {
 					known[m.ID] = true
 					wg.Go(func() { node(m.ID) })

@@ -78,7 +78,14 @@ func (a *api) answer(h handler) http.HandlerFunc {
 			return
 		}
 		if err == nil {
+			err = a.permit(r)
+		}
+		if err == nil {
 			err = h(w, r)
+		}
+		if forbidden, ok := errors.AsType[*lackError](err); ok {
+			a.forbid(w, forbidden.scope)
+			return
 		}
 		if err != nil {
 			status, text := statusOf(err)
@@ -91,21 +98,9 @@ func (a *api) answer(h handler) http.HandlerFunc {
 	}
 }
 
-// page serves next to callers on this machine, and to others with a token.
+// page serves next to callers on this machine, and to others with a token, who see what it
+// is for.
 func (a *api) page(next http.Handler) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if !local(r) {
-			if _, err := a.admit(r); err != nil {
-				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	}
-}
-
-// operators serves next to callers on this machine, and to others with a token of the first team.
-func (a *api) operators(next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !local(r) {
 			admitted, err := a.admit(r)
@@ -113,10 +108,11 @@ func (a *api) operators(next http.Handler) http.HandlerFunc {
 				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
 				return
 			}
-			if weir.CallerOf(admitted.Context()).Team != "" {
-				a.refuse(w, http.StatusForbidden, "metrics are of all teams, and only a token of the first one may read them")
+			if lacks := a.lacks(admitted); lacks != "" {
+				a.forbid(w, lacks)
 				return
 			}
+			r = admitted
 		}
 		next.ServeHTTP(w, r)
 	}
@@ -154,6 +150,15 @@ func (l *listener) WriteHeader(status int) {
 }
 
 func (l *listener) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+
+// lacks returns the scope that the caller of r would need for its route and lacks, if any.
+// What is no route is for everybody to learn that it is none.
+func (a *api) lacks(r *http.Request) weir.Scope {
+	if r.Pattern == "" {
+		return ""
+	}
+	return a.Users.Lacks(weir.CallerOf(r.Context()), r.Pattern)
+}
 
 // admit returns a request that has a token which is good, with its caller, and a weir.Denied for
 // one that has none.
@@ -195,5 +200,21 @@ func (a *api) refuse(w http.ResponseWriter, status int, text string) {
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
-	reply(w, status, errorBody{slugs[status], text, w.Header().Get(requestID)})
+	reply(w, status, errorBody{ID: slugs[status], Message: text, RequestID: w.Header().Get(requestID)})
+}
+
+// permit returns a lackError if the token of r's caller is not for its route.
+func (a *api) permit(r *http.Request) error {
+	if lacks := a.lacks(r); lacks != "" {
+		return &lackError{lacks}
+	}
+	return nil
+}
+
+// forbid answers a caller whose token lacks a scope. Clients compare the sentence, so that the
+// scope is beside it, and in the header where OAuth 2 has it (RFC 6750).
+func (a *api) forbid(w http.ResponseWriter, lacks weir.Scope) {
+	w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="`+string(lacks)+`"`)
+	reply(w, http.StatusForbidden, errorBody{ID: slugs[http.StatusForbidden], Message: textForbidden,
+		RequestID: w.Header().Get(requestID), Weir: &errorWeir{lacks}})
 }

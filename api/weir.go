@@ -16,8 +16,19 @@ import (
 // done yet.
 const reloadTimeout = time.Minute
 
+// status answers with the region at a glance, or with team=own what the caller's team has of it.
 func (a *api) status(w http.ResponseWriter, r *http.Request) error {
-	s, err := a.Control.Status(r.Context())
+	ctx := r.Context()
+	switch team := r.URL.Query().Get("team"); team {
+	case "":
+	case "own":
+		caller := weir.CallerOf(ctx)
+		caller.Scopes = nil // as who does not operate the region sees it
+		ctx = weir.WithCaller(ctx, caller)
+	default:
+		return invalid("team is %.40q, want own, or nothing for all that the token shows", team)
+	}
+	s, err := a.Control.Status(ctx)
 	if err != nil {
 		return err
 	}

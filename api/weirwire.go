@@ -100,6 +100,29 @@ type NodeToken struct {
 	Join  []string `json:"join"`  // the URLs at which its agent reaches the control plane
 }
 
+// Token is one of the tokens of GET /v2/weir/tokens, and the answer to POST.
+type Token struct {
+	ID      weir.ID      `json:"id"`
+	Name    string       `json:"name"`
+	Team    string       `json:"team"`
+	User    string       `json:"user"`
+	Scopes  []weir.Scope `json:"scopes"`
+	Expired bool         `json:"expired"`
+	Created time.Time    `json:"created_at"`
+	Expires time.Time    `json:"expires_at,omitzero"`   // never if it is not there
+	Used    time.Time    `json:"last_used_at,omitzero"` // to within an hour
+	Secret  string       `json:"token,omitempty"`       // what its bearer shows; when it is made, and never again
+}
+
+// NewToken is the body of POST /v2/weir/tokens.
+type NewToken struct {
+	Name    string       `json:"name"`
+	Team    string       `json:"team,omitempty"` // the first one
+	User    string       `json:"user,omitempty"`
+	Scopes  []weir.Scope `json:"scopes"`
+	Expires string       `json:"expires_at,omitempty"` // as in RFC 3339; never
+}
+
 // Handover is the body of POST /v2/weir/load_balancers/{id}/failover, which may be left out.
 // It is answered, once the address has moved, with {"failover": …}.
 type Handover struct {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -10,7 +11,8 @@ import (
 	"weir/weir"
 )
 
-// newAction records that something was asked of a machine or an address.
+// newAction records that something was asked of a machine or an address. It is of the caller's
+// team unless it says of which.
 func newAction(ctx context.Context, tx *store.Tx, a weir.Action) (weir.Action, error) {
 	n, err := store.Next(ctx, tx, "actions", firstAction)
 	if err != nil {
@@ -18,6 +20,7 @@ func newAction(ctx context.Context, tx *store.Tx, a weir.Action) (weir.Action, e
 	}
 	a.ID = weir.ID(strconv.FormatInt(n, 10))
 	a.Started = time.Now().UTC()
+	a.Team = cmp.Or(a.Team, weir.CallerOf(ctx).Team)
 	actions.Put(tx, a.ID, a)
 	return a, nil
 }
@@ -40,12 +43,12 @@ func completeAction(ctx context.Context, tx *store.Tx, id weir.ID, why string) e
 
 // Actions returns all actions, oldest first.
 func (c *Control) Actions(ctx context.Context) ([]weir.Action, error) {
-	all, err := actions.All(ctx, c.Store)
+	all, err := actions.AllOwn(ctx, c.Store)
 	byNumber(all, func(a weir.Action) weir.ID { return a.ID })
 	return all, err
 }
 
 // Action returns one action, or weir.NotFound.
 func (c *Control) Action(ctx context.Context, id weir.ID) (weir.Action, error) {
-	return actions.Get(ctx, c.Store, id)
+	return actions.Own(ctx, c.Store, id)
 }

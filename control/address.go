@@ -165,7 +165,7 @@ func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) err
 
 // Addresses returns the reserved IPs that the cloud has given us.
 func (c *Control) Addresses(ctx context.Context) ([]weir.Address, error) {
-	all, err := addresses.All(ctx, c.Store)
+	all, err := addresses.AllOwn(ctx, c.Store)
 	all = slices.DeleteFunc(all, func(a weir.Address) bool {
 		return !a.Addr.IsValid() || !a.Deleting.IsZero() || a.Mode == weir.OnSegment
 	})
@@ -178,8 +178,9 @@ func (c *Control) Address(ctx context.Context, addr netip.Addr) (weir.Address, e
 	return addressOf(ctx, c.Store, addr)
 }
 
+// addressOf returns the reserved IP addr of the caller's team.
 func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Address, error) {
-	all, err := addresses.All(ctx, r)
+	all, err := addresses.AllOwn(ctx, r)
 	for _, a := range all {
 		if a.Addr == addr && a.Deleting.IsZero() {
 			return a, err
@@ -197,7 +198,7 @@ func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Addre
 func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) (weir.Address, error) {
 	// The row comes first, so that an address whose row was lost by a crash in
 	// between is found by its owner, and used.
-	row := weir.Address{Owner: weir.ID(uuid.NewString()), Machine: machine, Created: time.Now().UTC()}
+	row := weir.Address{Team: weir.CallerOf(ctx).Team, Owner: weir.ID(uuid.NewString()), Machine: machine, Created: time.Now().UTC()}
 	err := c.Store.Update(ctx, func(tx *store.Tx) error {
 		if machine != "" {
 			if _, err := referred(ctx, tx, machine); err != nil {
@@ -245,7 +246,7 @@ func (c *Control) AssignAddress(ctx context.Context, addr netip.Addr, machine we
 		} else if _, err := referred(ctx, tx, machine); err != nil {
 			return err
 		}
-		a, err = newAction(ctx, tx, weir.Action{Type: kind, Resource: weir.OnAddress, On: weir.ID(addr.String()), Region: c.Region(), Machine: machine})
+		a, err = newAction(ctx, tx, weir.Action{Team: row.Team, Type: kind, Resource: weir.OnAddress, On: weir.ID(addr.String()), Region: c.Region(), Machine: machine})
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,7 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 			return nil, err
 		}
 	}
+	lb.Team = weir.CallerOf(ctx).Team
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		changes = nil
 		if pool != nil {
@@ -78,12 +79,13 @@ func applyPool(ctx context.Context, tx *store.Tx, pool weir.Pool, dry bool) (cha
 	if err != nil {
 		return nil, err
 	}
+	pool.Team = weir.CallerOf(ctx).Team
 	wanted, changes := mergePool(was, pool)
 	if dry {
 		return changes, nil
 	}
 	for _, name := range wanted.Template.Tags {
-		if err := addTag(ctx, tx, name); err != nil {
+		if err := addTag(ctx, tx, wanted.Team, name); err != nil {
 			return nil, err
 		}
 	}
@@ -111,9 +113,9 @@ func (c *Control) growth(ctx context.Context, want weir.Pool) (n int, err error)
 	return n, err
 }
 
-// balancerNamed returns the load balancer of that name that is to stay, or nil.
+// balancerNamed returns the caller's load balancer of that name that is to stay, or nil.
 func balancerNamed(ctx context.Context, tx *store.Tx, name string) (*weir.LoadBalancer, error) {
-	all, err := loadBalancers.All(ctx, tx)
+	all, err := loadBalancers.AllOwn(ctx, tx)
 	if err != nil {
 		return nil, err
 	}

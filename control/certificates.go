@@ -102,7 +102,7 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 		if r.Certificate == "" {
 			continue
 		}
-		_, err := certificateOf(ctx, tx, weir.CallerOf(ctx).Team, r.Certificate)
+		_, err := certificateOf(ctx, tx, lb.Team, r.Certificate)
 		if errors.Is(err, weir.NotFound) {
 			return weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
 		}

@@ -40,13 +40,13 @@ import (
 
 // The tables of the control plane.
 var (
-	machines      = store.NewTable[weir.Machine]("machines")
-	pools         = store.NewTable[weir.Pool]("pools")
-	loadBalancers = store.NewTable[weir.LoadBalancer]("load_balancers")
-	addresses     = store.NewTable[weir.Address]("addresses") // by owner
-	actions       = store.NewTable[weir.Action]("actions")
-	blobs         = store.NewTable[string]("blobs") // user-data by its hash
-	tags          = store.NewTable[tag]("tags")     // by name in lower case
+	machines      = newTeamed("machines", func(m weir.Machine) weir.ID { return m.Team })
+	pools         = newTeamed("pools", func(p weir.Pool) weir.ID { return p.Team })
+	loadBalancers = newTeamed("load_balancers", func(lb weir.LoadBalancer) weir.ID { return lb.Team })
+	addresses     = newTeamed("addresses", func(a weir.Address) weir.ID { return a.Team }) // by owner
+	actions       = newTeamed("actions", func(a weir.Action) weir.ID { return a.Team })
+	blobs         = store.NewTable[string]("blobs")                          // user-data by its hash
+	tags          = newTeamed("tags", func(t tag) weir.ID { return t.Team }) // by tagKey
 	nodeConfigs   = store.NewTable[weir.NodeConfig]("node_configs")
 	nodeStatuses  = store.NewTable[weir.NodeStatus]("node_statuses")
 	enrolments    = store.NewTable[enrolment]("enrolments") // by hash of the token
@@ -93,7 +93,7 @@ type Control struct {
 	nodes   *nodes
 	figures *figures
 	leads   atomic.Pointer[term] // nil while another member does
-	tokens  sync.Map             // the keys of the rows of that table
+	tokens  tokenBook
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -132,7 +132,6 @@ func (c *Control) Run(ctx context.Context) error {
 	defer cancel()
 
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
-	wg.Go(func() { c.followTokens(ctx) })
 	wg.Go(func() { c.meter(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {
@@ -218,7 +217,7 @@ func (t *term) run(ctx context.Context) {
 		wg.Go(func() { loop.Run(ctx) })
 	}
 	wg.Go(func() {
-		touch(ctx, t, machines, func(id weir.ID, was, m weir.Machine) {
+		touch(ctx, t, machines.Table, func(id weir.ID, was, m weir.Machine) {
 			t.machines.Touch(id)
 			if m.Pool != "" {
 				t.pools.Touch(m.Pool)
@@ -231,16 +230,16 @@ func (t *term) run(ctx context.Context) {
 			})
 		})
 	})
-	wg.Go(func() { touch(ctx, t, pools, func(id weir.ID, _, _ weir.Pool) { t.pools.Touch(id) }) })
+	wg.Go(func() { touch(ctx, t, pools.Table, func(id weir.ID, _, _ weir.Pool) { t.pools.Touch(id) }) })
 	wg.Go(func() {
-		touch(ctx, t, addresses, func(id weir.ID, _, _ weir.Address) {
+		touch(ctx, t, addresses.Table, func(id weir.ID, _, _ weir.Address) {
 			t.addresses.Touch(id)
 			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id) // an address of a load balancer has its ID
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, loadBalancers, func(id weir.ID, _, lb weir.LoadBalancer) {
+		touch(ctx, t, loadBalancers.Table, func(id weir.ID, _, lb weir.LoadBalancer) {
 			t.balancers.Store(id, lb)
 			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id)

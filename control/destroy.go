@@ -17,7 +17,7 @@ var destructions = store.NewTable[weir.Destruction]("destructions")
 // back. One that does not is weir.Invalid.
 func (c *Control) DestroyMachine(ctx context.Context, id weir.ID, with []netip.Addr) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		m, err := machines.Get(ctx, tx, id)
+		m, err := machines.Own(ctx, tx, id)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // events are what happened, by ID, which sorts them by time.
-var events = store.NewTable[weir.Event]("events")
+var events = newTeamed("events", func(e weir.Event) weir.ID { return e.Team })
 
 // tellEvent writes an event in the transaction that it tells of, so that both are made or
 // neither. Its ID is its time and a random word: a number in sequence would have all
@@ -26,7 +26,7 @@ func tellEvent(tx *store.Tx, e weir.Event) {
 
 // tellOf tells of a load balancer and one of its instances.
 func tellOf(tx *store.Tx, lb *weir.LoadBalancer, m weir.Machine, kind weir.EventKind, text string) {
-	tellEvent(tx, weir.Event{Kind: kind, LoadBalancer: lb.ID, Name: lb.Name, Machine: m.ID, Text: text})
+	tellEvent(tx, weir.Event{Team: lb.Team, Kind: kind, LoadBalancer: lb.ID, Name: lb.Name, Machine: m.ID, Text: text})
 }
 
 // tellHealth tells which instances are not what they were thought to be before, if there are any.
@@ -55,10 +55,10 @@ func noteArrival(tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) {
 
 // Events returns what happened after the event with that ID, at most limit (0: all that is
 // remembered) of the newest, the oldest of them first. With lb it returns what concerns that load
-// balancer alone. Events that happened at different members within the difference of
+// balancer alone. Who operates the region is told of all teams. Events that happened at different members within the difference of
 // their clocks may be in either order.
 func (c *Control) Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error) {
-	all, err := events.All(ctx, c.Store)
+	all, err := events.AllSeen(ctx, c.Store)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ import (
 func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failover, err error) {
 	var asked weir.LoadBalancer
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := loadBalancers.Own(ctx, tx, id); err != nil {
+			return err
+		}
 		v, err := readBalancer(ctx, tx, id)
 		if err != nil {
 			return err
@@ -33,7 +36,7 @@ func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failo
 		v.lb.Wanted, v.lb.WantedAt = target.ID, time.Now().UTC()
 		asked = v.lb
 		loadBalancers.Put(tx, id, v.lb)
-		tellEvent(tx, weir.Event{Kind: weir.EventRequest, LoadBalancer: id, Name: v.lb.Name, Machine: target.ID,
+		tellEvent(tx, weir.Event{Team: v.lb.Team, Kind: weir.EventRequest, LoadBalancer: id, Name: v.lb.Name, Machine: target.ID,
 			Text: "a user hands over to " + target.Name})
 		return nil
 	})

@@ -10,13 +10,13 @@ import (
 )
 
 // sshKeys are the public keys that users keep, by ID.
-var sshKeys = store.NewTable[weir.SSHKey]("ssh_keys")
+var sshKeys = newTeamed("ssh_keys", func(k weir.SSHKey) weir.ID { return k.Team })
 
 const firstKey = 300_001
 
 // SSHKeys returns all keys, by ID.
 func (c *Control) SSHKeys(ctx context.Context) ([]weir.SSHKey, error) {
-	all, err := sshKeys.All(ctx, c.Store)
+	all, err := sshKeys.AllOwn(ctx, c.Store)
 	byNumber(all, func(k weir.SSHKey) weir.ID { return k.ID })
 	return all, err
 }
@@ -24,7 +24,7 @@ func (c *Control) SSHKeys(ctx context.Context) ([]weir.SSHKey, error) {
 // AddSSHKey keeps a key, and gives it an ID. The same key once more is weir.Invalid.
 func (c *Control) AddSSHKey(ctx context.Context, k weir.SSHKey) (weir.SSHKey, error) {
 	err := c.Store.Update(ctx, func(tx *store.Tx) error {
-		all, err := sshKeys.All(ctx, tx)
+		all, err := sshKeys.AllOwn(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func (c *Control) AddSSHKey(ctx context.Context, k weir.SSHKey) (weir.SSHKey, er
 		if err != nil {
 			return err
 		}
-		k.ID, k.Created = weir.ID(strconv.FormatInt(n, 10)), time.Now().UTC()
+		k.ID, k.Team, k.Created = weir.ID(strconv.FormatInt(n, 10)), weir.CallerOf(ctx).Team, time.Now().UTC()
 		sshKeys.Put(tx, k.ID, k)
 		return nil
 	})
@@ -47,7 +47,7 @@ func (c *Control) AddSSHKey(ctx context.Context, k weir.SSHKey) (weir.SSHKey, er
 // RenameSSHKey gives a key another name.
 func (c *Control) RenameSSHKey(ctx context.Context, id weir.ID, name string) (k weir.SSHKey, err error) {
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
-		if k, err = sshKeys.Get(ctx, tx, id); err != nil {
+		if k, err = sshKeys.Own(ctx, tx, id); err != nil {
 			return err
 		}
 		k.Name = name
@@ -60,7 +60,7 @@ func (c *Control) RenameSSHKey(ctx context.Context, id weir.ID, name string) (k 
 // DeleteSSHKey forgets a key. Machines that have it keep it.
 func (c *Control) DeleteSSHKey(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := sshKeys.Get(ctx, tx, id); err != nil {
+		if _, err := sshKeys.Own(ctx, tx, id); err != nil {
 			return err
 		}
 		sshKeys.Delete(tx, id)

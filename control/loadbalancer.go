@@ -501,9 +501,12 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 	return again, err
 }
 
-// viewBalancer returns all there is about a load balancer at this moment.
+// viewBalancer returns all there is about a load balancer of the caller's team at this moment.
 func (c *Control) viewBalancer(ctx context.Context, id weir.ID) (v balancerView, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		if _, err := loadBalancers.Own(ctx, tx, id); err != nil {
+			return err
+		}
 		v, err = readBalancer(ctx, tx, id)
 		return err
 	})
@@ -558,6 +561,7 @@ func (v *balancerView) readInstances(ctx context.Context, tx *store.Tx) error {
 func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
 	lb.Serial++
 	m, _, err := newMachine(ctx, tx, weir.Machine{
+		Team:         lb.Team,
 		Name:         fmt.Sprintf("%s-lb-%d", lb.Name, lb.Serial),
 		LoadBalancer: lb.ID,
 		Template:     weir.Template{Region: lb.Region, Size: lb.Size, Image: instanceImage},
@@ -573,13 +577,13 @@ func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, _ *balancerVie
 
 func (s claimInstance) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
 	tellOf(tx, lb, s.machine, weir.EventStep, "makes "+s.machine.Name+" its instance")
-	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.LoadBalancer = lb.ID })
+	return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.LoadBalancer, m.Team = lb.ID, lb.Team })
 }
 
 func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
 	if s.machine.Own {
 		nodeConfigs.Delete(tx, s.machine.ID)
-		return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.LoadBalancer = "" })
+		return changeMachine(ctx, tx, s.machine.ID, func(m *weir.Machine) { m.LoadBalancer, m.Team = "", "" })
 	}
 	if s.why != "" {
 		tellOf(tx, lb, s.machine, weir.EventDecision, fmt.Sprintf("destroys %s, which %s", s.machine.Name, s.why))
@@ -592,7 +596,7 @@ func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, v *balancer
 }
 
 func (reserveAddress) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
-	addresses.Put(tx, lb.ID, weir.Address{Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr()})
+	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr()})
 	return nil
 }
 

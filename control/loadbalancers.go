@@ -18,7 +18,7 @@ import (
 
 // LoadBalancers returns all load balancers, the oldest first.
 func (c *Control) LoadBalancers(ctx context.Context) ([]weir.LoadBalancer, error) {
-	all, err := loadBalancers.All(ctx, c.Store)
+	all, err := loadBalancers.AllOwn(ctx, c.Store)
 	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool { return !lb.Deleting.IsZero() })
 	slices.SortFunc(all, func(a, b weir.LoadBalancer) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
@@ -31,9 +31,9 @@ func (c *Control) LoadBalancer(ctx context.Context, id weir.ID) (weir.LoadBalanc
 	return keptBalancer(ctx, c.Store, id)
 }
 
-// keptBalancer returns a load balancer that is not being deleted.
+// keptBalancer returns a load balancer of the caller's team that is not being deleted.
 func keptBalancer(ctx context.Context, r store.Reader, id weir.ID) (weir.LoadBalancer, error) {
-	lb, err := loadBalancers.Get(ctx, r, id)
+	lb, err := loadBalancers.Own(ctx, r, id)
 	if err == nil && !lb.Deleting.IsZero() {
 		return lb, weir.Errorf(weir.NotFound, "load balancer %q is being deleted", lb.Name)
 	}
@@ -42,7 +42,7 @@ func keptBalancer(ctx context.Context, r store.Reader, id weir.ID) (weir.LoadBal
 
 // CreateLoadBalancer adds a load balancer; its ID, Created and Status are set here.
 func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
-	lb.ID = weir.ID(uuid.NewString())
+	lb.ID, lb.Team = weir.ID(uuid.NewString()), weir.CallerOf(ctx).Team
 	lb.Created = time.Now().UTC()
 	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.WantedAt, lb.Key = 0, 0, 0, "", time.Time{}, newKey()
@@ -65,15 +65,15 @@ func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change fun
 		if err := change(&lb); err != nil {
 			return err
 		}
-		lb.ID, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Created, was.Status, was.Serial, was.Reload
+		lb.ID, lb.Team, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Team, was.Created, was.Status, was.Serial, was.Reload
 		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
 		return c.putBalancer(ctx, tx, &lb)
 	})
 	return lb, err
 }
 
-// putBalancer checks a load balancer against itself and all others, has it be in a project, and stores
-// it.
+// putBalancer checks a load balancer of the caller's team against itself and its others, has it be in a
+// project, and stores it.
 func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb *weir.LoadBalancer) error {
 	if err := lb.Check(c.Region()); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb *weir.LoadBa
 	if err := c.checkPlace(*lb); err != nil {
 		return err
 	}
-	all, err := loadBalancers.All(ctx, tx)
+	all, err := loadBalancers.AllOwn(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -96,14 +96,14 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb *weir.LoadBa
 		}
 	}
 	if lb.Tag != "" {
-		if err := addTag(ctx, tx, lb.Tag); err != nil {
+		if err := addTag(ctx, tx, lb.Team, lb.Tag); err != nil {
 			return err
 		}
 	}
 	if err := checkCertificates(ctx, tx, *lb); err != nil {
 		return err
 	}
-	if err := settle(ctx, tx, weir.CallerOf(ctx).Team, &lb.Place); err != nil {
+	if err := settle(ctx, tx, lb.Team, &lb.Place); err != nil {
 		return fmt.Errorf("load balancer %q: %w", lb.Name, err)
 	}
 	loadBalancers.Put(tx, lb.ID, *lb)

@@ -15,9 +15,9 @@ import (
 )
 
 // referred returns a machine that something else is to refer to: that it is not there
-// is the fault of what refers to it, so weir.Invalid.
+// is the fault of what refers to it, so weir.Invalid. Another team's is not there.
 func referred(ctx context.Context, tx *store.Tx, id weir.ID) (weir.Machine, error) {
-	m, err := machines.Get(ctx, tx, id)
+	m, err := machines.Own(ctx, tx, id)
 	switch {
 	case errors.Is(err, weir.NotFound):
 		return m, weir.Errorf(weir.Invalid, "there is no droplet %s", id)
@@ -54,12 +54,14 @@ func allMachines(ctx context.Context, r store.Reader) ([]weir.Machine, error) {
 
 // Machines returns all machines by ID, load balancers' instances among them.
 func (c *Control) Machines(ctx context.Context) ([]weir.Machine, error) {
-	return allMachines(ctx, c.Store)
+	all, err := machines.AllOwn(ctx, c.Store)
+	byNumber(all, func(m weir.Machine) weir.ID { return m.ID })
+	return all, err
 }
 
 // Machine returns one machine, or weir.NotFound.
 func (c *Control) Machine(ctx context.Context, id weir.ID) (weir.Machine, error) {
-	return machines.Get(ctx, c.Store, id)
+	return machines.Own(ctx, c.Store, id)
 }
 
 // CreateMachines adds a machine for each name, and the action of each one's creation:
@@ -79,7 +81,7 @@ func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Tem
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		made, asked = nil, nil
 		for _, name := range names {
-			m, a, err := newMachine(ctx, tx, weir.Machine{Name: name, Template: t})
+			m, a, err := newMachine(ctx, tx, weir.Machine{Team: weir.CallerOf(ctx).Team, Name: name, Template: t})
 			if err != nil {
 				return err
 			}
@@ -110,7 +112,7 @@ func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
 // smaller by one. If it is being deleted already, DeleteMachine does nothing.
 func (c *Control) DeleteMachine(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		m, err := machines.Get(ctx, tx, id)
+		m, err := machines.Own(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -122,7 +124,7 @@ func (c *Control) DeleteMachine(ctx context.Context, id weir.ID) error {
 // instances have none.
 func (c *Control) DeleteMachinesByTag(ctx context.Context, name string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		all, err := allMachines(ctx, tx)
+		all, err := machines.AllOwn(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -174,7 +176,7 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 // power_cycle, in DigitalOcean's words.
 func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
-		m, err := machines.Get(ctx, tx, machine)
+		m, err := machines.Own(ctx, tx, machine)
 		if err != nil {
 			return err
 		}
@@ -202,7 +204,7 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 		default:
 			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot or power_cycle", kind)
 		}
-		a, err = newAction(ctx, tx, weir.Action{Type: kind, Resource: weir.OnMachine, On: m.ID, Region: m.Region})
+		a, err = newAction(ctx, tx, weir.Action{Team: m.Team, Type: kind, Resource: weir.OnMachine, On: m.ID, Region: m.Region})
 		if err != nil {
 			return err
 		}
@@ -218,7 +220,7 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 // another takes over, if there is one that can. If it is so already, DrainMachine does nothing.
 func (c *Control) DrainMachine(ctx context.Context, machine weir.ID, drained bool) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		m, err := machines.Get(ctx, tx, machine)
+		m, err := machines.Own(ctx, tx, machine)
 		if err != nil {
 			return err
 		}
@@ -234,7 +236,7 @@ func (c *Control) DrainMachine(ctx context.Context, machine weir.ID, drained boo
 		if !drained {
 			text = "lets " + m.Name + " serve again"
 		}
-		e := weir.Event{Kind: weir.EventRequest, LoadBalancer: m.LoadBalancer, Machine: m.ID, Name: m.Name, Text: text}
+		e := weir.Event{Team: m.Team, Kind: weir.EventRequest, LoadBalancer: m.LoadBalancer, Machine: m.ID, Name: m.Name, Text: text}
 		if lb, err := loadBalancers.Get(ctx, tx, m.LoadBalancer); err == nil {
 			e.Name = lb.Name
 		}
@@ -245,25 +247,35 @@ func (c *Control) DrainMachine(ctx context.Context, machine weir.ID, drained boo
 
 // tag is a word that machines are found by.
 type tag struct {
+	Team    weir.ID   `json:"team,omitempty"`
 	Name    string    `json:"name"` // as first written; tags are compared without case
 	Created time.Time `json:"created"`
 }
 
-func addTag(ctx context.Context, tx *store.Tx, name string) error {
+// tagKey is where a team's tag of that name is: no name of a tag has a slash.
+func tagKey(team weir.ID, name string) weir.ID {
+	key := weir.ID(strings.ToLower(name))
+	if team != "" {
+		key = team + "/" + key
+	}
+	return key
+}
+
+func addTag(ctx context.Context, tx *store.Tx, team weir.ID, name string) error {
 	if err := weir.CheckTag(name); err != nil {
 		return err
 	}
-	key := weir.ID(strings.ToLower(name))
+	key := tagKey(team, name)
 	if _, err := tags.Get(ctx, tx, key); !errors.Is(err, weir.NotFound) {
 		return err
 	}
-	tags.Put(tx, key, tag{Name: name, Created: time.Now().UTC()})
+	tags.Put(tx, key, tag{Team: team, Name: name, Created: time.Now().UTC()})
 	return nil
 }
 
 // Tags returns the names of all tags.
 func (c *Control) Tags(ctx context.Context) (names []string, err error) {
-	all, err := tags.All(ctx, c.Store)
+	all, err := tags.AllOwn(ctx, c.Store)
 	for _, t := range all {
 		names = append(names, t.Name)
 	}
@@ -272,17 +284,17 @@ func (c *Control) Tags(ctx context.Context) (names []string, err error) {
 
 // CreateTag makes a tag. If there is one of that name, it does nothing.
 func (c *Control) CreateTag(ctx context.Context, name string) error {
-	return c.Store.Update(ctx, func(tx *store.Tx) error { return addTag(ctx, tx, name) })
+	return c.Store.Update(ctx, func(tx *store.Tx) error { return addTag(ctx, tx, weir.CallerOf(ctx).Team, name) })
 }
 
 // DeleteTag deletes a tag, and takes it from every machine.
 func (c *Control) DeleteTag(ctx context.Context, name string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		key := weir.ID(strings.ToLower(name))
+		key := tagKey(weir.CallerOf(ctx).Team, name)
 		if _, err := tags.Get(ctx, tx, key); err != nil {
 			return err
 		}
-		all, err := machines.All(ctx, tx)
+		all, err := machines.AllOwn(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -313,7 +325,7 @@ func (c *Control) Untag(ctx context.Context, name string, ids []weir.ID) error {
 
 func (c *Control) tagged(ctx context.Context, name string, ids []weir.ID, change func(*weir.Machine)) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := tags.Get(ctx, tx, weir.ID(strings.ToLower(name))); err != nil {
+		if _, err := tags.Get(ctx, tx, tagKey(weir.CallerOf(ctx).Team, name)); err != nil {
 			return err
 		}
 		for _, id := range ids {

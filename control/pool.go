@@ -97,7 +97,7 @@ func (t *term) poolFailed(ctx context.Context, id weir.ID, why string) error {
 func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, n int) (made []weir.Machine, err error) {
 	for range n {
 		p.Serial++
-		m := weir.Machine{Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template}
+		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template}
 		m, _, err := newMachine(ctx, tx, m)
 		if err != nil {
 			return nil, err
@@ -119,17 +119,17 @@ func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine
 	m.Status.Phase = weir.MachineNew
 	var a weir.Action
 	if m.LoadBalancer == "" && !m.Own { // nobody asked for an instance
-		a, err = newAction(ctx, tx, weir.Action{Type: "create", Resource: weir.OnMachine, On: m.ID, Region: m.Region})
+		a, err = newAction(ctx, tx, weir.Action{Team: m.Team, Type: "create", Resource: weir.OnMachine, On: m.ID, Region: m.Region})
 		if err != nil {
 			return m, a, err
 		}
 		m.Actions = []weir.ID{a.ID}
-		if err := settle(ctx, tx, weir.CallerOf(ctx).Team, &m.Place); err != nil {
+		if err := settle(ctx, tx, m.Team, &m.Place); err != nil {
 			return m, a, err
 		}
 	}
 	for _, name := range m.Tags {
-		if err := addTag(ctx, tx, name); err != nil {
+		if err := addTag(ctx, tx, m.Team, name); err != nil {
 			return m, a, err
 		}
 	}
@@ -149,7 +149,7 @@ func stored(tx *store.Tx, m weir.Machine) weir.Machine {
 
 // Pools returns all pools, by name.
 func (c *Control) Pools(ctx context.Context) ([]weir.Pool, error) {
-	all, err := pools.All(ctx, c.Store)
+	all, err := pools.AllOwn(ctx, c.Store)
 	slices.SortFunc(all, func(a, b weir.Pool) int { return cmp.Compare(a.Name, b.Name) })
 	return all, err
 }
@@ -218,9 +218,9 @@ func (c *Control) DeletePool(ctx context.Context, name string) error {
 	})
 }
 
-// poolNamed returns the pool of that name that is to stay, or nil.
+// poolNamed returns the caller's pool of that name that is to stay, or nil.
 func poolNamed(ctx context.Context, tx *store.Tx, name string) (*weir.Pool, error) {
-	all, err := pools.All(ctx, tx)
+	all, err := pools.AllOwn(ctx, tx)
 	if err != nil {
 		return nil, err
 	}

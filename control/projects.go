@@ -199,7 +199,7 @@ func thingsOf(ctx context.Context, tx *store.Tx, team weir.ID) (things []thing, 
 		return nil, err
 	}
 	for _, m := range all {
-		if m.LoadBalancer == "" && !m.Own && m.Deleting.IsZero() {
+		if m.Team == team && m.LoadBalancer == "" && !m.Own && m.Deleting.IsZero() {
 			things = append(things, thing{weir.URN{Kind: weir.URNMachine, ID: m.ID}, team, m.Place, m.Created,
 				func(tx *store.Tx, place weir.Place) { m.Place = place; machines.Put(tx, m.ID, m) }})
 		}
@@ -211,7 +211,7 @@ func thingsOf(ctx context.Context, tx *store.Tx, team weir.ID) (things []thing, 
 	balancer := map[weir.ID]bool{}
 	for _, lb := range lbs {
 		balancer[lb.ID] = true
-		if lb.Deleting.IsZero() {
+		if lb.Team == team && lb.Deleting.IsZero() {
 			things = append(things, thing{weir.URN{Kind: weir.URNLoadBalancer, ID: lb.ID}, team, lb.Place, lb.Created,
 				func(tx *store.Tx, place weir.Place) { lb.Place = place; loadBalancers.Put(tx, lb.ID, lb) }})
 		}
@@ -221,8 +221,8 @@ func thingsOf(ctx context.Context, tx *store.Tx, team weir.ID) (things []thing, 
 		return nil, err
 	}
 	for _, a := range ips {
-		if balancer[a.Owner] || !a.Addr.IsValid() || !a.Deleting.IsZero() {
-			continue // a load balancer's own, or none that its user knows
+		if a.Team != team || balancer[a.Owner] || !a.Addr.IsValid() || !a.Deleting.IsZero() {
+			continue // another team's, a load balancer's own, or none that its user knows
 		}
 		kind := weir.URNReservedIP
 		if a.Place.Floating {

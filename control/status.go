@@ -12,14 +12,16 @@ import (
 	"weir/weir"
 )
 
-// Status returns the region at a glance, from one snapshot of the store, the last
-// report of each node, and what the members of the control plane say of each other.
+// Status returns the region at a glance, or to who does not operate it what their team has of
+// it, from one snapshot of the store, the last report of each node, and what the members of the
+// control plane say of each other. Where those are is for the operator alone to know.
 func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
 		s, err = c.status(ctx, tx)
 		return err
 	})
-	if err != nil && !errors.Is(err, weir.Unavailable) {
+	all := weir.CallerOf(ctx).May(weir.ScopeAdmin)
+	if err != nil && (!all || !errors.Is(err, weir.Unavailable)) {
 		return s, err
 	}
 	read := err == nil
@@ -29,6 +31,9 @@ func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 	if !read {
 		// Most members are away. That is what there is to say.
 		s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
+	}
+	if !all {
+		s.Members = nil
 	}
 	s.Problems = s.FindProblems()
 	return s, nil
@@ -63,15 +68,16 @@ func (c *Control) members(ctx context.Context) (all []weir.MemberOverview, quoru
 
 func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus, err error) {
 	s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}}
-	ms, err := allMachines(ctx, tx)
+	ms, err := machines.AllSeen(ctx, tx)
+	byNumber(ms, func(m weir.Machine) weir.ID { return m.ID })
 	if err != nil {
 		return s, err
 	}
-	ps, err := pools.All(ctx, tx)
+	ps, err := pools.AllSeen(ctx, tx)
 	if err != nil {
 		return s, err
 	}
-	lbs, err := loadBalancers.All(ctx, tx)
+	lbs, err := loadBalancers.AllSeen(ctx, tx)
 	if err != nil {
 		return s, err
 	}
@@ -80,7 +86,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	}
 	s.CountMachines()
 	for _, p := range ps {
-		o := weir.PoolOverview{ID: p.ID, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: p.Status.Err}
+		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: p.Status.Err}
 		for _, m := range ms {
 			if m.Pool == p.ID {
 				o.Machines++
@@ -93,7 +99,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	}
 	var versions []string
 	for _, lb := range lbs {
-		o := weir.LoadBalancerOverview{ID: lb.ID, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address,
+		o := weir.LoadBalancerOverview{ID: lb.ID, Team: lb.Team, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address,
 			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Since: lb.Status.Since, Failover: lb.Status.Failover,
 			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero()}
 		judged := balancerView{lb: lb}

@@ -18,7 +18,7 @@ const (
 // needs any more, and seals anew what was not sealed with the first key.
 func (t *term) sweep(ctx context.Context) {
 	for {
-		for _, sweep := range []func(context.Context, *store.Tx) error{sweepBlobs, sweepActions, sweepEvents, sweepDestructions} {
+		for _, sweep := range []func(context.Context, *store.Tx) error{sweepBlobs, sweepActions, sweepEvents, sweepTokens, sweepDestructions} {
 			err := t.db.Update(ctx, func(tx *store.Tx) error { return sweep(ctx, tx) })
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("not swept", "err", err)

@@ -1,20 +1,14 @@
-// Package edge says who a caller is.
+// Package edge says who a caller is, and what they may.
 //
-// [Token] admits the bearer of the one token that lies in a file: that of a region
-// on a single machine. [OpenToken] makes the file if there is none; a client on the
-// same machine gets the token from it with [ReadToken]. In memory there is only the
-// token's hash.
+// [Tokens] admits the bearer of any token that is in a store, which has hashes alone. A
+// token has scopes, and [Need] says which one each route needs.
 //
-// [Tokens] admits the bearer of any token that is in a store: that of a control plane
-// with several members. The store has hashes alone.
+// The first token lies in a file in the data directory of a control plane. [OpenToken] makes
+// it if there is none; a client on the same machine gets the token from it with [ReadToken].
 package edge
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -26,31 +20,15 @@ import (
 	"weir/weir"
 )
 
-// Token admits whoever knows one token.
-type Token struct {
-	sum [sha256.Size]byte
-}
-
-// Sum returns the SHA-256 of the token that t admits, in hexadecimal.
-func (t *Token) Sum() string { return hex.EncodeToString(t.sum[:]) }
-
-// NewToken returns a Token that admits the bearer of token.
-func NewToken(token string) *Token {
-	return &Token{sha256.Sum256([]byte(token))}
-}
-
-// OpenToken returns a Token that admits the bearer of what file contains. If there is
-// no such file it makes one, with a new token, that its owner alone can read.
-func OpenToken(file string) (*Token, error) {
-	token, err := ReadToken(file)
+// OpenToken returns the token in file. If there is no such file it makes one, with a new
+// token, that its owner alone can read, and reports that it did.
+func OpenToken(file string) (token string, made bool, err error) {
+	token, err = ReadToken(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		token = "weir_v1_" + rand.Text() + rand.Text()
+		token, made = weir.NewSecret(), true
 		err = renameio.WriteFile(file, []byte(token+"\n"), 0o600)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return NewToken(token), nil
+	return token, made, err
 }
 
 // ReadToken returns the token in file. A file that others than its owner can read is
@@ -74,20 +52,11 @@ func ReadToken(file string) (string, error) {
 	return token, nil
 }
 
-// Authorize returns the caller for the right token, and a weir.Denied for any other. How
-// long it takes does not tell how much of a token is right.
-func (t *Token) Authorize(_ context.Context, token string) (c weir.Caller, err error) {
-	sum := sha256.Sum256([]byte(token))
-	if subtle.ConstantTimeCompare(sum[:], t.sum[:]) != 1 {
-		return c, weir.Errorf(weir.Denied, "the token is not known")
-	}
-	return c, nil
-}
-
-// Store knows tokens by the SHA-256 of each, in hexadecimal.
+// Store knows tokens by their [weir.SecretSum].
 type Store interface {
-	// HasToken reports whether there is a token with that sum.
-	HasToken(ctx context.Context, sum string) (bool, error)
+	// UseToken returns the token with that sum, and notes that it was used. If there is none,
+	// or it was revoked or has expired, the error is weir.NotFound.
+	UseToken(ctx context.Context, sum string) (weir.Token, error)
 }
 
 // Tokens admits whoever knows a token that is in a store.
@@ -95,6 +64,20 @@ type Tokens struct{ store Store }
 
 // NewTokens returns what admits the bearers of the tokens in s.
 func NewTokens(s Store) *Tokens { return &Tokens{s} }
+
+// NewToken returns what admits the bearer of one token, which may do everything: for a
+// program that runs a control plane for itself alone.
+func NewToken(token string) *Tokens { return NewTokens(one(weir.SecretSum(token))) }
+
+// one is a store with one token, of that sum.
+type one string
+
+func (o one) UseToken(_ context.Context, sum string) (t weir.Token, err error) {
+	if sum != string(o) {
+		return t, weir.Errorf(weir.NotFound, "there is no such token")
+	}
+	return weir.Token{ID: "only", Scopes: []weir.Scope{weir.ScopeAdmin}}, nil
+}
 
 // storePatience is how long a caller waits to hear whether a token is known. A store
 // without a quorum cannot say.
@@ -106,12 +89,21 @@ const storePatience = 5 * time.Second
 func (t *Tokens) Authorize(ctx context.Context, token string) (c weir.Caller, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
-	known, err := t.store.HasToken(ctx, NewToken(token).Sum())
+	found, err := t.store.UseToken(ctx, weir.SecretSum(token))
+	if errors.Is(err, weir.NotFound) {
+		return c, weir.Errorf(weir.Denied, "the token is not known")
+	}
 	if err != nil {
 		return c, weir.Errorf(weir.Unavailable, "it cannot be told whether the token is good: %w", err)
 	}
-	if !known {
-		return c, weir.Errorf(weir.Denied, "the token is not known")
+	return weir.Caller{Team: found.Team, User: found.User, Token: found.ID, Scopes: found.Scopes}, nil
+}
+
+// Lacks returns the scope that c would need for a route and lacks, or "" if c may.
+func (t *Tokens) Lacks(c weir.Caller, route string) weir.Scope {
+	need, _ := Need(route)
+	if c.May(need) {
+		return ""
 	}
-	return c, nil
+	return need
 }

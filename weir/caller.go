@@ -3,6 +3,7 @@ package weir
 import (
 	"context"
 	"net/netip"
+	"slices"
 )
 
 // Caller is who asks something of the control plane: whose token it is, and from where.
@@ -14,6 +15,13 @@ type Caller struct {
 	User  string     // a person or a program, as whoever made the token has named them
 	Token ID         // by which the token is listed; never the token itself
 	From  netip.Addr // where the request came from
+
+	Scopes []Scope // what the token is for
+}
+
+// May reports whether c has a scope that gives need. Weir itself may do everything.
+func (c Caller) May(need Scope) bool {
+	return c.Token == "" || slices.ContainsFunc(c.Scopes, func(s Scope) bool { return s.Gives(need) })
 }
 
 type callerKey struct{}

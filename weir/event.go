@@ -17,6 +17,7 @@ const (
 // sentence without its time.
 type Event struct {
 	ID           ID        `json:"id"` // in the order in which they happened
+	Team         ID        `json:"team,omitempty"`
 	At           time.Time `json:"at"`
 	Kind         EventKind `json:"kind"`
 	LoadBalancer ID        `json:"load_balancer,omitempty"`

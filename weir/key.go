@@ -8,6 +8,7 @@ import (
 // SSHKey is a public key that a user keeps, to be put on machines by its ID or fingerprint.
 type SSHKey struct {
 	ID          ID        `json:"id"` // decimal
+	Team        ID        `json:"team,omitempty"`
 	Name        string    `json:"name"`
 	Fingerprint string    `json:"fingerprint"` // MD5 in hexadecimal with colons, as DigitalOcean has it
 	PublicKey   string    `json:"public_key"`  // a line as in authorized_keys

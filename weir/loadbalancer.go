@@ -61,7 +61,8 @@ const MinInstances = 2
 // LoadBalancer spreads traffic to one address over machines.
 type LoadBalancer struct {
 	ID        ID            `json:"id"`
-	Name      string        `json:"name"` // unique in a region
+	Team      ID            `json:"team,omitempty"`
+	Name      string        `json:"name"` // unique in a team
 	Region    string        `json:"region"`
 	Size      string        `json:"size"`      // of each instance
 	Instances int           `json:"instances"` // how many machines run it; fewer than MinInstances count as that
@@ -164,9 +165,9 @@ const DefaultIdle = 60 * time.Second
 // DefaultNodeSize is the size of a load balancer's instances unless a user says otherwise.
 const DefaultNodeSize = "s-1vcpu-1gb"
 
-// Targets reports whether m is one of lb's servers, whatever its state.
+// Targets reports whether m is one of lb's servers, whatever its state. Another team's never is.
 func (lb *LoadBalancer) Targets(m *Machine) bool {
-	if m.LoadBalancer != "" {
+	if m.LoadBalancer != "" || m.Team != lb.Team {
 		return false
 	}
 	if lb.Tag != "" {

@@ -28,7 +28,8 @@ type Template struct {
 // Machine is one virtual server: an application server or a load balancer's instance.
 type Machine struct {
 	ID   ID     `json:"id"`
-	Name string `json:"name"` // its host name; several machines may have the same
+	Team ID     `json:"team,omitempty"` // of an instance, that of its load balancer
+	Name string `json:"name"`           // its host name; several machines may have the same
 	Template
 	Blob         ID        `json:"blob,omitempty"`          // in a row, where its user-data is: one copy serves many machines
 	Pool         ID        `json:"pool,omitempty"`          // the pool that it counts in
@@ -272,6 +273,7 @@ func sizeSlugs() (slugs []string) {
 // Action is something asked of a machine or an address that takes time.
 type Action struct {
 	ID        ID           `json:"id"`
+	Team      ID           `json:"team,omitempty"`
 	Type      string       `json:"type"`          // DigitalOcean's word: create, power_off, assign …
 	Resource  ResourceKind `json:"resource_kind"` // what it is done to
 	On        ID           `json:"on"`            // its ID; an address's is the address
@@ -293,6 +295,7 @@ const (
 
 // Address is a reserved IP: it is ours until released, and points to one machine or none.
 type Address struct {
+	Team     ID          `json:"team,omitempty"`
 	Mode     AddressMode `json:"mode,omitempty"`
 	Owner    ID          `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
 	Addr     netip.Addr  `json:"addr,omitzero"`     // as soon as the cloud has given one

@@ -8,7 +8,8 @@ const MaxPool = 1000
 // Pool keeps a number of like machines.
 type Pool struct {
 	ID       ID        `json:"id"`
-	Name     string    `json:"name"`   // unique in a region
+	Team     ID        `json:"team,omitempty"`
+	Name     string    `json:"name"`   // unique in a team
 	Prefix   string    `json:"prefix"` // of its machines' names: web makes web-1, web-2, …
 	Template Template  `json:"template"`
 	Count    int       `json:"count"`

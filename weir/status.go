@@ -46,6 +46,7 @@ type MemberOverview struct {
 // LoadBalancerOverview is one load balancer at a glance.
 type LoadBalancerOverview struct {
 	ID        ID                 `json:"id"`
+	Team      ID                 `json:"team,omitempty"`
 	Name      string             `json:"name"`
 	Phase     LoadBalancerPhase  `json:"phase"`
 	Address   netip.Addr         `json:"address,omitzero"`
@@ -72,6 +73,7 @@ type InstanceOverview struct {
 // PoolOverview is one pool at a glance.
 type PoolOverview struct {
 	ID       ID       `json:"id"`
+	Team     ID       `json:"team,omitempty"`
 	Name     string   `json:"name"`
 	Count    int      `json:"count"` // machines wanted
 	Machines int      `json:"machines"`
@@ -83,6 +85,7 @@ type PoolOverview struct {
 // MachineOverview is one machine at a glance.
 type MachineOverview struct {
 	ID           ID           `json:"id"`
+	Team         ID           `json:"team,omitempty"`
 	Name         string       `json:"name"`
 	Size         string       `json:"size"`
 	Pool         ID           `json:"pool,omitempty"`
@@ -123,7 +126,7 @@ func (s *RegionStatus) Up(machine ID) bool {
 
 // Overview returns m at a glance.
 func (m *Machine) Overview() MachineOverview {
-	return MachineOverview{ID: m.ID, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
+	return MachineOverview{ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
 		Phase: m.Status.Phase, Public: m.Status.Public, Private: m.Status.Private, Boot: m.Status.Boot,
 		Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
 }

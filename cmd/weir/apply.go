@@ -56,7 +56,7 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}

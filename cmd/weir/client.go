@@ -209,6 +209,8 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 		return fmt.Errorf("what answers at %s is not Weir's API: it says %s", c.api, e.Response.Status)
 	case status == http.StatusUnauthorized:
 		return weir.Errorf(weir.Denied, "the API at %s does not know this token", c.api)
+	case status == http.StatusForbidden:
+		return c.forbidden(e)
 	case status == http.StatusNotFound:
 		return weir.Errorf(weir.NotFound, "%s", e.Message)
 	case status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
@@ -217,6 +219,15 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 		return fmt.Errorf("%s (request_id %s)", e.Message, e.RequestID)
 	}
 	return errors.New(e.Message)
+}
+
+// forbidden says which scope the token lacks.
+func (c *client) forbidden(e *godo.ErrorResponse) error {
+	_, scope, lacks := strings.Cut(e.Response.Header.Get("WWW-Authenticate"), `scope="`)
+	if !lacks {
+		return weir.Errorf(weir.Denied, "%s", e.Message)
+	}
+	return weir.Errorf(weir.Denied, "the token lacks the scope %s", strings.TrimSuffix(scope, `"`))
 }
 
 // bottom returns what is below a network error: "connection refused".
@@ -237,12 +248,21 @@ func bottom(err error) error {
 	return err
 }
 
-// status returns the region at a glance.
-func (c *client) status(ctx context.Context) (s weir.RegionStatus, err error) {
+// status returns the region at a glance, of all teams if the token is for that.
+func (c *client) status(ctx context.Context) (weir.RegionStatus, error) {
+	return c.statusAt(ctx, "/v2/weir/status")
+}
+
+// ownStatus returns what the team that the verbs act for has of the region.
+func (c *client) ownStatus(ctx context.Context) (weir.RegionStatus, error) {
+	return c.statusAt(ctx, "/v2/weir/status?team=own")
+}
+
+func (c *client) statusAt(ctx context.Context, path string) (s weir.RegionStatus, err error) {
 	var answer struct {
 		Status *weir.RegionStatus `json:"status"`
 	}
-	if _, err := c.do(ctx, http.MethodGet, "/v2/weir/status", nil, &answer); err != nil {
+	if _, err := c.do(ctx, http.MethodGet, path, nil, &answer); err != nil {
 		return s, err
 	}
 	if answer.Status == nil {

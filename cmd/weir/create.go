@@ -60,7 +60,7 @@ func (c *create) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s, err := client.status(ctx)
+	s, err := client.ownStatus(ctx)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 // deletePool deletes a pool and its machines, and says which load balancer is left
 // without them.
 func (r *remove) deletePool(ctx context.Context, client *client, stderr io.Writer) error {
-	s, err := client.status(ctx)
+	s, err := client.ownStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (r *remove) deletePool(ctx context.Context, client *client, stderr io.Write
 
 // deleteBalancer deletes a load balancer with its instances.
 func (r *remove) deleteBalancer(ctx context.Context, client *client, stderr io.Writer) error {
-	s, err := client.status(ctx)
+	s, err := client.ownStatus(ctx)
 	if err != nil {
 		return err
 	}

@@ -203,12 +203,12 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 		return err
 	}
 	tokenFile := filepath.Join(d.data, "token")
-	users, err := edge.OpenToken(tokenFile)
+	secret, err := admitFirst(ctx, ctl, "weir dev", tokenFile)
 	if err != nil {
-		return err
+		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
 	}
 	public, private, reserved := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Faults: region, Page: web.New(ctl, log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Log: log, Faults: region, Page: web.New(ctl, log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 
@@ -236,7 +236,8 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	if d.watch(ctx, ctl, p) {
 		p.say("")
 		p.say("http://%s/   the load balancer, through its reserved IP", frontListener.Addr())
-		p.say("http://%s/   the API and a status page; the token is in %s", apiListener.Addr(), tokenFile)
+		p.say("http://%s/   the API and a status page", apiListener.Addr())
+		p.token(secret, tokenFile, "")
 		p.say("In another terminal: weir print, weir create -n 3, weir status. Ctrl-C stops the region.")
 	}
 	err = parts.Wait()

@@ -37,7 +37,7 @@ func (g *generate) run(ctx context.Context, args []string, stdout, stderr io.Wri
 	if err != nil {
 		return err
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (u *user) completeBalancer(ctx context.Context, args []string) (names []str
 	if err != nil || len(args) > 0 {
 		return nil
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return nil
 	}

@@ -98,7 +98,7 @@ func (b *balancers) list(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (b *balancers) show(ctx context.Context, args []string, stdout io.Writer) e
 	if err != nil {
 		return err
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (b *balancers) failover(ctx context.Context, args []string, stdout io.Write
 	if err != nil {
 		return err
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (b *balancers) standbys(ctx context.Context, args []string) (names []string
 	if err != nil {
 		return nil
 	}
-	s, err := c.status(ctx)
+	s, err := c.ownStatus(ctx)
 	if err != nil {
 		return nil
 	}

@@ -41,8 +41,11 @@ func newLab(ctx context.Context, cleanup func(func())) *lab {
 	db := store.Memory()
 	l.control = control.New(control.Options{Region: "local1", Store: db, Cloud: l.cloud,
 		NodeURL: "https://node.test", Drain: 50 * time.Millisecond, Poll: 20 * time.Millisecond})
+	if err := l.control.SetToken(ctx, "weir dev", weir.SecretSum(testToken)); err != nil {
+		panic(err) // the store is in memory
+	}
 	l.breaker = &breaker{cloud: l.cloud, frozen: map[weir.ID]bool{}, cuts: map[weir.ID][]weir.Cut{}, boots: map[weir.ID]int{}}
-	server := httptest.NewServer(api.New(api.Options{Control: l.control, Users: edge.NewToken(testToken), Faults: l.breaker,
+	server := httptest.NewServer(api.New(api.Options{Control: l.control, Users: edge.NewTokens(l.control), Faults: l.breaker,
 		Log:    slog.New(slog.DiscardHandler),
 		Public: netip.MustParsePrefix("198.18.0.0/16"), Private: netip.MustParsePrefix("10.10.0.0/16")}))
 	l.url = server.URL
@@ -77,10 +80,10 @@ func (l *lab) nodes(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for ctx.Err() == nil {
-		all, err := l.control.Machines(ctx)
+		s, err := l.control.Status(ctx) // of all teams
 		if err == nil {
-			for _, m := range all {
-				if m.LoadBalancer != "" && m.Status.Phase == weir.MachineActive && !l.running[m.ID] {
+			for _, m := range s.Machines {
+				if m.LoadBalancer != "" && m.Phase == weir.MachineActive && !l.running[m.ID] {
 					l.running[m.ID] = true
 					wg.Go(func() { l.node(ctx, m.ID) })
 				}

@@ -38,7 +38,7 @@ func (r *reload) run(ctx context.Context, args []string, stdout io.Writer) error
 	if err != nil {
 		return err
 	}
-	before, err := c.status(ctx)
+	before, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (r *reload) run(ctx context.Context, args []string, stdout io.Writer) error
 	if err != nil {
 		return err
 	}
-	after, err := c.status(ctx)
+	after, err := c.ownStatus(ctx)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -316,7 +317,8 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 		Prober: control.NewProber(new(net.Dialer).DialContext), From: plan.members})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	tokenFile := filepath.Join(s.data, "token")
-	if err := s.admit(ctx, ctl, plan, tokenFile); err != nil {
+	secret, err := admitFirst(ctx, ctl, "serve "+plan.self.String(), tokenFile)
+	if err != nil {
 		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
 	}
 	self := plan.self.String()
@@ -338,7 +340,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	defer unpublish()
 	p.step("control plane", "API %s/, nodes %s", door.url, plan.nodes[0])
 	p.say("")
-	p.say("The token is in %s%s.", tokenFile, beside(door.caFile))
+	p.token(secret, tokenFile, beside(door.caFile))
 	p.say("A machine joins by the token that `weir node token NAME` prints. Ctrl-C stops the control plane.")
 	watchdog.ready("serving " + door.url)
 	return parts.Wait()
@@ -351,13 +353,26 @@ func beside(caFile string) string {
 	return ", the authority's certificate in " + caFile
 }
 
-// admit makes the token of this member's data directory good on every member.
-func (s *serve) admit(ctx context.Context, ctl *control.Control, plan servePlan, file string) error {
-	token, err := edge.OpenToken(file)
+// admitFirst makes the token in a file of the data directory good on every member, under a
+// name, and returns it if it was made just now.
+func admitFirst(ctx context.Context, ctl *control.Control, name, file string) (made string, err error) {
+	token, isNew, err := edge.OpenToken(file)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return ctl.SetToken(ctx, "serve "+plan.self.String(), token.Sum())
+	if isNew {
+		made = token
+	}
+	return made, ctl.SetToken(ctx, name, weir.SecretSum(token))
+}
+
+// token says which token opens the API. One that was just made is printed this once, unless
+// what is printed goes into the system's log.
+func (p *progress) token(made, file, beside string) {
+	if made != "" && os.Getenv("JOURNAL_STREAM") == "" {
+		p.say("The first token, printed this once: %s", made)
+	}
+	p.say("The token is in %s%s.", file, beside)
 }
 
 // openStore opens this member's store, and returns how its certificate is kept valid.

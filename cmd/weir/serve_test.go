@@ -215,6 +215,12 @@ func TestControlPlaneOfOneHostNeedsNothingButItself(t *testing.T) {
 		t.Errorf("POST /v2/droplets: %s, want 422", resp.Status)
 	}
 
+	p.says("The first token, printed this once: " + strings.TrimSpace(string(token)))
+	ci := []string{"status", "--token-file", h.write("ci.token", h.must("token", "create", "ci", "--scope", "read"))}
+	h.must(ci...)
+	h.must("token", "revoke", "ci")
+	h.fails("does not know this token", ci...)
+
 	join := h.must("node", "token", "lb-a")
 	if weir.PinOf(strings.TrimSpace(join)) == "" || strings.Count(join, "\n") != 1 {
 		t.Errorf("weir node token prints %q, want the token alone", join)

@@ -96,7 +96,7 @@ func writeStatus(w io.Writer, s *weir.RegionStatus, width int) error {
 	}
 	for _, pool := range s.Pools {
 		p.text("", "")
-		p.text("", "Pool %s: %s wanted, %d there, %d ready to serve", pool.Name, count(pool.Count, "machine"), pool.Machines, pool.Serving)
+		p.text("", "Pool %s: %s wanted, %d there, %d ready to serve", ofTeam(pool.Name, pool.Team), count(pool.Count, "machine"), pool.Machines, pool.Serving)
 		if drained := drainedOf(s, pool.ID); len(drained) > 0 {
 			p.text("  ", "drained by an operator: %s", strings.Join(drained, ", "))
 		}
@@ -189,6 +189,14 @@ func (p *page) plan(steps []string) {
 	}
 }
 
+// ofTeam returns the name of a thing, with its team if that is not the first one.
+func ofTeam(name string, team weir.ID) string {
+	if team == "" {
+		return name
+	}
+	return fmt.Sprintf("%s (team %s)", name, weir.TeamName(team))
+}
+
 // balancer writes a load balancer; in whole, with all that its instances say.
 func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whole bool) {
 	machines := map[weir.ID]weir.MachineOverview{}
@@ -203,7 +211,7 @@ func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whol
 	for _, r := range lb.Rules {
 		rules = append(rules, fmt.Sprintf("%s:%d to %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
 	}
-	p.text("", "Load balancer %s: %s, %s, %s, %s", lb.Name, phaseOf(&lb), address, lb.Algorithm, strings.Join(rules, ", "))
+	p.text("", "Load balancer %s: %s, %s, %s, %s", ofTeam(lb.Name, lb.Team), phaseOf(&lb), address, lb.Algorithm, strings.Join(rules, ", "))
 	if f := lb.Failover; f != nil {
 		p.text("  ", "%s", failedOver(s.Taken, f))
 	}

@@ -197,7 +197,7 @@ func (t *top) balancerLine(lb *weir.LoadBalancerOverview) topLine {
 		address = lb.Address.String()
 	}
 	up, all := serversUp(lb)
-	said := []string{oneLine(lb.Name), phaseOf(lb), address, fmt.Sprintf("%d of %d servers up", up, all)}
+	said := []string{oneLine(ofTeam(lb.Name, lb.Team)), phaseOf(lb), address, fmt.Sprintf("%d of %d servers up", up, all)}
 	if f := lb.Failover; f != nil {
 		said = append(said, "failover "+age(t.status.Taken, f.At)+" ago")
 	}

@@ -42,7 +42,7 @@ func (p *patience) wait(ctx context.Context, c *client, b *board, goesOn string,
 	defer ticks.Stop()
 	var away time.Time // since when
 	for {
-		s, err := c.status(limit)
+		s, err := c.ownStatus(limit)
 		switch {
 		case err == nil:
 			away = time.Time{}
