@@ -157,6 +157,9 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	} else if !errors.Is(err, weir.NotFound) {
 		return err
 	}
+	if err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetMachine(f, m.ID) }); err != nil {
+		return err
+	}
 	lbs, err := loadBalancers.All(ctx, tx)
 	if err != nil {
 		return err
@@ -293,7 +296,7 @@ func (c *Control) DeleteTag(ctx context.Context, name string) error {
 			}
 		}
 		tags.Delete(tx, key)
-		return nil
+		return changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetTag(f, name) })
 	})
 }
 

@@ -262,14 +262,14 @@ func TestServersAnswerTheirBalancerAlone(t *testing.T) {
 	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), instance(4), other}, []netip.Addr{netip.MustParseAddr("10.110.0.1")})
 	askers := prefixes("10.110.0.1/32", "10.110.0.2/32", "10.110.0.4/32")
 	wall := &weir.Firewall{Openings: []weir.Opening{
-		{Port: 80, From: prefixes("0.0.0.0/0")},
-		{Port: weir.BeatPort, UDP: true, From: askers},
-		{Port: weir.HealthPort, From: askers},
+		{Port: 80, Peers: prefixes("0.0.0.0/0")},
+		{Port: weir.BeatPort, UDP: true, Peers: askers},
+		{Port: weir.HealthPort, Peers: askers},
 	}}
 	want := map[weir.ID]*weir.Firewall{
 		"100001": {Openings: []weir.Opening{
-			{Port: 80, From: prefixes("10.110.0.2/32", "10.110.0.4/32")},
-			{Port: 8080, From: prefixes("10.110.0.2/32", "10.110.0.4/32")},
+			{Port: 80, Peers: prefixes("10.110.0.2/32", "10.110.0.4/32")},
+			{Port: 8080, Peers: prefixes("10.110.0.2/32", "10.110.0.4/32")},
 		}},
 		"100002": wall,
 		"100004": wall,

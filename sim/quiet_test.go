@@ -105,7 +105,7 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		if !seen.On {
 			phase = weir.MachineOff
 		}
-		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot}
+		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
 		r.want(m.Status == want, "machine %s has the status %+v, want %+v", m.ID, m.Status, want)
 		r.want(!seen.On || seen.Boot.State != weir.BootRunning, "machine %s still boots", m.ID)
 		r.want(seen.Name == m.Name, "machine %s is named %s, want %s", m.ID, seen.Name, m.Name)
@@ -179,9 +179,9 @@ func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 	for p, sources := range from {
 		o := weir.Opening{Port: p.n, UDP: p.udp}
 		for source := range sources {
-			o.From = append(o.From, source)
+			o.Peers = append(o.Peers, source)
 		}
-		slices.SortFunc(o.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+		slices.SortFunc(o.Peers, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 		f.Openings = append(f.Openings, o)
 	}
 	slices.SortFunc(f.Openings, weir.Opening.Compare)

@@ -511,7 +511,7 @@ func openings(ports ...int) *weir.Firewall {
 	f := &weir.Firewall{}
 	for _, port := range ports {
 		f.Openings = append(f.Openings, weir.Opening{Port: max(port, -port), UDP: port < 0,
-			From: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32"), netip.MustParsePrefix("192.0.2.0/24")}})
+			Peers: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32"), netip.MustParsePrefix("192.0.2.0/24")}})
 	}
 	return f
 }
@@ -524,7 +524,7 @@ func testFirewall(t *testing.T, s suite) {
 		must(t, "set firewall", s.SetFirewall(s.ctx, "100001", f))
 		for i := range f.Openings { // the cloud has its own by now
 			f.Openings[i].Port = 9
-			f.Openings[i].From[0] = netip.Prefix{}
+			f.Openings[i].Peers[0] = netip.Prefix{}
 		}
 		got := s.machine(t, "100001").Firewall
 		if got == nil {

@@ -555,10 +555,10 @@ func TestFirewallOpensPortsOfUDP(t *testing.T) {
 		tcp, udp bool
 	}{
 		{nil, false, false},
-		{[]weir.Opening{{Port: 7, From: all}}, true, false},
-		{[]weir.Opening{{Port: 7, UDP: true, From: all}}, false, true},
-		{[]weir.Opening{{Port: 7, From: all}, {Port: 7, UDP: true, From: all}}, true, true},
-		{[]weir.Opening{{Port: 8, From: all}, {Port: 8, UDP: true, From: all}}, false, false},
+		{[]weir.Opening{{Port: 7, Peers: all}}, true, false},
+		{[]weir.Opening{{Port: 7, UDP: true, Peers: all}}, false, true},
+		{[]weir.Opening{{Port: 7, Peers: all}, {Port: 7, UDP: true, Peers: all}}, true, true},
+		{[]weir.Opening{{Port: 8, Peers: all}, {Port: 8, UDP: true, Peers: all}}, false, false},
 	} {
 		must(t, c.SetFirewall(t.Context(), m.ID, &weir.Firewall{Openings: test.openings}))
 		for network, want := range map[string]bool{"tcp": test.tcp, "udp": test.udp} {
