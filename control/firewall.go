@@ -122,12 +122,14 @@ func putFirewall(ctx context.Context, tx *store.Tx, f weir.CloudFirewall) error 
 	if err := checkParties(ctx, tx, weir.Peers{Machines: f.Machines, Tags: f.Tags}); err != nil {
 		return wrong(err)
 	}
-	for field, rules := range map[string][]weir.FirewallRule{"inbound_rules": f.Inbound, "outbound_rules": f.Outbound} {
-		for i, r := range rules {
-			if err := checkParties(ctx, tx, r.Peers); err != nil {
-				return wrong(fmt.Errorf("%s[%d]: %w", field, i, err))
-			}
+	err = f.EachRule(func(field, peers string, r *weir.FirewallRule) error {
+		if err := checkParties(ctx, tx, r.Peers); err != nil {
+			return fmt.Errorf("%s.%s.%w", field, peers, err)
 		}
+		return nil
+	})
+	if err != nil {
+		return wrong(err)
 	}
 	f.Status = weir.CloudFirewallStatus{}
 	cloudFirewalls.Put(tx, f.ID, f)
@@ -174,28 +176,26 @@ func changeFirewalls(ctx context.Context, tx *store.Tx, change func(*weir.CloudF
 func forgetMachine(f *weir.CloudFirewall, id weir.ID) {
 	is := func(other weir.ID) bool { return other == id }
 	f.Machines = slices.DeleteFunc(f.Machines, is)
-	ofPeers(f, func(p *weir.Peers) { p.Machines = slices.DeleteFunc(p.Machines, is) })
+	changePeers(f, func(p *weir.Peers) { p.Machines = slices.DeleteFunc(p.Machines, is) })
 }
 
 func forgetTag(f *weir.CloudFirewall, name string) {
 	is := func(other string) bool { return strings.EqualFold(other, name) }
 	f.Tags = slices.DeleteFunc(f.Tags, is)
-	ofPeers(f, func(p *weir.Peers) { p.Tags = slices.DeleteFunc(p.Tags, is) })
+	changePeers(f, func(p *weir.Peers) { p.Tags = slices.DeleteFunc(p.Tags, is) })
 }
 
 func forgetBalancer(f *weir.CloudFirewall, id weir.ID) {
-	ofPeers(f, func(p *weir.Peers) {
-		p.LoadBalancers = slices.DeleteFunc(p.LoadBalancers, func(other weir.ID) bool { return other == id })
-	})
+	is := func(other weir.ID) bool { return other == id }
+	changePeers(f, func(p *weir.Peers) { p.LoadBalancers = slices.DeleteFunc(p.LoadBalancers, is) })
 }
 
-// ofPeers calls do for the peers of each rule.
-func ofPeers(f *weir.CloudFirewall, do func(*weir.Peers)) {
-	for _, rules := range [][]weir.FirewallRule{f.Inbound, f.Outbound} {
-		for i := range rules {
-			do(&rules[i].Peers)
-		}
-	}
+// changePeers has change change the peers of each rule.
+func changePeers(f *weir.CloudFirewall, change func(*weir.Peers)) {
+	_ = f.EachRule(func(_, _ string, r *weir.FirewallRule) error { // none of which is an error
+		change(&r.Peers)
+		return nil
+	})
 }
 
 // firewallView is all that decides about the firewalls of users.
@@ -337,20 +337,16 @@ func (p *parties) of(peers weir.Peers, outward bool) (at []netip.Prefix) {
 // show fills in how far each of fs is, which v has too.
 func (v *firewallView) show(fs []weir.CloudFirewall) {
 	plan := v.planRules()
-	live := map[weir.ID]bool{} // the machines whose clouds keep what is planned
-	for _, m := range v.machines {
-		m.Rules = plan[m.ID]
-		live[m.ID] = m.Status.Wall == m.Wall().Digest()
-	}
 	for i := range fs {
-		fs[i].Status = weir.CloudFirewallStatus{Phase: weir.FirewallSucceeded}
+		s := &fs[i].Status
+		*s = weir.CloudFirewallStatus{Phase: weir.FirewallSucceeded}
 		for _, m := range v.machines {
 			wanted, kept := slices.Contains(plan[m.ID].By(), fs[i].ID), slices.Contains(m.Obeys, fs[i].ID)
-			if !m.Deleting.IsZero() || !wanted && !kept || wanted && kept && live[m.ID] {
+			m.Rules = plan[m.ID]
+			if !m.Deleting.IsZero() || !wanted && !kept || wanted && kept && m.Status.Wall == m.Wall().Digest() {
 				continue
 			}
 			change := weir.FirewallChange{Machine: m.ID, Removing: !wanted, Phase: weir.FirewallWaiting}
-			s := &fs[i].Status
 			if m.Status.Err != "" {
 				change.Phase = weir.FirewallFailed
 				s.Err = cmp.Or(s.Err, fmt.Sprintf("droplet %s: %s", m.ID, m.Status.Err))

@@ -19,6 +19,8 @@ func TestMachineIsBroughtToItsRow(t *testing.T) {
 	on := &cloud.Machine{ID: "100001", On: true}
 	off := &cloud.Machine{ID: "100001"}
 	wall := &weir.Firewall{Openings: []weir.Opening{{Port: 80}}}
+	confined := weir.Firewall{Openings: []weir.Opening{{Port: 80}}, Confined: true}
+	confinedOn := &cloud.Machine{ID: "100001", On: true, Firewall: &confined}
 	reboot := []weir.Action{{ID: "1", Type: "reboot"}}
 	for _, test := range []struct {
 		name string
@@ -35,6 +37,8 @@ func TestMachineIsBroughtToItsRow(t *testing.T) {
 		{"one that is off stays so", machineView{row: weir.Machine{Off: true}, seen: off}, nil},
 		{"a reboot that was asked for happens", machineView{seen: on, pending: reboot}, []machineStep{stepReboot}},
 		{"one that is off needs no reboot to start", machineView{seen: off, pending: reboot}, []machineStep{stepPowerOn}},
+		{"rules of its users' firewalls are there as early", machineView{row: weir.Machine{Rules: &weir.Rules{}}}, []machineStep{stepCreate, stepFirewall}},
+		{"a firewall that adds nothing is not set again", machineView{row: weir.Machine{Firewall: wall, Rules: &weir.Rules{Firewall: confined}}, seen: confinedOn}, nil},
 		{"a firewall that is another is set", machineView{row: weir.Machine{Firewall: wall}, seen: on}, []machineStep{stepFirewall}},
 		{"one with requests is let finish before it goes", machineView{row: weir.Machine{Deleting: testNow}, seen: on, inUse: "node lb-1"}, []machineStep{stepWait}},
 		{"one without requests goes", machineView{row: weir.Machine{Deleting: testNow}, seen: on}, []machineStep{stepDestroy}},

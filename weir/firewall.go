@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -283,26 +284,36 @@ func (f *CloudFirewall) Check() error {
 	if !firewallName.MatchString(f.Name) {
 		return Errorf(Invalid, "name is %.60q, want 1 to 255 letters, digits, . and -, of which the first is a letter or digit", f.Name)
 	}
-	for _, tag := range f.Tags {
+	for i, tag := range f.Tags {
 		if err := CheckTag(tag); err != nil {
-			return Errorf(Invalid, "tags: %w", err)
+			return Errorf(Invalid, "tags[%d]: %w", i, err)
 		}
 	}
-	for i, r := range f.Inbound {
-		if err := r.check(); err != nil {
-			return Errorf(Invalid, "inbound_rules[%d].%w", i, err)
+	return f.EachRule(func(field, peers string, r *FirewallRule) error {
+		if err := r.check(peers); err != nil {
+			return Errorf(Invalid, "%s.%w", field, err)
+		}
+		return nil
+	})
+}
+
+// EachRule calls do for each rule, with what it and its peers are called, until there is an error.
+func (f *CloudFirewall) EachRule(do func(field, peers string, r *FirewallRule) error) error {
+	for i := range f.Inbound {
+		if err := do(fmt.Sprintf("inbound_rules[%d]", i), "sources", &f.Inbound[i]); err != nil {
+			return err
 		}
 	}
-	for i, r := range f.Outbound {
-		if err := r.check(); err != nil {
-			return Errorf(Invalid, "outbound_rules[%d].%w", i, err)
+	for i := range f.Outbound {
+		if err := do(fmt.Sprintf("outbound_rules[%d]", i), "destinations", &f.Outbound[i]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // check returns what is wrong with a rule, beginning with the name of the field.
-func (r *FirewallRule) check() error {
+func (r *FirewallRule) check(peers string) error {
 	switch r.Transport {
 	case OverTCP, OverUDP:
 	case OverICMP:
@@ -312,14 +323,14 @@ func (r *FirewallRule) check() error {
 	default:
 		return Errorf(Invalid, "protocol is %.40q, want tcp, udp or icmp", r.Transport)
 	}
-	for _, text := range r.Peers.Addresses {
+	for i, text := range r.Peers.Addresses {
 		if _, err := ParsePeer(text); err != nil {
-			return Errorf(Invalid, "addresses: %w", err)
+			return Errorf(Invalid, "%s.addresses[%d]: %w", peers, i, err)
 		}
 	}
-	for _, tag := range r.Peers.Tags {
+	for i, tag := range r.Peers.Tags {
 		if err := CheckTag(tag); err != nil {
-			return Errorf(Invalid, "tags: %w", err)
+			return Errorf(Invalid, "%s.tags[%d]: %w", peers, i, err)
 		}
 	}
 	return nil

@@ -534,6 +534,39 @@ func testFirewall(t *testing.T, s suite) {
 			t.Errorf("firewall is %v, want %v", got, want)
 		}
 	}
+	// Every protocol, ranges, both directions, and addresses of either kind are kept as given.
+	whole := func() *weir.Firewall {
+		peers := func(texts ...string) (all []netip.Prefix) {
+			for _, text := range texts {
+				all = append(all, netip.MustParsePrefix(text))
+			}
+			return all
+		}
+		return &weir.Firewall{Confined: true,
+			Openings: []weir.Opening{{ICMP: true, Peers: peers("0.0.0.0/0", "::/0")}, {Port: 22, Peers: peers("192.0.2.7/32", "2001:db8::/32")}, {Port: 8000, Last: 9000, UDP: true, Peers: peers("10.0.0.0/8")}},
+			Exits:    []weir.Opening{{ICMP: true, Peers: peers("::/0")}, {Port: 1, Last: 65535, Peers: peers("0.0.0.0/0")}, {Port: 53, UDP: true, Peers: peers("192.0.2.53/32")}}}
+	}
+	for _, change := range []func(*weir.Firewall){
+		func(*weir.Firewall) {},
+		func(f *weir.Firewall) { f.Exits = nil },
+		func(f *weir.Firewall) { f.Openings, f.Exits = nil, f.Exits[1:] },
+		func(f *weir.Firewall) { f.Confined, f.Exits = false, nil },
+		func(*weir.Firewall) {},
+	} {
+		f, want := whole(), whole()
+		change(f)
+		change(want)
+		must(t, "set firewall", s.SetFirewall(s.ctx, "100001", f))
+		for _, o := range slices.Concat(f.Openings, f.Exits) {
+			o.Peers[0] = netip.Prefix{} // the cloud has its own by now
+		}
+		if got := s.machine(t, "100001").Firewall; !reflect.DeepEqual(got, want) {
+			t.Errorf("firewall is %+v, want %+v", got, want)
+		}
+	}
+	for what, o := range map[string]weir.Opening{"a range that ends before it begins": {Port: 80, Last: 79}, "a range with no end": {Port: 80, Last: 65536}, "a port of ICMP": {ICMP: true, Port: 8}} {
+		want(t, "set a firewall for "+what, s.SetFirewall(s.ctx, "100001", &weir.Firewall{Confined: true, Exits: []weir.Opening{o}}), weir.Invalid)
+	}
 	for _, port := range []int{0, 65536} {
 		bad := &weir.Firewall{Openings: []weir.Opening{{Port: port, UDP: true}}}
 		want(t, fmt.Sprintf("set a firewall for port %d", port), s.SetFirewall(s.ctx, "100001", bad), weir.Invalid)
