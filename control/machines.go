@@ -296,7 +296,11 @@ func (c *Control) DeleteTag(ctx context.Context, name string) error {
 			}
 		}
 		tags.Delete(tx, key)
-		return changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetTag(f, name) })
+		return changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) {
+			if f.Team == weir.CallerOf(ctx).Team {
+				forgetTag(f, name)
+			}
+		})
 	})
 }
 

@@ -277,6 +277,12 @@ func (f *CloudFirewall) Covers(m *Machine) bool {
 		(slices.Contains(f.Machines, m.ID) || slices.ContainsFunc(f.Tags, m.HasTag))
 }
 
+// What a firewall has at most: each new flow is compared with all of it.
+const (
+	maxFirewallRules     = 200
+	maxFirewallAddresses = 2000
+)
+
 var firewallName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.-]{0,254}$`)
 
 // Check returns why f cannot be a firewall.
@@ -289,7 +295,14 @@ func (f *CloudFirewall) Check() error {
 			return Errorf(Invalid, "tags[%d]: %w", i, err)
 		}
 	}
+	if n := len(f.Inbound) + len(f.Outbound); n > maxFirewallRules {
+		return Errorf(Invalid, "inbound_rules and outbound_rules have %d rules, at most %d are allowed: use ranges of ports, or another firewall", n, maxFirewallRules)
+	}
+	addresses := 0
 	return f.EachRule(func(field, peers string, r *FirewallRule) error {
+		if addresses += len(r.Peers.Addresses); addresses > maxFirewallAddresses {
+			return Errorf(Invalid, "%s.%s.addresses: the firewall has more than %d addresses: use CIDRs, or another firewall", field, peers, maxFirewallAddresses)
+		}
 		if err := r.check(peers); err != nil {
 			return Errorf(Invalid, "%s.%w", field, err)
 		}

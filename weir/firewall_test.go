@@ -2,6 +2,7 @@ package weir
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -144,6 +145,33 @@ func TestAFirewallsNameIsLikeAHosts(t *testing.T) {
 	for _, name := range []string{"", "-f", ".f", "a b", "a_b", "é", "a\nb", strings.Repeat("a", 256)} {
 		if err := (&CloudFirewall{Name: name}).Check(); KindOf(err) != Invalid {
 			t.Errorf("%q: error %v, want that it is no name", name, err)
+		}
+	}
+}
+
+func TestAFirewallHasBounds(t *testing.T) {
+	rules := func(n, addresses int) (all []FirewallRule) {
+		for range n {
+			r := FirewallRule{Transport: OverICMP}
+			for i := range addresses {
+				r.Peers.Addresses = append(r.Peers.Addresses, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String())
+			}
+			all = append(all, r)
+		}
+		return all
+	}
+	for _, test := range []struct {
+		f    CloudFirewall
+		want string
+	}{
+		{CloudFirewall{Inbound: rules(100, 10), Outbound: rules(100, 10)}, ""},
+		{CloudFirewall{Inbound: rules(200, 1), Outbound: rules(1, 1)}, "inbound_rules and outbound_rules have 201 rules, at most 200 are allowed: use ranges of ports, or another firewall"},
+		{CloudFirewall{Inbound: rules(1, 1000), Outbound: rules(1, 1001)}, "outbound_rules[0].destinations.addresses: the firewall has more than 2000 addresses: use CIDRs, or another firewall"},
+	} {
+		test.f.Name = "f"
+		err := test.f.Check()
+		if got := fmt.Sprint(err); test.want == "" && err != nil || test.want != "" && (got != test.want || KindOf(err) != Invalid) {
+			t.Errorf("error %v, want %q", err, test.want)
 		}
 	}
 }

@@ -2,9 +2,11 @@ package local
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -152,7 +154,10 @@ func pings(t *testing.T, c *Cloud, id weir.ID, from, addr netip.Addr) bool {
 		return err
 	}))
 	defer conn.Close()
-	_, err := conn.Write([]byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}) // an echo request, with its checksum
+	// An echo request, with its checksum. Another identifier each time makes it a flow of its own.
+	flow := rand.N(uint16(0xf7ff))
+	request := binary.BigEndian.AppendUint16([]byte{8, 0}, 0xf7ff-flow)
+	_, err := conn.Write(append(binary.BigEndian.AppendUint16(request, flow), 0, 0))
 	must(t, err)
 	conn.SetReadDeadline(time.Now().Add(soon))
 	for b := make([]byte, 100); ; {
