@@ -81,6 +81,18 @@ type Control interface {
 	// Untag takes a tag, which must be there, off machines.
 	Untag(ctx context.Context, name string, machines []weir.ID) error
 
+	// Firewalls returns all firewalls of the caller's team, the oldest first, each with how far
+	// it is at this moment.
+	Firewalls(ctx context.Context) ([]weir.CloudFirewall, error)
+	// Firewall returns one firewall, likewise.
+	Firewall(ctx context.Context, id weir.ID) (weir.CloudFirewall, error)
+	// CreateFirewall gives f an ID and stores it. A name that is taken is a weir.Conflict.
+	CreateFirewall(ctx context.Context, f weir.CloudFirewall) (weir.CloudFirewall, error)
+	// UpdateFirewall changes a firewall, as UpdateLoadBalancer does a load balancer.
+	UpdateFirewall(ctx context.Context, id weir.ID, change func(*weir.CloudFirewall) error) (weir.CloudFirewall, error)
+	// DeleteFirewall forgets a firewall. A machine that no other is for is open again.
+	DeleteFirewall(ctx context.Context, id weir.ID) error
+
 	// Addresses returns all reserved IPs, by address; with those of load balancers.
 	Addresses(ctx context.Context) ([]weir.Address, error)
 	// Address returns one reserved IP.

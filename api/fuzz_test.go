@@ -74,6 +74,8 @@ func FuzzRequest(f *testing.F) {
 	ip := made("POST", "/v2/reserved_ips", `{"region": "lab"}`, "reserved_ip", "ip")
 	act := made("POST", "/v2/droplets/"+id+"/actions", `{"type": "reboot"}`, "action", "id")
 	made("POST", "/v2/tags", `{"name": "web"}`, "tag", "name")
+	firewall := `{"name": "f", "inbound_rules": [{"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0", "::/0"], "load_balancer_uids": ["` + lb + `"]}}], "outbound_rules": [{"protocol": "icmp", "destinations": {"tags": ["web"], "droplet_ids": [` + id + `]}}], "droplet_ids": [` + id + `], "tags": null}`
+	wall := made("POST", "/v2/firewalls", firewall, "firewall", "id")
 
 	for _, seed := range [][3]string{
 		{"GET", "/", ""}, {"GET", "/v2/account", ""}, {"GET", "/v2/regions?page=2", ""}, {"GET", "/v2/sizes?per_page=3", ""}, {"GET", "/v2/images?type=distribution", ""}, {"GET", "/v2/images/debian-12-x64", ""},
@@ -89,6 +91,8 @@ func FuzzRequest(f *testing.F) {
 		{"GET", "/v2/projects", ""}, {"POST", "/v2/projects", `{"name": "x", "purpose": "IoT"}`}, {"PATCH", "/v2/projects/default", `{"is_default": false}`}, {"POST", "/v2/projects/default/resources", `{"resources": ["do:droplet:` + id + `", "do:reservedip:` + ip + `"]}`},
 		{"GET", "/v2/vpcs", ""}, {"POST", "/v2/vpcs", "{}"}, {"PUT", "/v2/vpcs/x", `{"name": "x"}`}, {"GET", "/v2/vpc_peerings", ""}, {"POST", "/v2/reserved_ipv6", `{"region_slug": "lab"}`}, {"GET", "/v2/droplets/" + id + "/neighbors", ""},
 		{"GET", "/v2/droplets/" + id + "/destroy_with_associated_resources", ""}, {"DELETE", "/v2/droplets/" + id + "/destroy_with_associated_resources/selective", `{"reserved_ips": ["` + ip + `", 7]}`}, {"GET", "/v2/droplets/" + id + "/backups/policy", ""},
+		{"GET", "/v2/firewalls?per_page=1", ""}, {"POST", "/v2/firewalls", firewall}, {"PUT", "/v2/firewalls/" + wall, firewall}, {"GET", "/v2/droplets/" + id + "/firewalls", ""}, {"DELETE", "/v2/firewalls/x", ""},
+		{"POST", "/v2/firewalls/" + wall + "/droplets", `{"droplet_ids": [` + id + `]}`}, {"DELETE", "/v2/firewalls/" + wall + "/tags", `{"tags": ["web"]}`}, {"POST", "/v2/firewalls/" + wall + "/rules", `{"inbound_rules": [{"protocol": "udp", "ports": 53, "sources": {"addresses": ["::1"]}}]}`},
 		{"GET", "/v2/weir/status", ""}, {"PUT", "/v2/weir/app?dry_run=true", app}, {"PUT", "/v2/weir/app", app}, {"GET", "/v2/weir/pools", ""}, {"POST", "/v2/weir/pools/web/machines", `{"count": 1}`},
 		{"GET", "/v2/weir/machines", ""}, {"GET", "/v2/weir/droplets/" + id + "/boot", ""}, {"GET", "/v2/weir/load_balancers/shop/config", ""}, {"POST", "/v2/weir/load_balancers/" + lb + "/reload", ""},
 		{"PATCH", "/v2/droplets", "null"}, {"POST", "/v2/tags", `{"name": "\ud800"}`}, {"POST", "/v2/tags", "{\"name\": \"\xff\"}"}, {"GET", "/v2/tags/\xff\x00", ""}, {"GET", "/v2/load_balancers/..", ""}, {"CONNECT", "/v2/droplets", ""},

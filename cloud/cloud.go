@@ -101,14 +101,20 @@ type Addresses interface {
 	Release(ctx context.Context, addr netip.Addr) error
 }
 
-// Firewalls decide what reaches a machine. A machine without a firewall is open.
+// Firewalls decide what reaches a machine, and what it reaches. A machine without a firewall
+// is open both ways.
 type Firewalls interface {
-	// SetFirewall lets new flows to machine in only as f says, of TCP and of UDP each
-	// where it says so, and opens the machine to all where f is nil. A port that is none is
-	// weir.Invalid. Replies to what the machine began, and the region's
-	// own services (metadata, the control plane), always pass. It replaces the firewall
-	// that was there, at once: no moment is without one. Deleting the machine deletes its
-	// firewall; a machine that is not there is weir.NotFound.
+	// SetFirewall lets new flows to machine in only as f's openings say, and, if f is confined,
+	// out of it only as its exits say; it opens the machine where f is nil. Each opening is for
+	// a range of ports of TCP or of UDP, or for ICMP as a whole, and for peers of IPv4 and IPv6,
+	// whichever of them the cloud has. Peers of an opening are where a flow comes from, a
+	// reserved IP included; those of an exit are whom the machine addressed, a reserved IP
+	// included. What cannot be, such as a port that is none, is weir.Invalid.
+	//
+	// Flows that were let through before, replies, and what the machine asks of the region's
+	// own services (metadata, the control plane) always pass. It replaces the firewall that was
+	// there, at once: no moment is without one. Deleting the machine deletes its firewall; a
+	// machine that is not there is weir.NotFound.
 	SetFirewall(ctx context.Context, machine weir.ID, f *weir.Firewall) error
 }
 

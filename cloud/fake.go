@@ -369,7 +369,7 @@ func (f *Fake) SetFirewall(ctx context.Context, machine weir.ID, w *weir.Firewal
 		}
 		m, err := f.machine(machine)
 		if err == nil {
-			m.Firewall = clone(w)
+			m.Firewall = w.Clone()
 		}
 		return err
 	}, "set the firewall of machine %s", machine)
@@ -406,19 +406,8 @@ func (m *fakeMachine) show() Machine {
 	if left > 0 {
 		shown.Boot = weir.Boot{State: weir.BootRunning}
 	}
-	shown.Firewall = clone(m.Firewall)
+	shown.Firewall = m.Firewall.Clone()
 	return shown
-}
-
-func clone(f *weir.Firewall) *weir.Firewall {
-	if f == nil {
-		return nil
-	}
-	copied := weir.Firewall{Openings: slices.Clone(f.Openings)}
-	for i, o := range copied.Openings {
-		copied.Openings[i].From = slices.Clone(o.From)
-	}
-	return &copied
 }
 
 // nth returns the n-th address after base, which is IPv4.

@@ -13,6 +13,7 @@
 //	addresses      reserve, point and release reserved IPs
 //	loadBalancers  give each load balancer instances, an address, firewalls and the
 //	               NodeConfig of each instance
+//	rules          give each machine the rules of its users' firewalls
 //	pairs          judge the instances of each load balancer, and move its address when the
 //	               one that has it cannot serve
 //	watches        ask the instances whether they live and serve
@@ -161,10 +162,11 @@ type term struct {
 	*Control
 	db *store.Store
 
-	machines, pools, addresses, loadBalancers, pairs, watches *reconcile.Loop
+	machines, pools, addresses, loadBalancers, pairs, watches, rules *reconcile.Loop
 
 	watching *watch
 
+	ruled     sync.Map // the IDs of machines whose rows have rules
 	leaving   sync.Map // the IDs of machines that finish their requests before they go
 	balancers sync.Map // all load balancers as they last were, by ID: a change of a machine may concern several
 }
@@ -186,12 +188,13 @@ func newTerm(c *Control, led *store.Store) *term {
 	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
 	t.loadBalancers = loop("lb", 16, t.reconcileLoadBalancer, t.loadBalancerFailed)
 	t.pairs = loop("pair", 64, t.reconcilePair, t.loadBalancerFailed)
+	t.rules = reconcile.New("rules", t.reconcileRules, reconcile.Options{Log: c.Log})
 	t.watches = reconcile.New("watch", t.reconcileWatch, reconcile.Options{Workers: 512, Log: c.Log})
 	return t
 }
 
 func (t *term) loops() []*reconcile.Loop {
-	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches}
+	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches, t.rules}
 }
 
 // Work returns what the controllers do, nothing if this member does not lead.
@@ -219,6 +222,7 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, machines.Table, func(id weir.ID, was, m weir.Machine) {
 			t.machines.Touch(id)
+			t.noteRules(was, m)
 			if m.Pool != "" {
 				t.pools.Touch(m.Pool)
 			}
@@ -239,8 +243,11 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, loadBalancers.Table, func(id weir.ID, _, lb weir.LoadBalancer) {
+		touch(ctx, t, loadBalancers.Table, func(id weir.ID, was, lb weir.LoadBalancer) {
 			t.balancers.Store(id, lb)
+			if was.Status.Address != lb.Status.Address {
+				t.rules.Touch(allRules)
+			}
 			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id)
 		})
@@ -256,6 +263,9 @@ func (t *term) run(ctx context.Context) {
 				return true
 			})
 		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, cloudFirewalls, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
@@ -348,7 +358,7 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 // tried again already, less and less often.
 func differs(row weir.Machine, seen cloud.Machine) bool {
 	return row.Status.Err == "" &&
-		(row.Status != observed(seen) || seen.On == row.Off || !reflect.DeepEqual(seen.Firewall, row.Firewall))
+		(row.Status != observed(seen) || seen.On == row.Off || !reflect.DeepEqual(seen.Firewall, row.Wall()))
 }
 
 func (t *term) touchAddresses(ctx context.Context) error {

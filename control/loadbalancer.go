@@ -295,16 +295,7 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			f = &weir.Firewall{}
 			walls[m.ID] = f
 		}
-		i := slices.IndexFunc(f.Openings, func(there weir.Opening) bool { return there.Compare(o) == 0 })
-		if i < 0 {
-			i = len(f.Openings)
-			f.Openings = append(f.Openings, weir.Opening{Port: o.Port, UDP: o.UDP})
-		}
-		there := &f.Openings[i]
-		there.From = append(there.From, o.From...)
-		slices.SortFunc(there.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
-		there.From = slices.Compact(there.From)
-		slices.SortFunc(f.Openings, weir.Opening.Compare)
+		f.Openings = weir.Widen(f.Openings, o)
 	}
 	instances := map[weir.ID][]weir.Machine{} // by load balancer
 	servers := map[string][]weir.Machine{}    // by what may choose them: a tag, or their ID behind a slash
@@ -333,10 +324,10 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 		}
 		for _, m := range instances[lb.ID] {
 			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.EntryPort, From: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
+				open(m, weir.Opening{Port: r.EntryPort, Peers: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
 			}
-			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, From: askers})
-			open(m, weir.Opening{Port: weir.HealthPort, From: askers})
+			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
+			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
 		}
 		targets := servers[strings.ToLower(lb.Tag)]
 		for _, id := range lb.Machines {
@@ -351,9 +342,9 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 				continue
 			}
 			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.TargetPort, From: sources})
+				open(m, weir.Opening{Port: r.TargetPort, Peers: sources})
 			}
-			open(m, weir.Opening{Port: lb.Health.Port, From: sources})
+			open(m, weir.Opening{Port: lb.Health.Port, Peers: sources})
 		}
 	}
 	return walls

@@ -120,7 +120,7 @@ func (c *Control) DeleteLoadBalancer(ctx context.Context, id weir.ID) error {
 		}
 		lb.Deleting = time.Now().UTC()
 		loadBalancers.Put(tx, id, lb)
-		return nil
+		return changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetBalancer(f, id) })
 	})
 }
 

@@ -52,7 +52,7 @@ func planMachine(v machineView) (steps []machineStep) {
 	if v.seen == nil {
 		steps = append(steps, stepCreate)
 	}
-	if v.seen == nil && v.row.Firewall != nil || v.seen != nil && !reflect.DeepEqual(v.seen.Firewall, v.row.Firewall) {
+	if wall := v.row.Wall(); v.seen == nil && wall != nil || v.seen != nil && !reflect.DeepEqual(v.seen.Firewall, wall) {
 		steps = append(steps, stepFirewall)
 	}
 	switch {
@@ -149,7 +149,7 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 		_, err := t.Cloud.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template})
 		return err
 	case stepFirewall:
-		return t.Cloud.SetFirewall(ctx, m.ID, m.Firewall)
+		return t.Cloud.SetFirewall(ctx, m.ID, m.Wall())
 	case stepPowerOn:
 		return t.Cloud.PowerOn(ctx, m.ID)
 	case stepPowerOff:
@@ -286,6 +286,9 @@ func (t *term) observe(ctx context.Context, id weir.ID, acted []weir.Action) err
 			return err
 		}
 		m.Status = observed(all[i])
+		if m.Status.Wall == m.Wall().Digest() {
+			m.Obeys = m.Rules.By()
+		}
 		done := map[weir.ID]bool{}
 		for _, a := range acted {
 			done[a.ID] = true
@@ -307,7 +310,8 @@ func observed(seen cloud.Machine) weir.MachineStatus {
 	if seen.On {
 		phase = weir.MachineActive
 	}
-	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot}
+	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot,
+		Wall: seen.Firewall.Digest()}
 }
 
 // machineFailed shows in the row why a machine is not yet as it should be.

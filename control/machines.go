@@ -159,6 +159,9 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	} else if !errors.Is(err, weir.NotFound) {
 		return err
 	}
+	if err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetMachine(f, m.ID) }); err != nil {
+		return err
+	}
 	lbs, err := loadBalancers.All(ctx, tx)
 	if err != nil {
 		return err
@@ -305,7 +308,11 @@ func (c *Control) DeleteTag(ctx context.Context, name string) error {
 			}
 		}
 		tags.Delete(tx, key)
-		return nil
+		return changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) {
+			if f.Team == weir.CallerOf(ctx).Team {
+				forgetTag(f, name)
+			}
+		})
 	})
 }
 

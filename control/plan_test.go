@@ -19,6 +19,8 @@ func TestMachineIsBroughtToItsRow(t *testing.T) {
 	on := &cloud.Machine{ID: "100001", On: true}
 	off := &cloud.Machine{ID: "100001"}
 	wall := &weir.Firewall{Openings: []weir.Opening{{Port: 80}}}
+	confined := weir.Firewall{Openings: []weir.Opening{{Port: 80}}, Confined: true}
+	confinedOn := &cloud.Machine{ID: "100001", On: true, Firewall: &confined}
 	reboot := []weir.Action{{ID: "1", Type: "reboot"}}
 	for _, test := range []struct {
 		name string
@@ -35,6 +37,8 @@ func TestMachineIsBroughtToItsRow(t *testing.T) {
 		{"one that is off stays so", machineView{row: weir.Machine{Off: true}, seen: off}, nil},
 		{"a reboot that was asked for happens", machineView{seen: on, pending: reboot}, []machineStep{stepReboot}},
 		{"one that is off needs no reboot to start", machineView{seen: off, pending: reboot}, []machineStep{stepPowerOn}},
+		{"rules of its users' firewalls are there as early", machineView{row: weir.Machine{Rules: &weir.Rules{}}}, []machineStep{stepCreate, stepFirewall}},
+		{"a firewall that adds nothing is not set again", machineView{row: weir.Machine{Firewall: wall, Rules: &weir.Rules{Firewall: confined}}, seen: confinedOn}, nil},
 		{"a firewall that is another is set", machineView{row: weir.Machine{Firewall: wall}, seen: on}, []machineStep{stepFirewall}},
 		{"one with requests is let finish before it goes", machineView{row: weir.Machine{Deleting: testNow}, seen: on, inUse: "node lb-1"}, []machineStep{stepWait}},
 		{"one without requests goes", machineView{row: weir.Machine{Deleting: testNow}, seen: on}, []machineStep{stepDestroy}},
@@ -262,14 +266,14 @@ func TestServersAnswerTheirBalancerAlone(t *testing.T) {
 	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), instance(4), other}, []netip.Addr{netip.MustParseAddr("10.110.0.1")})
 	askers := prefixes("10.110.0.1/32", "10.110.0.2/32", "10.110.0.4/32")
 	wall := &weir.Firewall{Openings: []weir.Opening{
-		{Port: 80, From: prefixes("0.0.0.0/0")},
-		{Port: weir.BeatPort, UDP: true, From: askers},
-		{Port: weir.HealthPort, From: askers},
+		{Port: 80, Peers: prefixes("0.0.0.0/0")},
+		{Port: weir.BeatPort, UDP: true, Peers: askers},
+		{Port: weir.HealthPort, Peers: askers},
 	}}
 	want := map[weir.ID]*weir.Firewall{
 		"100001": {Openings: []weir.Opening{
-			{Port: 80, From: prefixes("10.110.0.2/32", "10.110.0.4/32")},
-			{Port: 8080, From: prefixes("10.110.0.2/32", "10.110.0.4/32")},
+			{Port: 80, Peers: prefixes("10.110.0.2/32", "10.110.0.4/32")},
+			{Port: 8080, Peers: prefixes("10.110.0.2/32", "10.110.0.4/32")},
 		}},
 		"100002": wall,
 		"100004": wall,

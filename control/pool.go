@@ -62,6 +62,9 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 		for _, m := range drop {
 			m.Deleting = time.Now().UTC()
 			machines.Put(tx, m.ID, m)
+			if err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetMachine(f, m.ID) }); err != nil {
+				return err
+			}
 		}
 		if !p.Deleting.IsZero() && len(members) == 0 {
 			pools.Delete(tx, id)
@@ -132,6 +135,9 @@ func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine
 		if err := addTag(ctx, tx, m.Team, name); err != nil {
 			return m, a, err
 		}
+	}
+	if m.Rules, err = rulesOf(ctx, tx, m); err != nil {
+		return m, a, err
 	}
 	machines.Put(tx, m.ID, stored(tx, m))
 	return m, a, nil

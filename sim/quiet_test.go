@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -20,6 +21,7 @@ type snapshot struct {
 	lbs       []weir.LoadBalancer
 	addresses []weir.Address
 	actions   []weir.Action
+	firewalls []weir.CloudFirewall
 	configs   []weir.NodeConfig
 	statuses  []weir.NodeStatus
 	enrolled  []struct{ Node weir.ID }
@@ -30,7 +32,7 @@ type snapshot struct {
 
 func (w *world) look() (s snapshot, err error) {
 	err = w.truth.View(w.ctx, func(tx *store.Tx) error {
-		var errs [8]error
+		var errs [9]error
 		s.machines, errs[0] = machines.All(w.ctx, tx)
 		s.pools, errs[1] = pools.All(w.ctx, tx)
 		s.lbs, errs[2] = loadBalancers.All(w.ctx, tx)
@@ -39,6 +41,7 @@ func (w *world) look() (s snapshot, err error) {
 		s.configs, errs[5] = nodeConfigs.All(w.ctx, tx)
 		s.statuses, errs[6] = nodeStatuses.All(w.ctx, tx)
 		s.enrolled, errs[7] = enrolments.All(w.ctx, tx)
+		s.firewalls, errs[8] = firewalls.All(w.ctx, tx)
 		return errors.Join(errs[:]...)
 	})
 	var merr, aerr error
@@ -77,6 +80,7 @@ func (w *world) amiss() report {
 	w.amissAddresses(&s, &r)
 	w.amissBalancers(&s, &r)
 	w.amissKnown(&s, &r)
+	w.amissFirewalls(&s, &r)
 	for _, a := range s.actions {
 		r.want(!a.Completed.IsZero(), "action %s, %s of %s, is still in progress", a.ID, a.Type, a.On)
 	}
@@ -105,7 +109,7 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		if !seen.On {
 			phase = weir.MachineOff
 		}
-		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot}
+		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
 		r.want(m.Status == want, "machine %s has the status %+v, want %+v", m.ID, m.Status, want)
 		r.want(!seen.On || seen.Boot.State != weir.BootRunning, "machine %s still boots", m.ID)
 		r.want(seen.Name == m.Name, "machine %s is named %s, want %s", m.ID, seen.Name, m.Name)
@@ -119,8 +123,9 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 }
 
 // wall returns the firewall that m should have: servers answer their load balancers
-// alone, instances answer everybody, and each other and the control plane on ports for
-// that; what has nothing to do with either is open.
+// alone, and whom their users' firewalls allow; instances answer everybody, and each other and
+// the control plane on ports for that; what has nothing to do with either is open. What a
+// firewall is for leaves only as it says.
 func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 	type port struct {
 		n   int
@@ -172,20 +177,71 @@ func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 			}
 		}
 	}
-	if !concerned {
+	out := map[port]map[netip.Prefix]bool{}
+	confined := false
+	for _, f := range s.firewalls {
+		if m.LoadBalancer != "" || m.Own || !slices.ContainsFunc(f.Tags, m.HasTag) {
+			continue
+		}
+		confined = true
+		for _, other := range s.machines {
+			if other.LoadBalancer != "" || other.Own {
+				continue
+			}
+			for _, a := range []netip.Addr{other.Status.Public, other.Status.Anchor, other.Status.Private} {
+				host := netip.PrefixFrom(a, 32)
+				for _, r := range f.Inbound {
+					if slices.ContainsFunc(r.Peers.Tags, other.HasTag) {
+						open(port{simSSH, false}, host)
+					}
+				}
+				for _, r := range f.Outbound {
+					if slices.Contains(r.Peers.Machines, other.ID) {
+						p := port{simDNS, true}
+						if out[p] == nil {
+							out[p] = map[netip.Prefix]bool{}
+						}
+						out[p][host] = true
+					}
+				}
+			}
+		}
+	}
+	if !concerned && !confined {
 		return nil
 	}
-	f := &weir.Firewall{}
-	for p, sources := range from {
-		o := weir.Opening{Port: p.n, UDP: p.udp}
-		for source := range sources {
-			o.From = append(o.From, source)
+	openings := func(of map[port]map[netip.Prefix]bool) (openings []weir.Opening) {
+		for p, peers := range of {
+			o := weir.Opening{Port: p.n, UDP: p.udp, Peers: slices.SortedFunc(maps.Keys(peers), netip.Prefix.Compare)}
+			openings = append(openings, o)
 		}
-		slices.SortFunc(o.From, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
-		f.Openings = append(f.Openings, o)
+		slices.SortFunc(openings, weir.Opening.Compare)
+		return openings
 	}
-	slices.SortFunc(f.Openings, weir.Opening.Compare)
-	return f
+	return &weir.Firewall{Openings: openings(from), Confined: confined, Exits: openings(out)}
+}
+
+// amissFirewalls looks at what firewalls name, and at what they say of themselves.
+func (w *world) amissFirewalls(s *snapshot, r *report) {
+	for _, f := range s.firewalls {
+		for _, rule := range f.Outbound {
+			for _, id := range rule.Peers.Machines {
+				_, ok := s.machine(id)
+				r.want(ok, "firewall %s names machine %s, which is gone", f.Name, id)
+			}
+		}
+	}
+	for _, m := range w.members {
+		up := m.get()
+		if up == nil {
+			continue
+		}
+		shown, err := up.Firewalls(w.ctx)
+		r.want(err == nil && len(shown) == len(s.firewalls), "%s shows %d firewalls (%v), want %d", m.name, len(shown), err, len(s.firewalls))
+		for _, f := range shown {
+			r.want(f.Status.Phase == weir.FirewallSucceeded && len(f.Status.Changes) == 0, "firewall %s is %+v, want that it succeeded", f.Name, f.Status)
+		}
+	}
 }
 
 func (w *world) amissPools(s *snapshot, r *report) {

@@ -167,14 +167,49 @@ func (u *user) wish(ctx context.Context, c *control.Control) (what string, err e
 		return u.tag(ctx, c)
 	case dice < 82:
 		return u.power(ctx, c)
-	case dice < 94:
+	case dice < 89:
 		return u.address(ctx, c)
+	case dice < 94:
+		return u.firewall(ctx, c)
 	case dice < 97:
 		return u.reload(ctx, c)
 	default:
 		return u.failover(ctx, c)
 	}
 }
+
+// firewall makes a firewall for a tag, changes it, or deletes it.
+func (u *user) firewall(ctx context.Context, c *control.Control) (string, error) {
+	tags := []string{"web", "batch", u.name}
+	f := weir.CloudFirewall{Name: u.name, Tags: []string{tags[u.r.IntN(3)]},
+		Inbound: []weir.FirewallRule{{Transport: weir.OverTCP, Ports: weir.Ports{First: simSSH}, Peers: weir.Peers{Tags: []string{tags[u.r.IntN(3)]}}}}}
+	if m, ok := u.some(ctx, c); ok && chance(u.r, 50) {
+		f.Outbound = []weir.FirewallRule{{Transport: weir.OverUDP, Ports: weir.Ports{First: simDNS}, Peers: weir.Peers{Machines: []weir.ID{m.ID}}}}
+	}
+	all, err := c.Firewalls(ctx)
+	if err != nil {
+		return "", nil
+	}
+	i := slices.IndexFunc(all, func(there weir.CloudFirewall) bool { return there.Name == u.name })
+	switch {
+	case i < 0:
+		_, err = c.CreateFirewall(ctx, f)
+		return "creates a firewall", err
+	case chance(u.r, 40):
+		return "deletes its firewall", c.DeleteFirewall(ctx, all[i].ID)
+	}
+	_, err = c.UpdateFirewall(ctx, all[i].ID, func(there *weir.CloudFirewall) error {
+		there.Tags, there.Inbound, there.Outbound = f.Tags, f.Inbound, f.Outbound
+		return nil
+	})
+	return "changes its firewall", err
+}
+
+// The ports that users' firewalls are about. No load balancer needs them.
+const (
+	simSSH = 22
+	simDNS = 53
+)
 
 // failover hands a load balancer over.
 func (u *user) failover(ctx context.Context, c *control.Control) (string, error) {

@@ -58,6 +58,7 @@ var (
 	loadBalancers = store.NewTable[weir.LoadBalancer]("load_balancers")
 	addresses     = store.NewTable[weir.Address]("addresses")
 	actions       = store.NewTable[weir.Action]("actions")
+	firewalls     = store.NewTable[weir.CloudFirewall]("firewalls")
 	nodeConfigs   = store.NewTable[weir.NodeConfig]("node_configs")
 	nodeStatuses  = store.NewTable[weir.NodeStatus]("node_statuses")
 	enrolments    = store.NewTable[struct{ Node weir.ID }]("enrolments")

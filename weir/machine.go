@@ -1,7 +1,6 @@
 package weir
 
 import (
-	"cmp"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -42,46 +41,12 @@ type Machine struct {
 	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
 	Place        Place     `json:"place,omitzero"`    // the project that it is in
 
-	Firewall *Firewall `json:"firewall,omitempty"` // what may reach it; nil for anything
+	Firewall *Firewall `json:"firewall,omitempty"` // what its load balancers have reach it; nil for anything: see Wall
+	Rules    *Rules    `json:"rules,omitempty"`    // what the firewalls of its users say; nil if none is for it
+	Obeys    []ID      `json:"obeys,omitempty"`    // those of them that its cloud was last seen to keep
 	Actions  []ID      `json:"actions,omitempty"`  // those in progress, oldest first
 
 	Status MachineStatus `json:"status"`
-}
-
-// Firewall lets new connections in only by its openings.
-type Firewall struct {
-	Openings []Opening `json:"openings,omitempty"` // in the order of Opening.Compare
-}
-
-// Opening lets new flows in to one port of TCP, or of UDP.
-type Opening struct {
-	Port int            `json:"port"`
-	UDP  bool           `json:"udp,omitempty"` // of UDP; otherwise of TCP
-	From []netip.Prefix `json:"from"`          // the sources that may; in order
-}
-
-// Check returns why f can be no machine's. No firewall, a nil f, can be.
-func (f *Firewall) Check() error {
-	if f == nil {
-		return nil
-	}
-	for _, o := range f.Openings {
-		if o.Port < 1 || o.Port > 65535 {
-			return Errorf(Invalid, "port is %d, want 1 to 65535", o.Port)
-		}
-	}
-	return nil
-}
-
-// Compare orders openings by port, TCP before UDP. Those of one port and protocol are equal.
-func (o Opening) Compare(other Opening) int {
-	switch {
-	case o.Port != other.Port || o.UDP == other.UDP:
-		return cmp.Compare(o.Port, other.Port)
-	case o.UDP:
-		return 1
-	}
-	return -1
 }
 
 // MachinePhase says how far a machine is.
@@ -101,7 +66,8 @@ type MachineStatus struct {
 	Anchor  netip.Addr   `json:"anchor,omitzero"` // where a reserved IP's traffic arrives
 	Private netip.Addr   `json:"private,omitzero"`
 	Boot    Boot         `json:"boot"`
-	Err     string       `json:"err,omitempty"` // why it is not yet as it should be
+	Wall    string       `json:"wall,omitempty"` // the digest of the firewall that its cloud keeps
+	Err     string       `json:"err,omitempty"`  // why it is not yet as it should be
 }
 
 // BootState says what became of a machine's user-data.

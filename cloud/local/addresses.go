@@ -195,18 +195,7 @@ func (c *Cloud) setFirewall(ctx context.Context, id weir.ID, f *weir.Firewall) e
 	if m == nil {
 		return weir.Errorf(weir.NotFound, "there is no machine %s", id)
 	}
-	return c.change(m, func(r *record) { r.Firewall = copyOf(f) }, func(r *record) error { return c.gateway.setFirewall(r, f) })
-}
-
-func copyOf(f *weir.Firewall) *weir.Firewall {
-	if f == nil {
-		return nil
-	}
-	copied := &weir.Firewall{Openings: slices.Clone(f.Openings)}
-	for i := range copied.Openings {
-		copied.Openings[i].From = slices.Clone(copied.Openings[i].From)
-	}
-	return copied
+	return c.change(m, func(r *record) { r.Firewall = f.Clone() }, func(r *record) error { return c.gateway.setFirewall(r, f) })
 }
 
 func indexOf(all []cloud.Address, addr netip.Addr) int {

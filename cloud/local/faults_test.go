@@ -2,9 +2,11 @@ package local
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -152,7 +154,10 @@ func pings(t *testing.T, c *Cloud, id weir.ID, from, addr netip.Addr) bool {
 		return err
 	}))
 	defer conn.Close()
-	_, err := conn.Write([]byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}) // an echo request, with its checksum
+	// An echo request, with its checksum. Another identifier each time makes it a flow of its own.
+	flow := rand.N(uint16(0xf7ff))
+	request := binary.BigEndian.AppendUint16([]byte{8, 0}, 0xf7ff-flow)
+	_, err := conn.Write(append(binary.BigEndian.AppendUint16(request, flow), 0, 0))
 	must(t, err)
 	conn.SetReadDeadline(time.Now().Add(soon))
 	for b := make([]byte, 100); ; {
@@ -555,10 +560,10 @@ func TestFirewallOpensPortsOfUDP(t *testing.T) {
 		tcp, udp bool
 	}{
 		{nil, false, false},
-		{[]weir.Opening{{Port: 7, From: all}}, true, false},
-		{[]weir.Opening{{Port: 7, UDP: true, From: all}}, false, true},
-		{[]weir.Opening{{Port: 7, From: all}, {Port: 7, UDP: true, From: all}}, true, true},
-		{[]weir.Opening{{Port: 8, From: all}, {Port: 8, UDP: true, From: all}}, false, false},
+		{[]weir.Opening{{Port: 7, Peers: all}}, true, false},
+		{[]weir.Opening{{Port: 7, UDP: true, Peers: all}}, false, true},
+		{[]weir.Opening{{Port: 7, Peers: all}, {Port: 7, UDP: true, Peers: all}}, true, true},
+		{[]weir.Opening{{Port: 8, Peers: all}, {Port: 8, UDP: true, Peers: all}}, false, false},
 	} {
 		must(t, c.SetFirewall(t.Context(), m.ID, &weir.Firewall{Openings: test.openings}))
 		for network, want := range map[string]bool{"tcp": test.tcp, "udp": test.udp} {

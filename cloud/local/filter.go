@@ -1,6 +1,7 @@
 package local
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,17 +20,21 @@ import (
 //
 //	map reserved   reserved IP : anchor address     prerouting and output: dnat
 //	map anchors    anchor address : reserved IP     postrouting: snat
-//	map firewalls  address : jump to its machine's chain
+//	map firewalls  address : jump to its machine's chain of openings
+//	map confined   address : jump to its machine's chain of exits
 //
-// The forward and output chains let pass what is established, look the destination up in
-// firewalls, and let pass what has none. A machine's chain accepts its openings and goes
-// to chain refused. Chain lost answers for machines that are not there. Each change is one
-// transaction, so no packet meets half of it.
+// The forward and output chains let pass what is established. Then the forward chain looks
+// the source up in confined: a machine's chain of exits returns for what may leave, and goes to
+// chain refused. Then both look the destination up in firewalls, and let pass what has none: a
+// machine's chain of openings accepts them and goes to chain refused. What a machine asks of
+// the gateway itself meets neither. Chain lost answers for machines that are not there. Each
+// change is one transaction, so no packet meets half of it.
 var (
 	table     = &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}
 	reserved  = nftables.Set{Table: table, ID: 1, Name: "reserved", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
 	anchors   = nftables.Set{Table: table, ID: 2, Name: "anchors", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
 	firewalls = nftables.Set{Table: table, ID: 3, Name: "firewalls", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
+	confined  = nftables.Set{Table: table, ID: 4, Name: "confined", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
 )
 
 // refusing is the chain that says no.
@@ -53,7 +58,7 @@ func (g *gateway) transact(change func(*nftables.Conn) error) error {
 func (g *gateway) setTable() error {
 	return g.transact(func(c *nftables.Conn) error {
 		c.AddTable(table)
-		for _, s := range []nftables.Set{reserved, anchors, firewalls} {
+		for _, s := range []nftables.Set{reserved, anchors, firewalls, confined} {
 			if err := c.AddSet(&s, nil); err != nil {
 				return err
 			}
@@ -70,13 +75,17 @@ func (g *gateway) setTable() error {
 		rule(base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), toAnchor)
 		rule(base("leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
 			translate(expr.NATTypeSourceNAT, source, &anchors))
-		for _, chain := range []*nftables.Chain{
-			base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter),
-			base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter),
-		} {
-			rule(chain, established, []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
-			rule(chain, []expr.Any{destination, &expr.Lookup{SourceRegister: 1, SetName: firewalls.Name, SetID: firewalls.ID, IsDestRegSet: true}})
+		ask := func(which *expr.Payload, m nftables.Set) []expr.Any {
+			return []expr.Any{which, &expr.Lookup{SourceRegister: 1, SetName: m.Name, SetID: m.ID, IsDestRegSet: true}}
 		}
+		accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+		forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+		output := base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+		rule(forward, established, accept)
+		rule(forward, ask(source, confined))
+		rule(forward, ask(destination, firewalls))
+		rule(output, established, accept)
+		rule(output, ask(destination, firewalls))
 		g.answerForLost(base("lost", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter), rule)
 		// A machine is told that it may not. The gateway's own sockets do not listen to
 		// that while they connect, but they know what a reset means.
@@ -97,7 +106,7 @@ func (g *gateway) answerForLost(chain *nftables.Chain, rule func(*nftables.Chain
 	rule(chain, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}, is(unix.RTN_LOCAL)}, accept)
 	rule(chain, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}, isNot(0)}, accept)
 	for _, p := range []netip.Prefix{g.networks.Public, g.networks.Private, g.networks.Anchor} {
-		rule(chain, within(destination, p), protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+		rule(chain, within([]expr.Any{destination}, p), protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	}
 }
 
@@ -176,49 +185,107 @@ func seenAs(points map[netip.Addr]netip.Addr, order []netip.Addr) map[netip.Addr
 func (g *gateway) setFirewall(r *record, f *weir.Firewall) error {
 	g.filter.Lock()
 	defer g.filter.Unlock()
-	before := g.walled[r.ID]
-	if !before && f == nil {
+	had := g.walled[r.ID]
+	has := walls{in: f != nil, out: f != nil && f.Confined}
+	if had == (walls{}) && has == (walls{}) {
 		return nil
 	}
-	chain := &nftables.Chain{Table: table, Name: "machine-" + string(r.ID)}
-	var jumps []nftables.SetElement
-	for _, a := range []netip.Addr{r.Public, r.Anchor, r.Private} {
-		jumps = append(jumps, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}})
-	}
 	err := g.transact(func(c *nftables.Conn) error {
-		if f == nil {
-			if err := c.SetDeleteElements(&firewalls, jumps); err != nil {
-				return err
-			}
-			c.FlushChain(chain)
-			c.DelChain(chain)
-			return nil
-		}
-		c.AddChain(chain)
-		c.FlushChain(chain)
-		for _, opening := range f.Openings {
-			transport := byte(unix.IPPROTO_TCP)
-			if opening.UDP {
-				transport = unix.IPPROTO_UDP
-			}
-			for _, from := range opening.From {
-				if from.Addr().Is4() { // the region has no other
-					c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(
-						within(source, from), protocol(transport), port(opening.Port), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})})
-				}
+		in := wall{chain: "machine-" + string(r.ID), led: &firewalls, had: had.in, has: has.in}
+		out := wall{chain: "exits-of-" + string(r.ID), led: &confined, had: had.out, has: has.out}
+		if has.in {
+			for _, o := range f.Openings {
+				in.rules = append(in.rules, g.letIn(o)...)
 			}
 		}
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refusing}}})
-		if before {
-			return nil
+		if has.out {
+			for _, o := range f.Exits {
+				out.rules = append(out.rules, letOut(o)...)
+			}
 		}
-		return c.SetAddElements(&firewalls, jumps)
+		return errors.Join(in.set(c, r), out.set(c, r))
 	})
 	if err != nil {
 		return fmt.Errorf("firewall of machine %s: %w", r.ID, err)
 	}
-	g.walled[r.ID] = f != nil
+	g.walled[r.ID] = has
 	return nil
+}
+
+// walls says which of its two walls a machine has.
+type walls struct{ in, out bool }
+
+// wall is a chain of a machine's that ends in refusal, and the map that leads to it.
+type wall struct {
+	chain    string
+	led      *nftables.Set
+	had, has bool // there is one before, and after
+	rules    [][]expr.Any
+}
+
+// set makes the wall what it should be.
+func (w *wall) set(c *nftables.Conn, r *record) error {
+	if !w.had && !w.has {
+		return nil
+	}
+	chain := &nftables.Chain{Table: table, Name: w.chain}
+	var jumps []nftables.SetElement
+	for _, a := range []netip.Addr{r.Public, r.Anchor, r.Private} {
+		jumps = append(jumps, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: w.chain}})
+	}
+	if !w.has {
+		if err := c.SetDeleteElements(w.led, jumps); err != nil {
+			return err
+		}
+		c.FlushChain(chain)
+		c.DelChain(chain)
+		return nil
+	}
+	c.AddChain(chain)
+	c.FlushChain(chain)
+	for _, exprs := range append(w.rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refusing}}) {
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
+	}
+	if w.had {
+		return nil
+	}
+	return c.SetAddElements(w.led, jumps)
+}
+
+// letIn returns the rules of an opening.
+func (g *gateway) letIn(o weir.Opening) (rules [][]expr.Any) {
+	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	for _, p := range o.Peers {
+		if !p.Addr().Is4() { // the region has no other
+			continue
+		}
+		rules = append(rules, slices.Concat(passing(o), within([]expr.Any{source}, p), accept))
+		if p.Overlaps(g.networks.Reserved) { // which the source becomes only after this
+			rules = append(rules, slices.Concat(passing(o), within(translated, p), accept))
+		}
+	}
+	return rules
+}
+
+// letOut returns the rules of an exit.
+func letOut(o weir.Opening) (rules [][]expr.Any) {
+	for _, p := range o.Peers {
+		if p.Addr().Is4() {
+			rules = append(rules, slices.Concat(passing(o), within(addressed, p), []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}))
+		}
+	}
+	return rules
+}
+
+// passing matches the packets that an opening is for, whoever they are from.
+func passing(o weir.Opening) []expr.Any {
+	switch {
+	case o.ICMP:
+		return protocol(unix.IPPROTO_ICMP)
+	case o.UDP:
+		return slices.Concat(protocol(unix.IPPROTO_UDP), ports(o.Port, max(o.Port, o.Last)))
+	}
+	return slices.Concat(protocol(unix.IPPROTO_TCP), ports(o.Port, max(o.Port, o.Last)))
 }
 
 // What rules are made of. Each piece leaves register 1 to the next.
@@ -230,6 +297,13 @@ const icmpProhibited = 13
 var (
 	source      = &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
 	destination = &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
+
+	// translated is the reserved IP that the source of a packet is about to become, if any.
+	translated = []expr.Any{source, &expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: anchors.Name, SetID: anchors.ID}}
+
+	// addressed is where a flow was sent to by who began it: a reserved IP, and not the anchor
+	// address that it has become.
+	addressed = []expr.Any{&expr.Ct{Key: expr.CtKeyDST, Register: 1}}
 
 	// established matches the packets of flows that were let in before.
 	established = []expr.Any{
@@ -265,11 +339,11 @@ func isNot(n uint32) expr.Any {
 }
 
 // within matches packets whose address which is in p.
-func within(which *expr.Payload, p netip.Prefix) []expr.Any {
+func within(which []expr.Any, p netip.Prefix) []expr.Any {
 	n := ipNet(p)
-	return []expr.Any{which,
+	return append(slices.Clone(which),
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: n.Mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP.To4()}}
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP.To4()})
 }
 
 func protocol(number byte) []expr.Any {
@@ -278,9 +352,10 @@ func protocol(number byte) []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
 }
 
-// port matches the destination port of TCP and UDP.
-func port(n int) []expr.Any {
+// ports matches destination ports of TCP and UDP, from first to last.
+func ports(first, last int) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(uint16(n))}}
+		&expr.Range{Op: expr.CmpOpEq, Register: 1,
+			FromData: binaryutil.BigEndian.PutUint16(uint16(first)), ToData: binaryutil.BigEndian.PutUint16(uint16(last))}}
 }

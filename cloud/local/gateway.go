@@ -42,13 +42,13 @@ type gateway struct {
 	filter  sync.Mutex                // one nftables transaction at a time; for what is below
 	points  map[netip.Addr]netip.Addr // anchor addresses by reserved IP, as set last
 	seen    map[netip.Addr]netip.Addr // reserved IPs by anchor address, likewise
-	walled  map[weir.ID]bool          // the machines that have a firewall
+	walled  map[weir.ID]walls         // the machines that have a firewall
 	wounded map[weir.ID]bool          // the machines that are cut off, or may be
 }
 
 // newGateway makes the gateway and gives its namespace a name.
 func newGateway(name string, n networks) (_ *gateway, err error) {
-	g := &gateway{name: name, networks: n, walled: map[weir.ID]bool{}, wounded: map[weir.ID]bool{}}
+	g := &gateway{name: name, networks: n, walled: map[weir.ID]walls{}, wounded: map[weir.ID]bool{}}
 	g.ns, err = newNamespace(func() error {
 		if err := set(
 			setting{"ipv4/ip_forward", "1"},

@@ -83,7 +83,7 @@ func (c *Cloud) Machines(ctx context.Context) ([]cloud.Machine, error) {
 func (m *machine) show() cloud.Machine {
 	r := &m.record
 	return cloud.Machine{ID: r.ID, Name: r.Name, On: m.on(), Public: r.Public, Anchor: r.Anchor, Private: r.Private,
-		Firewall: copyOf(r.Firewall)}
+		Firewall: r.Firewall.Clone()}
 }
 
 // CreateMachine keeps the promise of [cloud.Machines].

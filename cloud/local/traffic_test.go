@@ -46,7 +46,7 @@ func TestFirewallLetsInOnlyItsOpenings(t *testing.T) {
 		}
 	}
 	only := func(port int, from ...netip.Prefix) *weir.Firewall {
-		return &weir.Firewall{Openings: []weir.Opening{{Port: port, From: append(from, netip.MustParsePrefix("::/0"))}}}
+		return &weir.Firewall{Openings: []weir.Opening{{Port: port, Peers: append(from, netip.MustParsePrefix("::/0"))}}}
 	}
 	friends := []netip.Prefix{netip.PrefixFrom(friend.Public, 32), netip.PrefixFrom(friend.Anchor, 32), netip.PrefixFrom(friend.Private, 32)}
 	check("without a firewall", server.Private, true, true, true)
