@@ -78,6 +78,9 @@ func applyPool(ctx context.Context, tx *store.Tx, pool weir.Pool, dry bool) (cha
 	if err != nil {
 		return nil, err
 	}
+	if was != nil && was.Autoscale != nil {
+		return nil, weir.Errorf(weir.Conflict, "pool %q is an autoscale pool, with the ID %s, which no weir.yaml changes: give this one another name", was.Name, was.ID)
+	}
 	wanted, changes := mergePool(was, pool)
 	if dry {
 		return changes, nil

@@ -285,6 +285,9 @@ func (t *term) observe(ctx context.Context, id weir.ID, acted []weir.Action) err
 		if err != nil {
 			return err
 		}
+		if is := observed(all[i]); is.Phase != m.Status.Phase {
+			m.Changed = time.Now().UTC()
+		}
 		m.Status = observed(all[i])
 		done := map[weir.ID]bool{}
 		for _, a := range acted {

@@ -69,7 +69,7 @@ func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
 		{2, 0, []weir.ID{"100002", "100004", "100005"}},
 		{0, 0, []weir.ID{"100002", "100004", "100005", "100003", "100001"}},
 	} {
-		add, drop := planPool(weir.Pool{Count: test.count}, members)
+		add, drop := planPool(weir.Pool{Count: test.count}, members, nil)
 		var ids []weir.ID
 		for _, m := range drop {
 			ids = append(ids, m.ID)
@@ -78,7 +78,7 @@ func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
 			t.Errorf("count %d: add %d, drop %v, want %d, %v", test.count, add, ids, test.add, test.drop)
 		}
 	}
-	if _, drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members); len(drop) != 5 {
+	if _, drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members, nil); len(drop) != 5 {
 		t.Errorf("a pool that is deleted drops %d machines, want all 5", len(drop))
 	}
 }
