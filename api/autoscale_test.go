@@ -334,11 +334,11 @@ func TestAutoscalePoolThatCannotBeIsRefused(t *testing.T) {
 		}
 	}
 	other := r.pool(fixed("other", 1), 1)
-	if _, resp, err := r.do.DropletAutoscale.Update(t.Context(), other.ID, fixed("web", 1)); err == nil || resp.StatusCode != 422 || !strings.Contains(err.Error(), "taken by another pool") {
-		t.Errorf("renamed to a name that is taken: %v, want 422", err)
-	}
-	if _, resp, err := r.do.DropletAutoscale.Update(t.Context(), other.ID, fixed("other", 9)); err == nil || resp.StatusCode != 422 || !strings.Contains(err.Error(), "there is room for 3 more") {
-		t.Errorf("larger than there is room for: %v, want 422", err)
+	for want, q := range map[string]*godo.DropletAutoscalePoolRequest{"taken by another pool": fixed("web", 1), "there is room for 3 more": fixed("other", 9)} {
+		_, _, err := r.do.DropletAutoscale.Update(t.Context(), other.ID, q)
+		if status, text := refusal(err); status != 422 || !strings.Contains(text, want) {
+			t.Errorf("%d %s, want 422 with %q", status, text, want)
+		}
 	}
 }
 
