@@ -347,3 +347,47 @@ func TestNoWeirYAMLChangesAnAutoscalePool(t *testing.T) {
 		}
 	})
 }
+
+func TestMemberWaitsUntilItsLoadBalancersHaveFoundItUp(t *testing.T) {
+	db := store.Memory()
+	defer db.Close()
+	members := []weir.Machine{{ID: "100001"}, {ID: "100002"}, {ID: "100003"}, {ID: "100004"}, {ID: "100005"}}
+	for i := range members {
+		members[i].Tags = []string{"web"}
+	}
+	members[4].Tags = nil // nobody asks for this one
+	balancer := func(id, active weir.ID, phase weir.LoadBalancerPhase) weir.LoadBalancer {
+		return weir.LoadBalancer{ID: id, Tag: "web", Status: weir.LoadBalancerStatus{Phase: phase, Active: active}}
+	}
+	server := func(backend string, id weir.ID, state weir.ServerState) weir.ServerStatus {
+		return weir.ServerStatus{Backend: backend, ID: id, State: state}
+	}
+	err := db.Update(t.Context(), func(tx *store.Tx) error {
+		for _, lb := range []weir.LoadBalancer{balancer("front", "100011", weir.LoadBalancerActive), balancer("silent", "", weir.LoadBalancerNew)} {
+			loadBalancers.Put(tx, lb.ID, lb)
+		}
+		nodeStatuses.Put(tx, "100011", weir.NodeStatus{Servers: []weir.ServerStatus{
+			server("http", "100001", weir.ServerUp), server("tcp", "100001", weir.ServerUp),
+			server("http", "100002", weir.ServerUp), server("tcp", "100002", weir.ServerChecking),
+			server("http", "100003", weir.ServerDown),
+		}})
+		nodeStatuses.Put(tx, "100012", weir.NodeStatus{Servers: []weir.ServerStatus{server("http", "100004", weir.ServerUp)}}) // stands by
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err = db.View(t.Context(), func(tx *store.Tx) error {
+		waits, err := waitsForBalancer(t.Context(), tx, members)
+		for id := range waits {
+			got = append(got, string(id))
+		}
+		return err
+	})
+	slices.Sort(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "those that wait", got, "100002", "100003", "100004")
+}

@@ -55,6 +55,7 @@ type world struct {
 var (
 	machines      = store.NewTable[weir.Machine]("machines")
 	pools         = store.NewTable[weir.Pool]("pools")
+	scalings      = store.NewTable[[]weir.Scaling]("scalings") // by pool
 	loadBalancers = store.NewTable[weir.LoadBalancer]("load_balancers")
 	addresses     = store.NewTable[weir.Address]("addresses")
 	actions       = store.NewTable[weir.Action]("actions")
