@@ -114,7 +114,7 @@ type Control interface {
 	// they stay.
 	DeleteAutoscalePool(ctx context.Context, id weir.ID, machines bool) error
 	// PoolMembers returns the machines of an autoscale pool, by ID.
-	PoolMembers(ctx context.Context, id weir.ID) ([]weir.Machine, error)
+	PoolMembers(ctx context.Context, id weir.ID) ([]weir.Member, error)
 	// PoolHistory returns how an autoscale pool has changed, the newest first; of what was long ago
 	// nothing is remembered.
 	PoolHistory(ctx context.Context, id weir.ID) ([]weir.Scaling, error)

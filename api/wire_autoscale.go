@@ -130,8 +130,8 @@ type memberWire struct {
 }
 
 // memberWords puts a member of an autoscale pool in DigitalOcean's words.
-func memberWords(m weir.Machine) memberWire {
-	w := memberWire{DropletID: number(m.ID), Created: timeWire(m.Created), Health: "healthy", Why: m.Unwell(), Status: "provisioning"}
+func memberWords(m weir.Member) memberWire {
+	w := memberWire{DropletID: number(m.ID), Created: timeWire(m.Created), Health: "healthy", Why: m.Unwell, Status: "provisioning"}
 	changed := m.Created
 	for _, t := range []time.Time{m.Changed, m.Deleting} {
 		if t.After(changed) {

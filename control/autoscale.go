@@ -201,16 +201,46 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 
 // PoolMembers returns the machines of an autoscale pool by ID, those that are being deleted
 // among them.
-func (c *Control) PoolMembers(ctx context.Context, id weir.ID) (members []weir.Machine, err error) {
+func (c *Control) PoolMembers(ctx context.Context, id weir.ID) (members []weir.Member, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		members = nil
 		if _, err := autoscalePool(ctx, tx, id); err != nil {
 			return err
 		}
-		members, err = membersOf(ctx, tx, id)
-		return err
+		all, err := membersOf(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			members = append(members, weir.Member{Machine: m, Unwell: m.Trouble()})
+		}
+		return judgeMembers(ctx, tx, members)
 	})
-	byNumber(members, func(m weir.Machine) weir.ID { return m.ID })
+	byNumber(members, func(m weir.Member) weir.ID { return m.ID })
 	return members, err
+}
+
+// judgeMembers has those of members unwell whose health check fails, as the load balancers see it
+// that clients reach.
+func judgeMembers(ctx context.Context, tx *store.Tx, members []weir.Member) error {
+	lbs, err := loadBalancers.All(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, lb := range lbs {
+		s, err := nodeStatuses.Get(ctx, tx, lb.Status.Active)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return err
+		}
+		for i := range members {
+			m := &members[i]
+			at := slices.IndexFunc(s.Servers, func(s weir.ServerStatus) bool { return s.ID == m.ID && s.State == weir.ServerDown })
+			if at >= 0 && m.Unwell == "" {
+				m.Unwell = fmt.Sprintf("load balancer %s finds it down%s", lb.Name, because(s.Servers[at].Why))
+			}
+		}
+	}
+	return nil
 }
 
 // PoolHistory returns how an autoscale pool has changed, the newest first.

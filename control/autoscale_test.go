@@ -171,7 +171,7 @@ func TestNewTemplateThatFailsReplacesNothing(t *testing.T) {
 		time.Sleep(time.Hour)
 		same(t, "after an hour", namesOf(t, c, p.ID), "web-1", "web-2", "web-3", "web-4")
 		last := must(c.PoolMembers(t.Context(), p.ID))(t)[3]
-		if why := last.Unwell(); why != "user-data exited with 3" {
+		if why := last.Unwell; why != "user-data exited with 3" {
 			t.Errorf("web-4 is unwell: %q, want its user-data's failure", why)
 		}
 		mended := webPool(3)
@@ -348,7 +348,7 @@ func TestNoWeirYAMLChangesAnAutoscalePool(t *testing.T) {
 	})
 }
 
-func TestMemberWaitsUntilItsLoadBalancersHaveFoundItUp(t *testing.T) {
+func TestMemberIsAsItsLoadBalancersFindIt(t *testing.T) {
 	db := store.Memory()
 	defer db.Close()
 	members := []weir.Machine{{ID: "100001"}, {ID: "100002"}, {ID: "100003"}, {ID: "100004"}, {ID: "100005"}}
@@ -357,7 +357,7 @@ func TestMemberWaitsUntilItsLoadBalancersHaveFoundItUp(t *testing.T) {
 	}
 	members[4].Tags = nil // nobody asks for this one
 	balancer := func(id, active weir.ID, phase weir.LoadBalancerPhase) weir.LoadBalancer {
-		return weir.LoadBalancer{ID: id, Tag: "web", Status: weir.LoadBalancerStatus{Phase: phase, Active: active}}
+		return weir.LoadBalancer{ID: id, Name: string(id), Tag: "web", Status: weir.LoadBalancerStatus{Phase: phase, Active: active}}
 	}
 	server := func(backend string, id weir.ID, state weir.ServerState) weir.ServerStatus {
 		return weir.ServerStatus{Backend: backend, ID: id, State: state}
@@ -369,7 +369,7 @@ func TestMemberWaitsUntilItsLoadBalancersHaveFoundItUp(t *testing.T) {
 		nodeStatuses.Put(tx, "100011", weir.NodeStatus{Servers: []weir.ServerStatus{
 			server("http", "100001", weir.ServerUp), server("tcp", "100001", weir.ServerUp),
 			server("http", "100002", weir.ServerUp), server("tcp", "100002", weir.ServerChecking),
-			server("http", "100003", weir.ServerDown),
+			{Backend: "http", ID: "100003", State: weir.ServerDown, Why: "L4CON: Connection refused"},
 		}})
 		nodeStatuses.Put(tx, "100012", weir.NodeStatus{Servers: []weir.ServerStatus{server("http", "100004", weir.ServerUp)}}) // stands by
 		return nil
@@ -390,4 +390,15 @@ func TestMemberWaitsUntilItsLoadBalancersHaveFoundItUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, "those that wait", got, "100002", "100003", "100004")
+
+	got = nil
+	judged := []weir.Member{{Machine: members[0]}, {Machine: members[1]}, {Machine: members[2]}, {Machine: members[3], Unwell: "it is powered off"}}
+	err = db.View(t.Context(), func(tx *store.Tx) error { return judgeMembers(t.Context(), tx, judged) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range judged {
+		got = append(got, m.Unwell)
+	}
+	same(t, "what is wrong with them", got, "", "", "load balancer front finds it down: L4CON: Connection refused", "it is powered off")
 }

@@ -113,9 +113,15 @@ func (s *Scaling) State() ScalingState {
 	return ScalingDone
 }
 
-// Unwell returns why a member of a pool cannot do its work, or "" if nothing is known that keeps it
-// from that. One that is still being made is not unwell.
-func (m *Machine) Unwell() string {
+// Member is a machine of a pool.
+type Member struct {
+	Machine
+	Unwell string // why it cannot do its work; empty if nothing is known that keeps it from that
+}
+
+// Trouble returns what is wrong with m as its cloud shows it, or "". One that is still being made
+// may have no trouble.
+func (m *Machine) Trouble() string {
 	switch {
 	case m.Status.Err != "":
 		return m.Status.Err
