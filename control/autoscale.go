@@ -266,15 +266,11 @@ func historyOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]weir.Scaling,
 
 // beginScaling begins an entry in the history of a pool, in the transaction that changes it.
 func beginScaling(ctx context.Context, tx *store.Tx, p weir.Pool, reason weir.ScalingReason) error {
-	members, err := membersOf(ctx, tx, p.ID)
-	if err != nil {
-		return err
-	}
 	history, err := historyOf(ctx, tx, p.ID)
 	if err != nil {
 		return err
 	}
-	scalings.Put(tx, p.ID, withScaling(history, p.Count, powered(members), reason))
+	scalings.Put(tx, p.ID, withScaling(history, p.Count, p.Status.Active, reason))
 	return nil
 }
 
