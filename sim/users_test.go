@@ -99,7 +99,7 @@ type user struct {
 	of    int
 	r     *rand.Rand
 	lbs   []weir.ID
-	pools []weir.ID // autoscale pools
+	pools []weir.ID // autoscale pools: its own, and one that others change too
 	addrs []netip.Addr
 	made  int
 }
@@ -168,7 +168,7 @@ func (u *user) wish(ctx context.Context, c *control.Control) (what string, err e
 		return u.tag(ctx, c)
 	case dice < 82:
 		return u.power(ctx, c)
-	case dice < 90:
+	case dice < 88:
 		return u.address(ctx, c)
 	case dice < 94:
 		return u.autoscale(ctx, c)

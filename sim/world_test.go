@@ -44,6 +44,7 @@ type world struct {
 	nodes   nodes
 	tally   *tally
 	known   knowledge
+	scaled  weir.ID // an autoscale pool that all users know of
 
 	mu    sync.Mutex
 	story []string
