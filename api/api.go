@@ -14,7 +14,7 @@
 // A token gives the scopes that it was made for, and one that lacks what a route needs gets
 // 403. [Authorizer] says which scope that is, of a new route too.
 //
-// DigitalOcean's wire types are in wire.go and wire_loadbalancer.go; those of /v2/weir/
+// DigitalOcean's wire types are in wire.go and the files whose names begin with wire_; those of /v2/weir/
 // are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
 //
 // The droplets of this API are the machines that users have: the instances of load
@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 )
 
 // Options are what an API is made of.
@@ -59,9 +60,10 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, mux: http.NewServeMux()}
+	a := &api{Options: o, mux: http.NewServeMux(), autoscale: http.NewServeMux()}
 	for pattern, h := range a.routes() {
-		a.mux.Handle(pattern, a.told(pattern, a.answer(h)))
+		_, path, _ := strings.Cut(pattern, " ")
+		a.muxOf(path).Handle(pattern, a.told(pattern, a.answer(h)))
 	}
 	if o.Metrics != nil {
 		a.mux.Handle("GET /metrics", a.page(o.Metrics))
@@ -74,7 +76,8 @@ func New(o Options) http.Handler {
 
 type api struct {
 	Options
-	mux *http.ServeMux
+	mux       *http.ServeMux
+	autoscale *http.ServeMux // see muxOf
 }
 
 // handler answers one request, by [reply]; what it returns is answered as statusOf says.
@@ -206,6 +209,15 @@ func (a *api) routes() map[string]handler {
 		"POST /v2/firewalls/{id}/rules":      a.changeFirewall(addFirewallRules),
 		"DELETE /v2/firewalls/{id}/rules":    a.changeFirewall(removeFirewallRules),
 		"GET /v2/droplets/{id}/firewalls":    a.listDropletFirewalls,
+
+		"GET /v2/droplets/autoscale":                   a.listAutoscalePools,
+		"POST /v2/droplets/autoscale":                  a.createAutoscalePool,
+		"GET /v2/droplets/autoscale/{id}":              aboutPool(a.getAutoscalePool),
+		"PUT /v2/droplets/autoscale/{id}":              aboutPool(a.replaceAutoscalePool),
+		"DELETE /v2/droplets/autoscale/{id}":           aboutPool(a.deleteAutoscalePool),
+		"DELETE /v2/droplets/autoscale/{id}/dangerous": aboutPool(a.destroyAutoscalePool),
+		"GET /v2/droplets/autoscale/{id}/members":      aboutPool(a.listPoolMembers),
+		"GET /v2/droplets/autoscale/{id}/history":      aboutPool(a.listPoolHistory),
 
 		"GET /v2/weir/status":                        a.status,
 		"GET /v2/weir/events":                        a.events,

@@ -157,6 +157,26 @@ type Control interface {
 	// DeletePool has the pool of that name deleted, with its machines.
 	DeletePool(ctx context.Context, name string) error
 
+	// AutoscalePools returns all autoscale pools, the oldest first. One that is being deleted is
+	// none any more.
+	AutoscalePools(ctx context.Context) ([]weir.Pool, error)
+	// AutoscalePool returns one autoscale pool.
+	AutoscalePool(ctx context.Context, id weir.ID) (weir.Pool, error)
+	// CreateAutoscalePool gives p an ID and stores it, with its machines. Its Count is that of its
+	// Scale if it has one. A name that is taken is a weir.Invalid.
+	CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Pool, error)
+	// UpdateAutoscalePool makes an autoscale pool what p desires, and its size what it must be then.
+	// Machines that were made from another template are replaced. If it is so already, it does nothing.
+	UpdateAutoscalePool(ctx context.Context, id weir.ID, p weir.Pool) (weir.Pool, error)
+	// DeleteAutoscalePool deletes an autoscale pool, and its machines if machines is true; otherwise
+	// they stay.
+	DeleteAutoscalePool(ctx context.Context, id weir.ID, machines bool) error
+	// PoolMembers returns the machines of an autoscale pool, by ID.
+	PoolMembers(ctx context.Context, id weir.ID) ([]weir.Member, error)
+	// PoolHistory returns how an autoscale pool has changed, the newest first; of what was long ago
+	// nothing is remembered.
+	PoolHistory(ctx context.Context, id weir.ID) ([]weir.Scaling, error)
+
 	// Nodes returns the machines of one's own, by name.
 	Nodes(ctx context.Context) ([]weir.NodeOverview, error)
 	// AddNode lets a machine of one's own join under a name, by the token that is returned. One

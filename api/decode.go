@@ -54,6 +54,8 @@ func inJSON(t reflect.Type) string {
 		return "true or false"
 	case reflect.Int, reflect.Int64, reflect.Uint64:
 		return "an integer"
+	case reflect.Float64:
+		return "a number"
 	case reflect.String:
 		return "a string"
 	case reflect.Slice:

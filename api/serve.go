@@ -42,9 +42,10 @@ func (a *api) guard(next http.Handler) http.Handler {
 // route finds the handler of a request. It does itself what http.ServeMux would answer
 // with plain text or a redirect, which no client of this API understands.
 func (a *api) route(w http.ResponseWriter, r *http.Request) {
-	h, pattern := a.mux.Handler(r)
+	mux := a.muxOf(r.URL.Path)
+	h, pattern := mux.Handler(r)
 	if pattern != "" && path.Clean(r.URL.Path) == r.URL.Path {
-		a.mux.ServeHTTP(w, r)
+		mux.ServeHTTP(w, r)
 		return
 	}
 	a.told("none", a.answer(func(w http.ResponseWriter, r *http.Request) error {

@@ -126,7 +126,7 @@ func (a *api) deleteVPC(_ http.ResponseWriter, r *http.Request) error {
 	return weir.Errorf(weir.Denied, "the default VPC of a region cannot be deleted: it is the region's one private network")
 }
 
-type memberWire struct {
+type vpcMemberWire struct {
 	URN     string `json:"urn"`
 	Name    string `json:"name"`
 	Created string `json:"created_at"`
@@ -137,9 +137,9 @@ func (a *api) listVPCMembers(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	kind := r.URL.Query().Get("resource_type")
-	var members []memberWire
+	var members []vpcMemberWire
 	add := func(urn weir.URN, name string, made time.Time) {
-		members = append(members, memberWire{urn.String(), name, timeWire(made)})
+		members = append(members, vpcMemberWire{urn.String(), name, timeWire(made)})
 	}
 	if kind == "" || kind == "droplet" {
 		all, err := a.droplets(r.Context())
@@ -159,7 +159,7 @@ func (a *api) listVPCMembers(w http.ResponseWriter, r *http.Request) error {
 			add(weir.URN{Kind: weir.URNLoadBalancer, ID: lb.ID}, lb.Name, lb.Created)
 		}
 	}
-	return list(w, r, "members", members, func(m memberWire) memberWire { return m })
+	return list(w, r, "members", members, func(m vpcMemberWire) vpcMemberWire { return m })
 }
 
 func (a *api) listVPCPeerings(w http.ResponseWriter, r *http.Request) error {

@@ -80,6 +80,9 @@ func applyPool(ctx context.Context, tx *store.Tx, pool weir.Pool, dry bool) (cha
 		return nil, err
 	}
 	pool.Team = weir.CallerOf(ctx).Team
+	if was != nil && was.Autoscale != nil {
+		return nil, weir.Errorf(weir.Conflict, "pool %q is an autoscale pool, with the ID %s, which no weir.yaml changes: give this one another name", was.Name, was.ID)
+	}
 	wanted, changes := mergePool(was, pool)
 	if dry {
 		return changes, nil

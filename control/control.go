@@ -8,7 +8,8 @@
 // can be repeated. What they are still to do, and why it is not done yet, is in the
 // Status of the row.
 //
-//	pools          count machines: add rows, mark rows for deletion
+//	pools          count machines: add rows, mark rows for deletion; autoscale pools also
+//	               replace what was made from an older template, and tell what they did
 //	machines       bring each machine's row to the cloud, and its state back
 //	addresses      reserve, point and release reserved IPs
 //	loadBalancers  give each load balancer instances, an address, firewalls and the

@@ -285,6 +285,9 @@ func (t *term) observe(ctx context.Context, id weir.ID, acted []weir.Action) err
 		if err != nil {
 			return err
 		}
+		if is := observed(all[i]); is.Phase != m.Status.Phase {
+			m.Changed = time.Now().UTC()
+		}
 		m.Status = observed(all[i])
 		if m.Status.Wall == m.Wall().Digest() {
 			m.Obeys = m.Rules.By()

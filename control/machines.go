@@ -109,7 +109,7 @@ func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
 }
 
 // DeleteMachine has a machine drained and destroyed. A pool that counts it gets
-// smaller by one. If it is being deleted already, DeleteMachine does nothing.
+// smaller by one, unless it is an autoscale pool, which makes another. If it is being deleted already, DeleteMachine does nothing.
 func (c *Control) DeleteMachine(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
 		m, err := machines.Own(ctx, tx, id)
@@ -154,8 +154,10 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	machines.Put(tx, m.ID, m)
 
 	if p, err := pools.Get(ctx, tx, m.Pool); err == nil {
-		p.Count = max(0, p.Count-1)
-		pools.Put(tx, p.ID, p)
+		if p.Autoscale == nil {
+			p.Count = max(0, p.Count-1)
+			pools.Put(tx, p.ID, p)
+		}
 	} else if !errors.Is(err, weir.NotFound) {
 		return err
 	}

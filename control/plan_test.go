@@ -73,7 +73,7 @@ func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
 		{2, 0, []weir.ID{"100002", "100004", "100005"}},
 		{0, 0, []weir.ID{"100002", "100004", "100005", "100003", "100001"}},
 	} {
-		add, drop := planPool(weir.Pool{Count: test.count}, members)
+		add, drop := planPool(weir.Pool{Count: test.count}, members, nil)
 		var ids []weir.ID
 		for _, m := range drop {
 			ids = append(ids, m.ID)
@@ -82,8 +82,54 @@ func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
 			t.Errorf("count %d: add %d, drop %v, want %d, %v", test.count, add, ids, test.add, test.drop)
 		}
 	}
-	if _, drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members); len(drop) != 5 {
+	if _, drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members, nil); len(drop) != 5 {
 		t.Errorf("a pool that is deleted drops %d machines, want all 5", len(drop))
+	}
+}
+
+func TestPoolReplacesWhatWasMadeFromAnOlderTemplate(t *testing.T) {
+	member := func(id weir.ID, edition int, boot weir.BootState) weir.Machine {
+		return weir.Machine{ID: id, Edition: edition, Status: weir.MachineStatus{
+			Phase: weir.MachineActive, Private: netip.MustParseAddr("10.110.0.2"), Boot: weir.Boot{State: boot}}}
+	}
+	const done, runs, failed = weir.BootDone, weir.BootRunning, weir.BootFailed
+	old := func(n int) (members []weir.Machine) {
+		for i := range n {
+			members = append(members, member(weir.ID(fmt.Sprint(100001+i)), 1, done))
+		}
+		return members
+	}
+	off := member("100012", 2, done)
+	off.Off, off.Status.Phase = true, weir.MachineOff
+	for _, test := range []struct {
+		name    string
+		count   int
+		members []weir.Machine
+		waits   map[weir.ID]bool
+		add     int
+		drop    []weir.ID
+	}{
+		{"it begins with one more", 3, old(3), nil, 1, nil},
+		{"a large one begins with a tenth more", 30, old(30), nil, 3, nil},
+		{"one that boots replaces none yet", 3, append(old(3), member("100011", 2, runs)), nil, 0, nil},
+		{"one that failed replaces none", 3, append(old(3), member("100011", 2, failed)), nil, 0, nil},
+		{"one that serves replaces the newest", 3, append(old(3), member("100011", 2, done)), nil, 1, []weir.ID{"100003"}},
+		{"one that waits for its load balancer replaces none yet", 3, append(old(3), member("100011", 2, done)), map[weir.ID]bool{"100011": true}, 0, nil},
+		{"one that its user has powered off is as it should be", 3, append(old(2), member("100011", 2, done), off), nil, 1, []weir.ID{"100002"}},
+		{"the last goes when all are there", 2, append(old(1), member("100011", 2, done), off), nil, 0, []weir.ID{"100001"}},
+		{"what failed of the old goes first", 2, append(old(2), member("100009", 1, failed)), nil, 1, []weir.ID{"100009"}},
+		{"one that shrinks drops the old", 1, old(3), nil, 1, []weir.ID{"100003", "100002"}},
+		{"one that grows makes new ones alone", 5, old(3), nil, 3, nil},
+		{"new ones that are too many go too", 1, append(old(1), member("100011", 2, done), member("100012", 2, done)), nil, 0, []weir.ID{"100001", "100012"}},
+	} {
+		add, drop := planPool(weir.Pool{Count: test.count, Autoscale: &weir.Autoscale{Edition: 2}}, test.members, test.waits)
+		var ids []weir.ID
+		for _, m := range drop {
+			ids = append(ids, m.ID)
+		}
+		if add != test.add || !slices.Equal(ids, test.drop) {
+			t.Errorf("%s: add %d, drop %v, want %d, %v", test.name, add, ids, test.add, test.drop)
+		}
 	}
 }
 

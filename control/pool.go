@@ -14,35 +14,60 @@ import (
 )
 
 // planPool returns how many machines a pool must add, and which of its members must
-// go: those that failed first, then the newest.
-func planPool(p weir.Pool, members []weir.Machine) (add int, drop []weir.Machine) {
+// go: those that failed first, then the newest. Members that were made from an older
+// template go as soon as there are as many that serve without them; those in waits
+// do not serve yet.
+func planPool(p weir.Pool, members []weir.Machine, waits map[weir.ID]bool) (add int, drop []weir.Machine) {
 	want := p.Count
 	if !p.Deleting.IsZero() {
 		want = 0
 	}
-	stay := slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return !m.Deleting.IsZero() })
-	if len(stay) <= want {
-		return want - len(stay), nil
-	}
-	slices.SortFunc(stay, func(a, b weir.Machine) int {
-		worth := func(m weir.Machine) int {
-			switch {
-			case m.Status.Boot.State == weir.BootFailed:
-				return 0
-			case !m.Serves():
-				return 1
-			default:
-				return 2
+	var stale, fresh []weir.Machine
+	arrived := 0
+	for _, m := range members {
+		switch {
+		case !m.Deleting.IsZero():
+		case p.Stale(&m):
+			stale = append(stale, m)
+		default:
+			fresh = append(fresh, m)
+			if m.Serves() && !waits[m.ID] || m.Off || m.Drained { // somebody wants those to be as they are
+				arrived++
 			}
 		}
+	}
+	worstFirst(stale)
+	worstFirst(fresh)
+	drop = append(drop, stale[:max(0, len(stale)-max(0, want-arrived))]...)
+	drop = append(drop, fresh[:max(0, len(fresh)-want)]...)
+	most := want // for the time of a replacement there are some more
+	if len(stale) > 0 {
+		most += max(1, want/10)
+	}
+	return max(0, min(want-len(fresh), most-(len(stale)+len(fresh)-len(drop)))), drop
+}
+
+// worstFirst sorts members by how little would be lost with them.
+func worstFirst(members []weir.Machine) {
+	worth := func(m weir.Machine) int {
+		switch {
+		case m.Status.Boot.State == weir.BootFailed:
+			return 0
+		case !m.Serves():
+			return 1
+		default:
+			return 2
+		}
+	}
+	slices.SortFunc(members, func(a, b weir.Machine) int {
 		return cmp.Or(cmp.Compare(worth(a), worth(b)), cmp.Compare(number(b.ID), number(a.ID)))
 	})
-	return 0, stay[:len(stay)-want]
 }
 
 // reconcilePool gives a pool as many machines as it should have.
 func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	return 0, t.db.Update(ctx, func(tx *store.Tx) error {
+	err = t.db.Update(ctx, func(tx *store.Tx) error {
+		again = 0
 		p, err := pools.Get(ctx, tx, id)
 		if errors.Is(err, weir.NotFound) {
 			return nil
@@ -50,12 +75,18 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 		if err != nil {
 			return err
 		}
-		all, err := machines.All(ctx, tx)
+		members, err := membersOf(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		members := slices.DeleteFunc(all, func(m weir.Machine) bool { return m.Pool != id })
-		add, drop := planPool(p, members)
+		var waits map[weir.ID]bool
+		if slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Stale(&m) }) {
+			if waits, err = waitsForBalancer(ctx, tx, members); err != nil {
+				return err
+			}
+			again = time.Second // what nodes say of their servers touches no pool
+		}
+		add, drop := planPool(p, members, waits)
 		if _, err := addMembers(ctx, tx, &p, add); err != nil {
 			return err
 		}
@@ -68,17 +99,58 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 		}
 		if !p.Deleting.IsZero() && len(members) == 0 {
 			pools.Delete(tx, id)
+			scalings.Delete(tx, id)
 			return nil
 		}
 		p.Status = weir.PoolStatus{}
+		if p.Autoscale != nil && p.Deleting.IsZero() {
+			if err := observePool(ctx, tx, &p, members, add); err != nil {
+				return err
+			}
+		}
 		for _, m := range members {
-			if !m.Deleting.IsZero() || slices.ContainsFunc(drop, func(d weir.Machine) bool { return d.ID == m.ID }) {
+			switch {
+			case !m.Deleting.IsZero() || slices.ContainsFunc(drop, func(d weir.Machine) bool { return d.ID == m.ID }):
 				p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("delete %s", m.Name))
+			case p.Stale(&m):
+				p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("replace %s, which was made from an older template", m.Name))
 			}
 		}
 		pools.Put(tx, id, p)
 		return nil
 	})
+	return again, err
+}
+
+// waitsForBalancer returns which of members a load balancer that serves clients does not send requests
+// to yet, since it has not found them to be up.
+func waitsForBalancer(ctx context.Context, tx *store.Tx, members []weir.Machine) (waits map[weir.ID]bool, err error) {
+	lbs, err := loadBalancers.All(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	waits = map[weir.ID]bool{}
+	for _, lb := range lbs {
+		if !lb.Deleting.IsZero() || lb.Status.Phase != weir.LoadBalancerActive {
+			continue
+		}
+		s, err := nodeStatuses.Get(ctx, tx, lb.Status.Active)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return nil, err
+		}
+		for _, m := range members {
+			if lb.Targets(&m) && !s.HasUp(m.ID) {
+				waits[m.ID] = true
+			}
+		}
+	}
+	return waits, nil
+}
+
+// membersOf returns the machines that a pool has, those that are being deleted among them.
+func membersOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]weir.Machine, error) {
+	all, err := machines.All(ctx, tx)
+	return slices.DeleteFunc(all, func(m weir.Machine) bool { return m.Pool != pool }), err
 }
 
 func (t *term) poolFailed(ctx context.Context, id weir.ID, why string) error {
@@ -101,6 +173,13 @@ func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, n int) (made []
 	for range n {
 		p.Serial++
 		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template}
+		if p.Autoscale != nil {
+			m.Edition = p.Autoscale.Edition
+			m.Place.Project, err = stillProject(ctx, tx, p.Team, p.Autoscale.Written.Project)
+			if err != nil {
+				return nil, err
+			}
+		}
 		m, _, err := newMachine(ctx, tx, m)
 		if err != nil {
 			return nil, err
@@ -174,6 +253,9 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 			return nil, weir.Errorf(weir.NotFound, "there is no pool named %q", name)
 		}
 		p.Count += n
+		if a := p.Autoscale; a != nil && a.Scale != nil && p.Count > a.Scale.Max {
+			return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d", name, p.Count, a.Scale.Max)
+		}
 		return p, p.Check(c.Region())
 	}
 	var t weir.Template
@@ -198,6 +280,16 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		if err != nil {
 			return err
 		}
+		if p.Autoscale != nil {
+			p.Autoscale.Updated = time.Now().UTC()
+			reason := weir.ScaledByUser
+			if p.Autoscale.Scale != nil {
+				reason = weir.ScaledUp
+			}
+			if err := beginScaling(ctx, tx, *p, reason); err != nil {
+				return err
+			}
+		}
 		if made, err = addMembers(ctx, tx, p, n); err != nil {
 			return err
 		}
@@ -218,10 +310,15 @@ func (c *Control) DeletePool(ctx context.Context, name string) error {
 		if p == nil {
 			return weir.Errorf(weir.NotFound, "there is no pool named %q", name)
 		}
-		p.Deleting, p.Count = time.Now().UTC(), 0
-		pools.Put(tx, p.ID, *p)
+		deletePool(tx, *p)
 		return nil
 	})
+}
+
+// deletePool has a pool deleted with its machines.
+func deletePool(tx *store.Tx, p weir.Pool) {
+	p.Deleting, p.Count = time.Now().UTC(), 0
+	pools.Put(tx, p.ID, p)
 }
 
 // poolNamed returns the caller's pool of that name that is to stay, or nil.

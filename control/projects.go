@@ -53,6 +53,16 @@ func ownProject(ctx context.Context, tx *store.Tx, team, id weir.ID) (weir.Proje
 	return all[i], nil
 }
 
+// stillProject returns id if it is that of one of a team's projects, and otherwise none: a pool goes on when the
+// project that it was made for is deleted.
+func stillProject(ctx context.Context, tx *store.Tx, team, id weir.ID) (weir.ID, error) {
+	p, err := ownProject(ctx, tx, team, id)
+	if errors.Is(err, weir.NotFound) {
+		return "", nil
+	}
+	return p.ID, err
+}
+
 // settle has what a team makes be in a project that the team has: in its default, if place names
 // none.
 func settle(ctx context.Context, tx *store.Tx, team weir.ID, place *weir.Place) error {

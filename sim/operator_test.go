@@ -28,6 +28,10 @@ func (w *world) operate(machines, addresses int) {
 				w.tell("operator: deletes load balancer %s", gone.balancer)
 				w.known.learn(exists("load balancer", gone.balancer), false, nil)
 				return c.DeleteLoadBalancer(ctx, gone.balancer)
+			case gone.pool != "":
+				w.tell("operator: deletes autoscale pool %s", gone.pool)
+				w.known.learn(exists("pool", gone.pool), false, nil)
+				return c.DeleteAutoscalePool(ctx, gone.pool, true)
 			case gone.machine != "":
 				w.tell("operator: deletes machine %s", gone.machine)
 				w.known.learn(exists("machine", gone.machine), false, nil)
@@ -49,8 +53,8 @@ func (w *world) operate(machines, addresses int) {
 
 // excess is one thing that there is no room for, or something that has no row yet.
 type excess struct {
-	balancer, machine weir.ID
-	something         bool
+	balancer, pool, machine weir.ID
+	something               bool
 }
 
 // tooMuch returns what to delete next in a cloud with room for so much.
@@ -69,10 +73,14 @@ func (s *snapshot) tooMuch(room, addresses int) excess {
 			addresses--
 		}
 	}
+	var pool, last weir.ID
 	for _, p := range s.pools {
 		servers += p.Count
+		if p.Autoscale != nil && p.Deleting.IsZero() {
+			pool = p.ID
+			servers++ // while it replaces its machines
+		}
 	}
-	var last weir.ID
 	for _, m := range s.machines {
 		if m.LoadBalancer != "" || m.Own || !m.Deleting.IsZero() {
 			continue
@@ -85,6 +93,8 @@ func (s *snapshot) tooMuch(room, addresses int) excess {
 	switch {
 	case len(balancers) > max(0, addresses) || instances > room:
 		return excess{balancer: balancers[len(balancers)-1]}
+	case instances+servers > room && pool != "": // it would replace a machine that is deleted
+		return excess{pool: pool}
 	case instances+servers > room:
 		return excess{machine: last, something: true}
 	}

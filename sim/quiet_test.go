@@ -18,6 +18,7 @@ import (
 type snapshot struct {
 	machines  []weir.Machine
 	pools     []weir.Pool
+	histories [][]weir.Scaling
 	lbs       []weir.LoadBalancer
 	addresses []weir.Address
 	actions   []weir.Action
@@ -32,7 +33,7 @@ type snapshot struct {
 
 func (w *world) look() (s snapshot, err error) {
 	err = w.truth.View(w.ctx, func(tx *store.Tx) error {
-		var errs [9]error
+		var errs [10]error
 		s.machines, errs[0] = machines.All(w.ctx, tx)
 		s.pools, errs[1] = pools.All(w.ctx, tx)
 		s.lbs, errs[2] = loadBalancers.All(w.ctx, tx)
@@ -42,6 +43,7 @@ func (w *world) look() (s snapshot, err error) {
 		s.statuses, errs[6] = nodeStatuses.All(w.ctx, tx)
 		s.enrolled, errs[7] = enrolments.All(w.ctx, tx)
 		s.firewalls, errs[8] = firewalls.All(w.ctx, tx)
+		s.histories, errs[9] = scalings.All(w.ctx, tx)
 		return errors.Join(errs[:]...)
 	})
 	var merr, aerr error
@@ -245,16 +247,42 @@ func (w *world) amissFirewalls(s *snapshot, r *report) {
 }
 
 func (w *world) amissPools(s *snapshot, r *report) {
+	autoscale := 0
 	for _, p := range s.pools {
-		members := 0
+		members, stale, failed := 0, 0, 0
 		for _, m := range s.machines {
-			if m.Pool == p.ID {
-				members++
+			if m.Pool != p.ID {
+				continue
+			}
+			members++
+			switch {
+			case p.Stale(&m):
+				stale++
+			case m.Status.Boot.State == weir.BootFailed:
+				failed++
 			}
 		}
+		if p.Autoscale != nil {
+			autoscale++
+			if b := p.Autoscale.Scale; b != nil {
+				r.want(p.Count >= b.Min && p.Count <= b.Max, "pool %s is to have %d machines, want %d to %d", p.Name, p.Count, b.Min, b.Max)
+			}
+		}
+		if stale > 0 && failed > 0 { // what cannot boot replaces nothing
+			r.want(members >= p.Count && members <= p.Count+1, "pool %s has %d machines, want %d or one more", p.Name, members, p.Count)
+			continue
+		}
+		r.want(stale == 0, "pool %s has %d machines from an older template", p.Name, stale)
 		r.want(members == p.Count, "pool %s has %d machines, want %d", p.Name, members, p.Count)
 		r.want(len(p.Status.Plan) == 0, "pool %s still plans %v", p.Name, p.Status.Plan)
+		history, err := scalings.Get(w.ctx, w.truth, p.ID)
+		if p.Autoscale == nil {
+			r.want(errors.Is(err, weir.NotFound), "pool %s has a history, and is no autoscale pool", p.Name)
+			continue
+		}
+		r.want(err == nil && history[len(history)-1].State() == weir.ScalingDone, "the history of pool %s is %+v (%v), want that the last has ended well", p.Name, history, err)
 	}
+	r.want(len(s.histories) == autoscale, "there are %d histories, want one for each of %d autoscale pools", len(s.histories), autoscale)
 	for _, m := range s.machines {
 		ok := m.Pool == "" || slices.ContainsFunc(s.pools, func(p weir.Pool) bool { return p.ID == m.Pool })
 		r.want(ok, "machine %s is in pool %s, which is gone", m.ID, m.Pool)
@@ -403,6 +431,9 @@ func (w *world) amissKnown(s *snapshot, r *report) {
 	}
 	for _, lb := range s.lbs {
 		is[exists("load balancer", lb.ID)] = true
+	}
+	for _, p := range s.pools {
+		is[exists("pool", p.ID)] = true
 	}
 	for _, a := range s.addresses {
 		is[exists("address", weir.ID(a.Addr.String()))] = true

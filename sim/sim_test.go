@@ -129,6 +129,13 @@ func (w *world) begins(t *testing.T) {
 		}
 	}
 	w.known.least, w.known.most = 2, 2
+	p := pool("auto", "auto", 3)
+	p.Autoscale = &weir.Autoscale{}
+	p, err := c.CreateAutoscalePool(w.ctx, p)
+	if err != nil {
+		t.Fatalf("create an autoscale pool: %v", err)
+	}
+	w.scaled = p.ID
 }
 
 // someTrouble has users and chaos at work for a while.
@@ -139,7 +146,7 @@ func (w *world) someTrouble(ctx context.Context) {
 	defer end()
 	names := []string{"uma", "vic", "wes"}
 	for n, name := range names {
-		u := &user{w: w, name: name, n: n, of: len(names), r: w.random(name)}
+		u := &user{w: w, name: name, n: n, of: len(names), r: w.random(name), pools: []weir.ID{w.scaled}}
 		wg.Go(func() { u.want(ctx) })
 	}
 	wg.Go(func() { w.chaos(ctx) })

@@ -99,6 +99,7 @@ type user struct {
 	of    int
 	r     *rand.Rand
 	lbs   []weir.ID
+	pools []weir.ID // autoscale pools: its own, and one that others change too
 	addrs []netip.Addr
 	made  int
 }
@@ -167,10 +168,12 @@ func (u *user) wish(ctx context.Context, c *control.Control) (what string, err e
 		return u.tag(ctx, c)
 	case dice < 82:
 		return u.power(ctx, c)
-	case dice < 89:
+	case dice < 86:
 		return u.address(ctx, c)
-	case dice < 94:
+	case dice < 90:
 		return u.firewall(ctx, c)
+	case dice < 94:
+		return u.autoscale(ctx, c)
 	case dice < 97:
 		return u.reload(ctx, c)
 	default:
@@ -265,6 +268,48 @@ func (u *user) apply(ctx context.Context, c *control.Control) (string, error) {
 	}
 	_, err := c.Apply(ctx, &p, lb, false)
 	return fmt.Sprintf("applies web with %d machines and %d instances", p.Count, lb.Instances), err
+}
+
+// scaled is an autoscale pool of one of two sizes of machines, and of a fixed size or not.
+func (u *user) scaled(name string) weir.Pool {
+	p := pool(name, u.name, 1+u.r.IntN(3))
+	p.Autoscale = &weir.Autoscale{}
+	if chance(u.r, 50) {
+		p.Autoscale.Scale = &weir.Scale{Min: 1 + u.r.IntN(2), Max: 2 + u.r.IntN(3), CPU: 0.5}
+	}
+	if chance(u.r, 30) {
+		p.Template.Size = "s-2vcpu-2gb"
+	}
+	return p
+}
+
+// autoscale makes an autoscale pool, or changes or deletes one.
+func (u *user) autoscale(ctx context.Context, c *control.Control) (string, error) {
+	if len(u.pools) == 0 || chance(u.r, 20) {
+		u.made++
+		p, err := c.CreateAutoscalePool(ctx, u.scaled(fmt.Sprintf("%s-auto%d", u.name, u.made)))
+		u.w.known.learn(exists("pool", p.ID), true, err)
+		if err == nil || !refused(err) {
+			u.pools = append(u.pools, p.ID)
+		}
+		return fmt.Sprintf("creates autoscale pool %s, %s", p.Name, p.ID), err
+	}
+	i := u.r.IntN(len(u.pools))
+	id := u.pools[i]
+	if chance(u.r, 20) {
+		u.pools = slices.Delete(u.pools, i, i+1)
+		all := chance(u.r, 50)
+		err := c.DeleteAutoscalePool(ctx, id, all)
+		u.w.known.learn(exists("pool", id), false, err)
+		return fmt.Sprintf("deletes autoscale pool %s, its machines too: %v", id, all), err
+	}
+	p, err := c.AutoscalePool(ctx, id)
+	if err != nil {
+		return "", nil
+	}
+	want := u.scaled(p.Name)
+	p, err = c.UpdateAutoscalePool(ctx, id, want)
+	return fmt.Sprintf("changes autoscale pool %s to %d machines of size %s", want.Name, p.Count, want.Template.Size), err
 }
 
 // some returns a random machine that may be a user's.

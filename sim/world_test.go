@@ -44,6 +44,7 @@ type world struct {
 	nodes   nodes
 	tally   *tally
 	known   knowledge
+	scaled  weir.ID // an autoscale pool that all users know of
 
 	mu    sync.Mutex
 	story []string
@@ -55,6 +56,7 @@ type world struct {
 var (
 	machines      = store.NewTable[weir.Machine]("machines")
 	pools         = store.NewTable[weir.Pool]("pools")
+	scalings      = store.NewTable[[]weir.Scaling]("scalings") // by pool
 	loadBalancers = store.NewTable[weir.LoadBalancer]("load_balancers")
 	addresses     = store.NewTable[weir.Address]("addresses")
 	actions       = store.NewTable[weir.Action]("actions")

@@ -32,9 +32,11 @@ type Machine struct {
 	Template
 	Blob         ID        `json:"blob,omitempty"`          // in a row, where its user-data is: one copy serves many machines
 	Pool         ID        `json:"pool,omitempty"`          // the pool that it counts in
+	Edition      int       `json:"edition,omitempty"`       // of an autoscale pool's template, which it was made from
 	LoadBalancer ID        `json:"load_balancer,omitempty"` // the load balancer that it is an instance of
 	Own          bool      `json:"own,omitempty"`           // a machine of one's own, which joined: no cloud made it or can end it
 	Created      time.Time `json:"created"`
+	Changed      time.Time `json:"changed,omitzero"`  // when it was last seen to be powered on or off
 	Off          bool      `json:"off,omitempty"`     // it should be powered off
 	Drained      bool      `json:"drained,omitempty"` // an operator keeps it from serving
 	Joined       int64     `json:"joined,omitempty"`  // of an instance, the revision since which its peers know it
@@ -183,10 +185,13 @@ func CheckImage(slug string) error {
 // runs reports whether user-data begins as what a machine can run at its first boot does:
 // as a script, a cloud-config, a MIME message of these, or any of it gzipped.
 func runs(userData string) bool {
-	for _, begin := range []string{"#!", "#cloud-config", "\x1f\x8b"} {
+	for _, begin := range []string{"#!", "\x1f\x8b"} {
 		if strings.HasPrefix(userData, begin) {
 			return true
 		}
+	}
+	if strings.HasPrefix(strings.TrimSpace(userData), "#cloud-config") { // cloud-init skips what is empty before it
+		return true
 	}
 	for _, header := range []string{"Content-Type:", "MIME-Version:", "From "} { // in any case
 		if len(userData) >= len(header) && strings.EqualFold(userData[:len(header)], header) {

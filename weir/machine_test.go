@@ -17,6 +17,7 @@ func TestATemplateIsRefusedForWhatCouldNotBoot(t *testing.T) {
 		{"debian-12-x64", " \n", ""},
 		{"ubuntu-24-04-x64", "#!/bin/sh\n", ""},
 		{"debian-12-x64", "#cloud-config\npackages: [nginx]\n", ""},
+		{"debian-12-x64", "\n #cloud-config\npackages: [nginx]\n", ""},
 		{"debian-12-x64", "Content-Type: multipart/mixed; boundary=x\n", ""},
 		{"debian-12-x64", "MIME-VERSION: 1.0\n", ""},
 		{"debian-12-x64", "From nobody\nMIME-Version: 1.0\n", ""},

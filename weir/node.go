@@ -114,6 +114,11 @@ func (s *NodeStatus) Has(machine ID) bool {
 	return slices.ContainsFunc(s.Servers, func(s ServerStatus) bool { return s.ID == machine })
 }
 
+// HasUp reports whether machine is among s's servers, and up in all of its backends.
+func (s *NodeStatus) HasUp(machine ID) bool {
+	return s.Has(machine) && !slices.ContainsFunc(s.Servers, func(s ServerStatus) bool { return s.ID == machine && s.State != ServerUp })
+}
+
 // HAProxyStatus is the HAProxy process of a node.
 type HAProxyStatus struct {
 	Version string    `json:"version"`

@@ -17,6 +17,9 @@ type Pool struct {
 	Created  time.Time `json:"created"`
 	Deleting time.Time `json:"deleting,omitzero"`
 
+	// Autoscale is what it has as a droplet autoscale pool. Nil: it is one of a weir.yaml.
+	Autoscale *Autoscale `json:"autoscale,omitempty"`
+
 	// KeepCount says, of a pool that is asked for, that one which is there keeps its own
 	// count: Count is for a new one. No row has it.
 	KeepCount bool `json:"-"`
@@ -28,6 +31,11 @@ type Pool struct {
 type PoolStatus struct {
 	Plan []string `json:"plan,omitempty"` // the steps still to be taken
 	Err  string   `json:"err,omitempty"`
+
+	// Of an autoscale pool, how many of its machines are powered on and to stay, and why one
+	// of them cannot be made at the moment.
+	Active int    `json:"active,omitempty"`
+	Stuck  string `json:"stuck,omitempty"`
 }
 
 // Check returns why p cannot be a pool in a region of that name.
@@ -35,11 +43,18 @@ func (p *Pool) Check(region string) error {
 	if err := CheckName(p.Name); err != nil {
 		return Errorf(Invalid, "pool: %w", err)
 	}
+	prefix := "hostname_prefix"
+	if p.Autoscale != nil {
+		prefix = "droplet_template.name"
+	}
 	if err := CheckName(p.Prefix); err != nil {
-		return Errorf(Invalid, "pool %q: hostname_prefix: %w", p.Name, err)
+		return Errorf(Invalid, "pool %q: %s: %w", p.Name, prefix, err)
 	}
 	if err := CheckName(p.Prefix + "-1000000"); err != nil {
-		return Errorf(Invalid, "pool %q: hostname_prefix %q is too long: there is no room for a number behind it", p.Name, p.Prefix)
+		return Errorf(Invalid, "pool %q: %s %q is too long: there is no room for a number behind it", p.Name, prefix, p.Prefix)
+	}
+	if err := p.checkScale(); err != nil {
+		return Errorf(Invalid, "pool %q: %w", p.Name, err)
 	}
 	if p.Count < 0 || p.Count > MaxPool {
 		return Errorf(Invalid, "pool %q: count is %d, want 0 to %d", p.Name, p.Count, MaxPool)
@@ -49,3 +64,19 @@ func (p *Pool) Check(region string) error {
 	}
 	return nil
 }
+
+// checkScale returns what is wrong with how large an autoscale pool may be.
+func (p *Pool) checkScale() error {
+	switch {
+	case p.Autoscale == nil:
+	case p.Autoscale.Scale != nil:
+		return p.Autoscale.Scale.check()
+	case p.Count < 1 || p.Count > MaxPool:
+		return Errorf(Invalid, "target_number_instances is %d, want 1 to %d", p.Count, MaxPool)
+	}
+	return nil
+}
+
+// Stale reports whether a member of p was made from an older template than p has, and is to be
+// replaced.
+func (p *Pool) Stale(m *Machine) bool { return p.Autoscale != nil && m.Edition < p.Autoscale.Edition }

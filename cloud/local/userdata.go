@@ -67,8 +67,9 @@ func unusable(err error) error {
 
 func isScript(b []byte) bool { return bytes.HasPrefix(b, []byte("#!")) }
 
+// isCloudConfig skips empty lines at the beginning, as cloud-init does.
 func isCloudConfig(b []byte) bool {
-	line, _, _ := bytes.Cut(b, []byte("\n"))
+	line, _, _ := bytes.Cut(bytes.TrimLeftFunc(b, unicode.IsSpace), []byte("\n"))
 	return string(bytes.TrimRight(line, " \t\r")) == "#cloud-config"
 }
 

@@ -66,6 +66,7 @@ func TestUserDataThatCannotRunIsRefusedWithItsLine(t *testing.T) {
 		config("packages: [a]\n---\npackages: [b]\n"):                             "line ",
 		config("timezone: UTC\npackage: [nginx]\n"):                               `line 3: cloud-init has no key "package"`,
 		config("runcmd: [ls]\nruncmd: [ls]\n"):                                    `line 3: mapping key "runcmd" already defined`,
+		"\n" + config("runcmd: ls\n"):                                             "line 3: runcmd: want a list, got a string",
 		config("runcmd: ls\n"):                                                    "line 2: runcmd: want a list, got a string",
 		config("runcmd:\n  - echo a: b\n"):                                        "line 3: want a string, got keys and values; in quotes it would be one",
 		config("runcmd:\n  - [ls, [a]]\n"):                                        "line 3: want a string, got a list",
@@ -280,6 +281,16 @@ func TestCloudConfigDoesAllItSaysInOrder(t *testing.T) {
 		if err != nil || !strings.Contains(string(group), want) {
 			t.Errorf("group lacks %q: %v", want, err)
 		}
+	}
+}
+
+func TestCloudConfigMayBeginWithEmptyLines(t *testing.T) {
+	want, err := compileUserData([]byte("#cloud-config\nruncmd: [ls]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := compileUserData([]byte("\n \n#cloud-config\nruncmd: [ls]\n")); err != nil || string(got) != string(want) {
+		t.Errorf("it becomes %q, %v, want the same as without them, %q", got, err, want)
 	}
 }
 

@@ -30,7 +30,7 @@ func deleteCommand(u *user) *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Drain and destroy machines, a pool or a load balancer",
 		Long: `Drain machines, take them out of the load balancer and destroy them. Their pool
-shrinks by as many.
+shrinks by as many; one that was made as an autoscale pool makes others instead.
 
 Lines are those that weir print shows as the command begins: delete 1 2 deletes the
 first two. A number that is no line is an ID. If anything is not right about one of
