@@ -101,6 +101,7 @@ func (a *api) routes() map[string]handler {
 		"DELETE /v2/load_balancers/{id}/droplets":         a.removeDroplets,
 		"POST /v2/load_balancers/{id}/forwarding_rules":   a.addRules,
 		"DELETE /v2/load_balancers/{id}/forwarding_rules": a.removeRules,
+		"DELETE /v2/load_balancers/{id}/cache":            a.purgeCache,
 
 		"GET /v2/tags":                     a.listTags,
 		"POST /v2/tags":                    a.createTag,
@@ -124,6 +125,17 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/floating_ips/{ip}/actions":          a.listAddressActions(floatingIPs),
 		"POST /v2/floating_ips/{ip}/actions":         a.actOnAddress(floatingIPs),
 		"GET /v2/floating_ips/{ip}/actions/{action}": a.getAddressAction(floatingIPs),
+
+		"GET /v2/reserved_ipv6":               a.listIPv6,
+		"POST /v2/reserved_ipv6":              a.reserveIPv6,
+		"GET /v2/reserved_ipv6/{ip}":          a.noIPv6,
+		"DELETE /v2/reserved_ipv6/{ip}":       a.noIPv6,
+		"POST /v2/reserved_ipv6/{ip}/actions": a.noIPv6,
+
+		"GET /v2/droplets/{id}/kernels":                           a.listNone("kernels"),
+		"GET /v2/droplets/{id}/snapshots":                         a.listNone("snapshots"),
+		"GET /v2/droplets/{id}/backups":                           a.listNone("backups"),
+		"GET /v2/droplets/{id}/destroy_with_associated_resources": a.associated,
 
 		"GET /v2/weir/status":                        a.status,
 		"GET /v2/weir/events":                        a.events,

@@ -42,8 +42,14 @@ type region struct {
 // the control plane.
 func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
 	t.Helper()
+	return newRegionOn(t, store.Memory(), o, wrap)
+}
+
+// newRegionOn is newRegion on that store, which it closes in the end.
+func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
+	t.Helper()
 	r := &region{t: t, cloud: cloud.NewFake(o), log: &lines{}}
-	r.control = control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
+	r.control = control.New(control.Options{Region: "lab", Store: db, Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { r.control.Run(ctx) })

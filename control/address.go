@@ -123,8 +123,16 @@ func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen clou
 		}
 		row.Addr, row.Assigned, row.Err = seen.Addr, seen.Machine, ""
 		if seen.Machine == acted.Machine {
-			for _, a := range acted.Actions {
-				if err := completeAction(ctx, tx, a, ""); err != nil {
+			for _, id := range acted.Actions {
+				a, err := actions.Get(ctx, tx, id)
+				if err != nil {
+					return err
+				}
+				why := ""
+				if a.Machine != acted.Machine {
+					why = overtaken
+				}
+				if err := completeAction(ctx, tx, id, why); err != nil {
 					return err
 				}
 			}
