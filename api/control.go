@@ -84,7 +84,7 @@ type Control interface {
 	// Untag takes a tag, which must be there, off machines and load balancers.
 	Untag(ctx context.Context, name string, machines, loadBalancers []weir.ID) error
 
-	// Addresses returns all reserved IPs, by address; with those of load balancers.
+	// Addresses returns the reserved IPs that users have, by address.
 	Addresses(ctx context.Context) ([]weir.Address, error)
 	// Address returns one reserved IP.
 	Address(ctx context.Context, addr netip.Addr) (weir.Address, error)

@@ -171,19 +171,48 @@ func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) err
 	})
 }
 
-// Addresses returns the reserved IPs that the cloud has given us.
-func (c *Control) Addresses(ctx context.Context) ([]weir.Address, error) {
-	all, err := addresses.All(ctx, c.Store)
-	all = slices.DeleteFunc(all, func(a weir.Address) bool {
-		return !a.Addr.IsValid() || !a.Deleting.IsZero() || a.Mode == weir.OnSegment
+// ofBalancers returns the IDs of all load balancers, of those too that are being deleted: what they have
+// reserved is not a user's.
+func ofBalancers(ctx context.Context, r store.Reader) (map[weir.ID]bool, error) {
+	all, err := loadBalancers.All(ctx, r)
+	ids := make(map[weir.ID]bool, len(all))
+	for _, lb := range all {
+		ids[lb.ID] = true
+	}
+	return ids, err
+}
+
+// Addresses returns the reserved IPs of users that the cloud has given us; those of load balancers are
+// not among them.
+func (c *Control) Addresses(ctx context.Context) (all []weir.Address, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		theirs, err := ofBalancers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		all, err = addresses.All(ctx, tx)
+		all = slices.DeleteFunc(all, func(a weir.Address) bool {
+			return !a.Addr.IsValid() || !a.Deleting.IsZero() || theirs[a.Owner]
+		})
+		return err
 	})
 	slices.SortFunc(all, func(a, b weir.Address) int { return a.Addr.Compare(b.Addr) })
 	return all, err
 }
 
-// Address returns the reserved IP addr, or weir.NotFound.
-func (c *Control) Address(ctx context.Context, addr netip.Addr) (weir.Address, error) {
-	return addressOf(ctx, c.Store, addr)
+// Address returns a user's reserved IP addr, or weir.NotFound.
+func (c *Control) Address(ctx context.Context, addr netip.Addr) (a weir.Address, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		if a, err = addressOf(ctx, tx, addr); err != nil {
+			return err
+		}
+		theirs, err := ofBalancers(ctx, tx)
+		if err == nil && theirs[a.Owner] {
+			return weir.Errorf(weir.NotFound, "reserved IP %s is a load balancer's", addr)
+		}
+		return err
+	})
+	return a, err
 }
 
 func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Address, error) {

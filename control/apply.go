@@ -47,10 +47,8 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		if dry || len(lbChanges) == 0 {
 			return nil
 		}
-		if wanted, err = c.checkBalancer(ctx, tx, wanted); err != nil {
-			return err
-		}
-		return c.putBalancer(ctx, tx, wanted)
+		_, err = c.putBalancer(ctx, tx, wanted)
+		return err
 	})
 	return changes, err
 }

@@ -50,10 +50,8 @@ func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) 
 	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.WantedAt, lb.Key = 0, 0, 0, "", time.Time{}, newKey()
 	err := c.Store.Update(ctx, func(tx *store.Tx) (err error) {
-		if lb, err = c.checkBalancer(ctx, tx, lb); err != nil {
-			return err
-		}
-		return c.putBalancer(ctx, tx, lb)
+		lb, err = c.putBalancer(ctx, tx, lb)
+		return err
 	})
 	return lb, err
 }
@@ -73,10 +71,8 @@ func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change fun
 		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
 		// A client that says the same in another order has changed nothing.
 		lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
-		if lb, err = c.checkBalancer(ctx, tx, lb); err != nil {
-			return err
-		}
-		return c.putBalancer(ctx, tx, lb)
+		lb, err = c.putBalancer(ctx, tx, lb)
+		return err
 	})
 	return lb, err
 }
@@ -142,26 +138,30 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	return lb, nil
 }
 
-// putBalancer stores a load balancer that has been checked, with its tags. It is new until its
-// instances do what is now asked of it.
-func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+// putBalancer checks a load balancer, stores it with its tags, and returns it as it is stored. It is
+// new until its instances do what is now asked of it.
+func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
+	lb, err := c.checkBalancer(ctx, tx, lb)
+	if err != nil {
+		return lb, err
+	}
 	was, err := loadBalancers.Get(ctx, tx, lb.ID)
 	if err != nil && !errors.Is(err, weir.NotFound) {
-		return err
+		return lb, err
 	}
 	for _, name := range append(slices.Clone(lb.Tags), lb.Tag) {
 		if name == "" || name == was.Tag || was.HasTag(name) {
 			continue // a tag that was deleted meanwhile stays so
 		}
 		if err := addTag(ctx, tx, name); err != nil {
-			return err
+			return lb, err
 		}
 	}
 	if lb.Status.Phase == weir.LoadBalancerActive && asksElse(was, lb) {
 		lb.Status.Phase = weir.LoadBalancerNew
 	}
 	loadBalancers.Put(tx, lb.ID, lb)
-	return nil
+	return lb, nil
 }
 
 // asksElse reports whether lb asks something else of its instances than it was asked before.
