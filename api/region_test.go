@@ -140,7 +140,7 @@ func (r *region) askWith(method, path, body, authorization string) answer {
 		r.t.Fatal(err)
 	}
 	a := answer{status: resp.StatusCode, header: resp.Header, text: string(text)}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && method != http.MethodHead {
 		if err := json.Unmarshal(text, &a.body); err != nil {
 			r.t.Fatalf("%s %s: the answer is not JSON: %v\n%s", method, path, err, text)
 		}
