@@ -43,31 +43,12 @@ func (a *api) machinesByID(ctx context.Context) (map[weir.ID]weir.Machine, error
 	return machines, nil
 }
 
-// ofLoadBalancers returns the IDs of all load balancers: what they have reserved is not
-// a user's.
-func (a *api) ofLoadBalancers(ctx context.Context) (map[weir.ID]bool, error) {
-	all, err := a.Control.LoadBalancers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ids := make(map[weir.ID]bool, len(all))
-	for _, lb := range all {
-		ids[lb.ID] = true
-	}
-	return ids, nil
-}
-
 func (a *api) listAddresses(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		all, err := a.Control.Addresses(r.Context())
 		if err != nil {
 			return err
 		}
-		theirs, err := a.ofLoadBalancers(r.Context())
-		if err != nil {
-			return err
-		}
-		all = slices.DeleteFunc(all, func(addr weir.Address) bool { return theirs[addr.Owner] })
 		machines, err := a.machinesByID(r.Context())
 		if err != nil {
 			return err
@@ -82,18 +63,7 @@ func (a *api) address(r *http.Request) (weir.Address, error) {
 	if err != nil {
 		return weir.Address{}, errNotFound
 	}
-	addr, err := a.Control.Address(r.Context(), ip)
-	if err != nil {
-		return addr, err
-	}
-	theirs, err := a.ofLoadBalancers(r.Context())
-	if err != nil {
-		return addr, err
-	}
-	if theirs[addr.Owner] {
-		return addr, errNotFound
-	}
-	return addr, nil
+	return a.Control.Address(r.Context(), ip)
 }
 
 func (a *api) getAddress(names addressNames) handler {

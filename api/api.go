@@ -120,6 +120,7 @@ func (a *api) routes() map[string]handler {
 		"DELETE /v2/load_balancers/{id}/droplets":         a.removeDroplets,
 		"POST /v2/load_balancers/{id}/forwarding_rules":   a.addRules,
 		"DELETE /v2/load_balancers/{id}/forwarding_rules": a.removeRules,
+		"DELETE /v2/load_balancers/{id}/cache":            a.purgeCache,
 
 		"GET /v2/tags":                     a.listTags,
 		"POST /v2/tags":                    a.createTag,

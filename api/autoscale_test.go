@@ -54,6 +54,13 @@ func (r *region) poolHas(id string, active int) []*godo.DropletAutoscaleResource
 		}
 		return len(members) == active
 	})
+	r.eventually("its history says so", func() bool {
+		history, _, err := r.do.DropletAutoscale.ListHistory(r.t.Context(), id, nil)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return len(history) > 0 && history[0].Status != "in_progress"
+	})
 	return members
 }
 

@@ -38,8 +38,11 @@ type Control interface {
 	// balancers' instances excepted. If there is none, it does nothing.
 	DeleteMachinesByTag(ctx context.Context, tag string) error
 	// Act does to a machine what kind says, one of [weir.Action]'s types for a machine:
-	// power_on, power_off, shutdown, reboot, power_cycle.
+	// power_on, power_off, shutdown, reboot, power_cycle; enable_private_networking and
+	// disable_backups, which are done at once.
 	Act(ctx context.Context, machine weir.ID, kind string) (weir.Action, error)
+	// RenameMachine gives a machine another name. The action is completed.
+	RenameMachine(ctx context.Context, machine weir.ID, name string) (weir.Action, error)
 
 	// SSHKeys returns all keys that users keep, by ID.
 	SSHKeys(ctx context.Context) ([]weir.SSHKey, error)
@@ -60,11 +63,15 @@ type Control interface {
 	// LoadBalancer returns one load balancer.
 	LoadBalancer(ctx context.Context, id weir.ID) (weir.LoadBalancer, error)
 	// CreateLoadBalancer gives lb an ID and stores it. A name that is taken is a
-	// weir.Conflict.
+	// weir.Invalid.
 	CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error)
+	// CheckLoadBalancer returns lb as CreateLoadBalancer would store it, or
+	// UpdateLoadBalancer if it has an ID, or why neither would. It changes nothing.
+	CheckLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error)
 	// UpdateLoadBalancer changes a load balancer. It runs change in the transaction, on the
 	// stored row, so that no other update is lost; change may run several times, and its
-	// error ends the transaction. A change that changes nothing does nothing.
+	// error ends the transaction. A change that changes nothing does nothing, and neither
+	// does one of the order of droplets, rules or tags alone.
 	UpdateLoadBalancer(ctx context.Context, id weir.ID, change func(*weir.LoadBalancer) error) (weir.LoadBalancer, error)
 	// DeleteLoadBalancer has a load balancer, its instances and its address taken down.
 	DeleteLoadBalancer(ctx context.Context, id weir.ID) error
@@ -74,12 +81,13 @@ type Control interface {
 	Tags(ctx context.Context) ([]string, error)
 	// CreateTag makes a tag. If there is one of that name, it does nothing.
 	CreateTag(ctx context.Context, name string) error
-	// DeleteTag takes a tag off everything and forgets it.
+	// DeleteTag takes a tag off everything and forgets it. A load balancer whose servers go by
+	// it has none then, until a machine has that tag again.
 	DeleteTag(ctx context.Context, name string) error
-	// Tag puts a tag, which must be there, on machines.
-	Tag(ctx context.Context, name string, machines []weir.ID) error
-	// Untag takes a tag, which must be there, off machines.
-	Untag(ctx context.Context, name string, machines []weir.ID) error
+	// Tag puts a tag, which must be there, on machines and load balancers.
+	Tag(ctx context.Context, name string, machines, loadBalancers []weir.ID) error
+	// Untag takes a tag, which must be there, off machines and load balancers.
+	Untag(ctx context.Context, name string, machines, loadBalancers []weir.ID) error
 
 	// Firewalls returns all firewalls of the caller's team, the oldest first, each with how far
 	// it is at this moment.
@@ -93,7 +101,7 @@ type Control interface {
 	// DeleteFirewall forgets a firewall. A machine that no other is for is open again.
 	DeleteFirewall(ctx context.Context, id weir.ID) error
 
-	// Addresses returns all reserved IPs, by address; with those of load balancers.
+	// Addresses returns the reserved IPs that users have, by address.
 	Addresses(ctx context.Context) ([]weir.Address, error)
 	// Address returns one reserved IP.
 	Address(ctx context.Context, addr netip.Addr) (weir.Address, error)

@@ -283,9 +283,6 @@ func TestADropletIsPoweredOffAndOn(t *testing.T) {
 	if want := []string{"power_cycle", "reboot", "power_on", "power_off", "create"}; err != nil || !slices.Equal(kinds, want) {
 		t.Errorf("actions %v (%v), want %v", kinds, err, want)
 	}
-	if _, _, err := r.do.DropletActions.Resize(t.Context(), d.ID, "s-2vcpu-4gb", true); err == nil || !strings.Contains(err.Error(), `type is "resize"`) {
-		t.Errorf("resize: %v, want a refusal that names it", err)
-	}
 }
 
 func TestAnActionByTagIsDoneToAllThatHaveIt(t *testing.T) {

@@ -152,6 +152,19 @@ func TestAMethodThatAResourceHasNotIs405(t *testing.T) {
 	}
 }
 
+func TestHeadIsGetWithoutItsBody(t *testing.T) {
+	r := lab(t)
+	for path, status := range map[string]int{"/v2/droplets": 200, "/v2/load_balancers?names=x": 200, "/v2/droplets/7": 404, "/v2/nothing": 404, "/v2/tags?page=x": 422} {
+		a := r.ask("HEAD", path, "")
+		if a.status != status || a.text != "" || a.header.Get("X-Request-Id") == "" || !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {
+			t.Errorf("%s: %d %q %v, want %d with the headers of GET and no body", path, a.status, a.text, a.header, status)
+		}
+	}
+	if a := r.askWith("HEAD", "/v2/droplets", "", "Bearer none"); a.status != 401 {
+		t.Errorf("without a token: %d, want 401", a.status)
+	}
+}
+
 func TestABodyThatIsNotWhatItShouldBe(t *testing.T) {
 	r := lab(t)
 	for _, c := range []struct {

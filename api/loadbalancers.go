@@ -66,15 +66,15 @@ func (a *api) createLoadBalancer(w http.ResponseWriter, r *http.Request) error {
 	if err := q.set(&lb, a.Control.Region()); err != nil {
 		return err
 	}
+	status, create := http.StatusAccepted, a.Control.CreateLoadBalancer
 	if q.ValidateOnly {
-		lb.Status.Phase = weir.LoadBalancerNew
-		return a.replyLoadBalancer(w, r, http.StatusOK, lb)
+		status, create = http.StatusOK, a.Control.CheckLoadBalancer
 	}
-	lb, err := a.Control.CreateLoadBalancer(r.Context(), lb)
+	lb, err := create(r.Context(), lb)
 	if err != nil {
 		return err
 	}
-	return a.replyLoadBalancer(w, r, http.StatusAccepted, lb)
+	return a.replyLoadBalancer(w, r, status, lb)
 }
 
 // replaceLoadBalancer makes a load balancer what the body says, all of it.
@@ -98,6 +98,9 @@ func (a *api) replaceLoadBalancer(w http.ResponseWriter, r *http.Request) error 
 	if q.ValidateOnly {
 		if lb, err = a.Control.LoadBalancer(r.Context(), id); err == nil {
 			err = change(&lb)
+		}
+		if err == nil {
+			lb, err = a.Control.CheckLoadBalancer(r.Context(), lb)
 		}
 	} else {
 		lb, err = a.Control.UpdateLoadBalancer(r.Context(), id, change)
@@ -138,6 +141,19 @@ func (a *api) deleteLoadBalancer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return reply(w, http.StatusNoContent, nil)
+}
+
+// purgeCache says why there is no cache to purge.
+func (a *api) purgeCache(w http.ResponseWriter, r *http.Request) error {
+	id, err := opaqueID(r, "id")
+	if err != nil {
+		return err
+	}
+	lb, err := a.Control.LoadBalancer(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return invalid("load balancer %q is REGIONAL, and only a GLOBAL one has a cache: there is nothing to purge", lb.Name)
 }
 
 // changeLoadBalancer changes what a path names, and answers that it is done.

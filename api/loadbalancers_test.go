@@ -51,7 +51,7 @@ func TestALoadBalancerBecomesActiveWithAnAddress(t *testing.T) {
 		HealthCheck:    &godo.HealthCheck{Protocol: "http", Port: 8080, Path: "/up", CheckIntervalSeconds: 4, ResponseTimeoutSeconds: 3, HealthyThreshold: 2, UnhealthyThreshold: 4, ProxyProtocol: &no},
 		StickySessions: &godo.StickySessions{Type: "none"}, Region: lb.Region, DropletIDs: []int{made[1].ID, made[0].ID},
 		DisableLetsEncryptDNSRecords: &no, HTTPIdleTimeoutSeconds: &idle, Firewall: &godo.LBFirewall{Allow: []string{}, Deny: []string{}},
-		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
+		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT", Tags: []string{},
 		VPCUUID: string(weir.NetworkID("lab")), ProjectID: project.ID}
 	if diff := cmp.Diff(want, lb); diff != "" {
 		t.Errorf("load balancer (-want +got):\n%s", diff)
@@ -87,7 +87,7 @@ func TestEmptyObjectsMeanDefaults(t *testing.T) {
 	for _, body := range []string{
 		`{"name": "a", "forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}],
 		  "health_check": {}, "sticky_sessions": {}, "firewall": {}}`,
-		`{"name": "b", "region": "lab", "size": "lb-small", "size_unit": 1, "type": "REGIONAL", "network": "EXTERNAL", "network_stack": "IPV4", "tls_cipher_policy": "DEFAULT",
+		`{"name": "b", "region": "lab", "size": "lb-small", "size_unit": 1, "type": "regional", "network": "External", "network_stack": "ipv4", "tls_cipher_policy": "default",
 		  "algorithm": "round_robin", "forwarding_rules": [{"entry_protocol": "HTTP", "entry_port": 80, "target_protocol": "http", "target_port": 80, "certificate_id": "", "tls_passthrough": false}],
 		  "health_check": null, "sticky_sessions": {"type": "none", "cookie_name": "", "cookie_ttl_seconds": 0}, "firewall": {"allow": null, "deny": []}, "droplet_ids": null, "tag": "",
 		  "tags": [], "redirect_http_to_https": false, "enable_proxy_protocol": false, "enable_backend_keepalive": false, "disable_lets_encrypt_dns_records": null,
@@ -116,8 +116,12 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 	}
 	for body, want := range map[string]string{
 		`"sticky_sessions": {"type": "cookies", "cookie_name": "DO-LB"}`: `sticky_sessions.type is "cookies": Weir does not stick sessions to droplets yet, leave it out or use none`,
-		`"size_unit": 3`:                                                   "size_unit is 3: Weir runs one node per load balancer, leave it out or use 1",
-		`"size": "lb-large"`:                                               `size is "lb-large": Weir runs one node per load balancer, leave it out or use lb-small`,
+		`"size_unit": 3`:                                                   "size_unit is 3: the address of a load balancer leads to one active instance, and Weir spreads clients over no more yet, use 1 (and for more, several load balancers whose addresses your DNS names)",
+		`"size_unit": 201`:                                                 "size_unit is 201, want 1 to 200",
+		`"size_unit": -1`:                                                  "size_unit is -1, want 1 to 200",
+		`"size": "lb-large"`:                                               `size is "lb-large": the address of a load balancer leads to one active instance, and Weir spreads clients over no more yet, use lb-small (and for more, several load balancers whose addresses your DNS names)`,
+		`"size": "lb-tiny"`:                                                `size is "lb-tiny", want lb-small, or leave it out`,
+		`"size": "lb-small", "size_unit": 3`:                               `size is "lb-small", which is a size_unit of 1, and size_unit is 3: leave size out`,
 		`"type": "REGIONAL_NETWORK"`:                                       `type is "REGIONAL_NETWORK": Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp`,
 		`"type": "GLOBAL"`:                                                 `type is "GLOBAL": this Weir is one region, use REGIONAL here and name its address in your DNS`,
 		`"type": "LOCAL"`:                                                  `type is "LOCAL", want REGIONAL`,
@@ -127,9 +131,9 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		`"redirect_http_to_https": true`:                                   "redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false",
 		`"enable_proxy_protocol": true`:                                    "enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false",
 		`"enable_backend_keepalive": true`:                                 "enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false",
-		`"disable_lets_encrypt_dns_records": true`:                         "disable_lets_encrypt_dns_records is true: Weir makes no DNS records, leave it out or use false",
 		`"firewall": {"allow": ["ip:1.2.3.4"]}`:                            "firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out",
-		`"tags": ["k8s"]`:                                                  "tags is not empty: Weir keeps no tags of load balancers yet, leave it out (tag, the droplets' tag, is another field)",
+		`"tags": ["a b"]`:                                                  `load balancer "x": tags: tag "a b": 1 to 255 letters, digits, _, : and - are allowed`,
+		`"tags": "k8s"`:                                                    "tags is a string, want an array",
 		`"vpc_uuid": "x"`:                                                  `vpc_uuid is "x": a region of Weir has one private network, leave it out or use ` + string(weir.NetworkID("lab")),
 		`"project_id": "x"`:                                                `load balancer "x": project_id is "x": there is no such project, leave it out for the default one`,
 		`"domains": [{"name": "a.example"}]`:                               "domains is not empty: it is for global load balancers, and this Weir is one region; leave it out",
@@ -176,8 +180,13 @@ func TestTwoLoadBalancersCannotHaveOneName(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := r.do.LoadBalancers.Create(t.Context(), q)
-	if code, text := refusal(err); code != http.StatusConflict || !strings.Contains(text, `load balancer "shop"`) {
-		t.Errorf("%d %q, want 409 that names it", code, text)
+	if code, text := refusal(err); code != http.StatusUnprocessableEntity || text != `name is not unique: there is a load balancer "shop" already` {
+		t.Errorf("%d %q, want 422 in the words that clients know", code, text)
+	}
+	q.ValidateOnly = true
+	_, _, err = r.do.LoadBalancers.Create(t.Context(), q)
+	if code, _ := refusal(err); code != http.StatusUnprocessableEntity {
+		t.Errorf("as a dry run: %d (%v), want the same 422", code, err)
 	}
 }
 
@@ -201,6 +210,17 @@ func TestValidateOnlyChangesNothing(t *testing.T) {
 	}
 	if is, _, err := r.do.LoadBalancers.Get(t.Context(), lb.ID); err != nil || is.Algorithm != "round_robin" {
 		t.Errorf("%v (%v), want it as it was", is, err)
+	}
+	q.DropletIDs = []int{7}
+	_, _, err = r.do.LoadBalancers.Update(t.Context(), lb.ID, q)
+	if code, text := refusal(err); code != 422 || !strings.Contains(text, "there is no droplet 7") {
+		t.Errorf("with a droplet that is not there: %d %q, want the 422 that it would be", code, text)
+	}
+	if _, _, err := r.do.LoadBalancers.Update(t.Context(), "none", q); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("of one that is not there: %v, want 404", err)
+	}
+	if tags, _, err := r.do.Tags.List(t.Context(), nil); err != nil || len(tags) != 0 {
+		t.Errorf("tags %v (%v), want none", tags, err)
 	}
 }
 

@@ -44,8 +44,14 @@ type region struct {
 // the control plane.
 func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
 	t.Helper()
+	return newRegionOn(t, store.Memory(), o, wrap)
+}
+
+// newRegionOn is newRegion on that store, which it closes in the end.
+func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
+	t.Helper()
 	r := &region{t: t, cloud: cloud.NewFake(o), log: &lines{}}
-	r.control = control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
+	r.control = control.New(control.Options{Region: "lab", Store: db, Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
 	keys, err := secrets.New(secrets.NewKey())
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +174,7 @@ func (r *region) send(method, path, body string, header http.Header) answer {
 		r.t.Fatal(err)
 	}
 	a := answer{status: resp.StatusCode, header: resp.Header, text: string(text)}
-	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+	if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") && method != http.MethodHead {
 		if err := json.Unmarshal(text, &a.body); err != nil {
 			r.t.Fatalf("%s %s: the answer is not JSON: %v\n%s", method, path, err, text)
 		}

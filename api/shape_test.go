@@ -76,7 +76,7 @@ var (
 	actionShape = []string{"id integer", "status string", "type string", "started_at string", "completed_at null or string", "resource_id integer",
 		"resource_type string", "region object", "region_slug string"}
 	balancerShape = []string{"id string", "name string", "ip string", "ipv6 string", "size_unit integer", "type string", "algorithm string", "status string", "created_at string",
-		"forwarding_rules[] object", "health_check object", "sticky_sessions object", "region object", "tag string", "droplet_ids[] integer",
+		"forwarding_rules[] object", "health_check object", "sticky_sessions object", "region object", "tag string", "tags[] string", "droplet_ids[] integer",
 		"redirect_http_to_https bool", "enable_proxy_protocol bool", "enable_backend_keepalive bool", "http_idle_timeout_seconds integer", "vpc_uuid string",
 		"disable_lets_encrypt_dns_records bool", "project_id string", "firewall object", "network string", "network_stack string", "tls_cipher_policy string"}
 	addressShape = []string{"ip string", "droplet null or object", "region object", "locked bool", "project_id string"}

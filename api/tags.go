@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -8,16 +9,38 @@ import (
 	"weir/weir"
 )
 
-// tagWords puts a tag in DigitalOcean's words, with the droplets that have it.
-func (a *api) tagWords(r *http.Request, name string, droplets []weir.Machine) tagWire {
+// tagged is all that can have a tag.
+type tagged struct {
+	droplets []weir.Machine
+	lbs      []weir.LoadBalancer
+}
+
+// tagged returns all that can have a tag.
+func (a *api) tagged(ctx context.Context) (all tagged, err error) {
+	if all.droplets, err = a.droplets(ctx); err != nil {
+		return all, err
+	}
+	all.lbs, err = a.Control.LoadBalancers(ctx)
+	return all, err
+}
+
+// tagWords puts a tag in DigitalOcean's words, with what has it. DigitalOcean has no count of load
+// balancers of its own: they are in that of all resources.
+func (a *api) tagWords(r *http.Request, name string, all tagged) tagWire {
 	t := tagWire{Name: name}
-	for _, m := range droplets {
+	for _, m := range all.droplets {
 		if m.HasTag(name) {
 			t.Resources.Droplets.Count++
 			t.Resources.Droplets.Last = address(r, "/v2/droplets/"+string(m.ID), nil)
 		}
 	}
 	t.Resources.taggedWire = t.Resources.Droplets
+	for _, lb := range all.lbs {
+		if lb.HasTag(name) {
+			t.Resources.Count++
+			t.Resources.Last = address(r, "/v2/load_balancers/"+string(lb.ID), nil)
+		}
+	}
 	return t
 }
 
@@ -26,11 +49,11 @@ func (a *api) listTags(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	droplets, err := a.droplets(r.Context())
+	all, err := a.tagged(r.Context())
 	if err != nil {
 		return err
 	}
-	return list(w, r, "tags", names, func(name string) tagWire { return a.tagWords(r, name, droplets) })
+	return list(w, r, "tags", names, func(name string) tagWire { return a.tagWords(r, name, all) })
 }
 
 // tag returns the tag that a path names, as it was first written.
@@ -51,11 +74,11 @@ func (a *api) tag(r *http.Request) (string, error) {
 }
 
 func (a *api) replyTag(w http.ResponseWriter, r *http.Request, status int, name string) error {
-	droplets, err := a.droplets(r.Context())
+	all, err := a.tagged(r.Context())
 	if err != nil {
 		return err
 	}
-	return reply(w, status, map[string]any{"tag": a.tagWords(r, name, droplets)})
+	return reply(w, status, map[string]any{"tag": a.tagWords(r, name, all)})
 }
 
 func (a *api) getTag(w http.ResponseWriter, r *http.Request) error {
@@ -93,8 +116,8 @@ func (a *api) deleteTag(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusNoContent, nil)
 }
 
-// resourcesIn returns the droplets that a body names as resources.
-func resourcesIn(w http.ResponseWriter, r *http.Request) ([]weir.ID, error) {
+// resourcesIn returns the droplets and the load balancers that a body names as resources.
+func resourcesIn(w http.ResponseWriter, r *http.Request) (droplets, lbs []weir.ID, err error) {
 	var q struct {
 		Resources []struct {
 			ID   word   `json:"resource_id"`
@@ -102,22 +125,26 @@ func resourcesIn(w http.ResponseWriter, r *http.Request) ([]weir.ID, error) {
 		} `json:"resources"`
 	}
 	if err := decode(w, r, &q); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(q.Resources) == 0 {
-		return nil, invalid("resources is empty, want at least one resource")
+		return nil, nil, invalid("resources is empty, want at least one resource")
 	}
-	var ids []weir.ID
 	for i, resource := range q.Resources {
-		if resource.Type != "droplet" {
-			return nil, invalid("resources[%d].resource_type is %.40q: Weir tags droplets, want droplet", i, resource.Type)
+		switch {
+		case resource.Type == "droplet" && decimal.MatchString(string(resource.ID)):
+			droplets = append(droplets, weir.ID(resource.ID))
+		case resource.Type == "droplet":
+			return nil, nil, invalid("resources[%d].resource_id is %.40q, want the ID of a droplet", i, resource.ID)
+		case resource.Type == "load_balancer" && opaque.MatchString(string(resource.ID)):
+			lbs = append(lbs, weir.ID(resource.ID))
+		case resource.Type == "load_balancer":
+			return nil, nil, invalid("resources[%d].resource_id is %.40q, want the ID of a load balancer", i, resource.ID)
+		default:
+			return nil, nil, invalid("resources[%d].resource_type is %.40q: Weir has no such resources to tag, want droplet or load_balancer", i, resource.Type)
 		}
-		if !decimal.MatchString(string(resource.ID)) {
-			return nil, invalid("resources[%d].resource_id is %.40q, want the ID of a droplet", i, resource.ID)
-		}
-		ids = append(ids, weir.ID(resource.ID))
 	}
-	return join(nil, ids), nil
+	return join(nil, droplets), join(nil, lbs), nil
 }
 
 func (a *api) tagResources(w http.ResponseWriter, r *http.Request) error {
@@ -125,11 +152,11 @@ func (a *api) tagResources(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ids, err := resourcesIn(w, r)
+	droplets, lbs, err := resourcesIn(w, r)
 	if err != nil {
 		return err
 	}
-	if err := a.Control.Tag(r.Context(), name, ids); err != nil {
+	if err := a.Control.Tag(r.Context(), name, droplets, lbs); err != nil {
 		return err
 	}
 	return reply(w, http.StatusNoContent, nil)
@@ -140,11 +167,11 @@ func (a *api) untagResources(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ids, err := resourcesIn(w, r)
+	droplets, lbs, err := resourcesIn(w, r)
 	if err != nil {
 		return err
 	}
-	if err := a.Control.Untag(r.Context(), name, ids); err != nil {
+	if err := a.Control.Untag(r.Context(), name, droplets, lbs); err != nil {
 		return err
 	}
 	return reply(w, http.StatusNoContent, nil)

@@ -79,7 +79,9 @@ func TestTagsThatCannotBeAreRefused(t *testing.T) {
 		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "7", "resource_type": "droplet"}]}`, 422, `tag "web": there is no droplet 7`},
 		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": 7, "resource_type": "droplet"}]}`, 422, `tag "web": there is no droplet 7`},
 		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "x", "resource_type": "droplet"}]}`, 422, `resources[0].resource_id is "x", want the ID of a droplet`},
-		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "1", "resource_type": "volume"}]}`, 422, `resources[0].resource_type is "volume": Weir tags droplets, want droplet`},
+		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "1", "resource_type": "volume"}]}`, 422, `resources[0].resource_type is "volume": Weir has no such resources to tag, want droplet or load_balancer`},
+		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "f00d", "resource_type": "load_balancer"}]}`, 422, `tag "web": there is no load balancer f00d`},
+		{"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "../x", "resource_type": "load_balancer"}]}`, 422, `resources[0].resource_id is "../x", want the ID of a load balancer`},
 	} {
 		a := r.ask(c.method, c.path, c.body)
 		if message, _ := a.body["message"].(string); a.status != c.status || !strings.HasPrefix(message, c.want) {

@@ -305,7 +305,7 @@ func TestNamesAreUniqueInATeam(t *testing.T) {
 			t.Errorf("the first of its name in a team: %v", err)
 		}
 		_, resp, err := x.LoadBalancers.Create(t.Context(), q)
-		refused(t, "the second of its name in a team", http.StatusConflict, resp, err)
+		refused(t, "the second of its name in a team", http.StatusUnprocessableEntity, resp, err)
 	}
 	// A preview with a tag shows the team's own droplets.
 	made := blue.droplets([]string{"a"}, "web")

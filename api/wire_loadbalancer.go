@@ -47,6 +47,7 @@ type loadBalancerWire struct {
 	StickySessions               stickyWire       `json:"sticky_sessions"`
 	Region                       regionWire       `json:"region"`
 	Tag                          string           `json:"tag"`
+	Tags                         []string         `json:"tags"`
 	DropletIDs                   []int64          `json:"droplet_ids"`
 	RedirectHTTPToHTTPS          bool             `json:"redirect_http_to_https"`
 	EnableProxyProtocol          bool             `json:"enable_proxy_protocol"`
@@ -84,8 +85,9 @@ type firewallWire struct {
 func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBalancerWire {
 	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: 1, Type: "REGIONAL", Algorithm: string(lb.Algorithm),
 		Status: string(lb.Status.Phase), Created: timeWire(lb.Created), ForwardingRules: ruleWords(lb.Rules),
-		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, DropletIDs: []int64{},
-		HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
+		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
+		DisableLetsEncryptDNSRecords: lb.NoRecords,
+		HTTPIdleTimeoutSeconds:       int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
 		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
 		HealthCheck: healthWords(lb.Health), VPCUUID: a.vpcID(), ProjectID: lb.Place.Project,
 		Weir: loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
@@ -132,30 +134,31 @@ type loadBalancerRequest struct {
 	HealthCheck            *HealthCheck     `json:"health_check"`
 	DropletIDs             []int64          `json:"droplet_ids"`
 	Tag                    string           `json:"tag"`
+	Tags                   []string         `json:"tags"` // nil leaves them as they are
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds"`
 	ValidateOnly           bool             `json:"validate_only"`
 
+	DisableLetsEncryptDNSRecords bool `json:"disable_lets_encrypt_dns_records"` // Weir makes none
+
 	// Weir has only the defaults of these: see refuse.
-	Size                         string   `json:"size"`
-	SizeUnit                     int64    `json:"size_unit"`
-	Type                         string   `json:"type"`
-	Network                      string   `json:"network"`
-	NetworkStack                 string   `json:"network_stack"`
-	TLSCipherPolicy              string   `json:"tls_cipher_policy"`
-	StickySessions               *sticky  `json:"sticky_sessions"`
-	Tags                         anything `json:"tags"`
-	RedirectHTTPToHTTPS          bool     `json:"redirect_http_to_https"`
-	EnableProxyProtocol          bool     `json:"enable_proxy_protocol"`
-	EnableBackendKeepalive       bool     `json:"enable_backend_keepalive"`
-	DisableLetsEncryptDNSRecords bool     `json:"disable_lets_encrypt_dns_records"`
-	VPCUUID                      string   `json:"vpc_uuid"`
-	SubnetUUID                   string   `json:"subnet_uuid"`
-	ProjectID                    string   `json:"project_id"`
-	Firewall                     anything `json:"firewall"`
-	Domains                      anything `json:"domains"`
-	GLBSettings                  anything `json:"glb_settings"`
-	TargetLoadBalancerIDs        anything `json:"target_load_balancer_ids"`
-	IP                           string   `json:"ip"` // when creating
+	Size                   string   `json:"size"`
+	SizeUnit               int64    `json:"size_unit"`
+	Type                   string   `json:"type"`
+	Network                string   `json:"network"`
+	NetworkStack           string   `json:"network_stack"`
+	TLSCipherPolicy        string   `json:"tls_cipher_policy"`
+	StickySessions         *sticky  `json:"sticky_sessions"`
+	RedirectHTTPToHTTPS    bool     `json:"redirect_http_to_https"`
+	EnableProxyProtocol    bool     `json:"enable_proxy_protocol"`
+	EnableBackendKeepalive bool     `json:"enable_backend_keepalive"`
+	VPCUUID                string   `json:"vpc_uuid"`
+	SubnetUUID             string   `json:"subnet_uuid"`
+	ProjectID              string   `json:"project_id"`
+	Firewall               anything `json:"firewall"`
+	Domains                anything `json:"domains"`
+	GLBSettings            anything `json:"glb_settings"`
+	TargetLoadBalancerIDs  anything `json:"target_load_balancer_ids"`
+	IP                     string   `json:"ip"` // when creating
 }
 
 type sticky struct {
@@ -167,33 +170,30 @@ func (q *loadBalancerRequest) refuse() error {
 	if q.StickySessions != nil && q.StickySessions.Type != "" && q.StickySessions.Type != "none" {
 		return invalid("sticky_sessions.type is %q: Weir does not stick sessions to droplets yet, leave it out or use none", q.StickySessions.Type)
 	}
+	if err := q.refuseSize(); err != nil {
+		return err
+	}
+	// Terraform's provider takes these words in any case.
+	is := func(word, want string) bool { return word == "" || strings.EqualFold(word, want) }
 	switch {
-	case q.Size != "" && q.Size != "lb-small":
-		return invalid("size is %q: Weir runs one node per load balancer, leave it out or use lb-small", q.Size)
-	case q.SizeUnit != 0 && q.SizeUnit != 1:
-		return invalid("size_unit is %d: Weir runs one node per load balancer, leave it out or use 1", q.SizeUnit)
-	case q.Type == "REGIONAL_NETWORK":
+	case strings.EqualFold(q.Type, "REGIONAL_NETWORK"):
 		return invalid("type is %q: Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp", q.Type)
-	case q.Type == "GLOBAL":
+	case strings.EqualFold(q.Type, "GLOBAL"):
 		return invalid("type is %q: this Weir is one region, use REGIONAL here and name its address in your DNS", q.Type)
-	case q.Type != "" && q.Type != "REGIONAL":
+	case !is(q.Type, "REGIONAL"):
 		return invalid("type is %.40q, want REGIONAL", q.Type)
-	case q.Network != "" && q.Network != "EXTERNAL":
+	case !is(q.Network, "EXTERNAL"):
 		return invalid("network is %.40q: Weir's load balancers have a public address, leave it out or use EXTERNAL", q.Network)
-	case q.NetworkStack != "" && q.NetworkStack != "IPV4":
+	case !is(q.NetworkStack, "IPV4"):
 		return invalid("network_stack is %.40q: Weir does not balance IPv6 yet, leave it out or use IPV4", q.NetworkStack)
-	case q.TLSCipherPolicy != "" && q.TLSCipherPolicy != "DEFAULT":
+	case !is(q.TLSCipherPolicy, "DEFAULT"):
 		return invalid("tls_cipher_policy is %.40q: Weir does not terminate TLS yet, leave it out or use DEFAULT", q.TLSCipherPolicy)
-	case bool(q.Tags):
-		return invalid("tags is not empty: Weir keeps no tags of load balancers yet, leave it out (tag, the droplets' tag, is another field)")
 	case q.RedirectHTTPToHTTPS:
 		return invalid("redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false")
 	case q.EnableProxyProtocol:
 		return invalid("enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false")
 	case q.EnableBackendKeepalive:
 		return invalid("enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false")
-	case q.DisableLetsEncryptDNSRecords:
-		return invalid("disable_lets_encrypt_dns_records is true: Weir makes no DNS records, leave it out or use false")
 	case q.SubnetUUID != "":
 		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without subnets, leave it out", q.SubnetUUID)
 	case bool(q.Firewall):
@@ -204,6 +204,29 @@ func (q *loadBalancerRequest) refuse() error {
 		return invalid("glb_settings is not empty: it is for global load balancers, and this Weir is one region; leave it out")
 	case bool(q.TargetLoadBalancerIDs):
 		return invalid("target_load_balancer_ids is not empty: it is for global load balancers, and this Weir is one region; leave it out")
+	}
+	return nil
+}
+
+// sizes are how many nodes a size stands for, as DigitalOcean says.
+var sizes = map[string]int64{"lb-small": 1, "lb-medium": 3, "lb-large": 6}
+
+// refuseSize returns why a load balancer cannot be as large as q says. An address leads to one of
+// its instances, the active one.
+func (q *loadBalancerRequest) refuseSize() error {
+	const only = "the address of a load balancer leads to one active instance, and Weir spreads clients over no more yet"
+	n, known := sizes[q.Size]
+	switch {
+	case q.Size != "" && !known:
+		return invalid("size is %.40q, want lb-small, or leave it out", q.Size)
+	case q.Size != "" && q.SizeUnit != 0 && q.SizeUnit != n:
+		return invalid("size is %q, which is a size_unit of %d, and size_unit is %d: leave size out", q.Size, n, q.SizeUnit)
+	case n > 1:
+		return invalid("size is %q: %s, use lb-small (and for more, several load balancers whose addresses your DNS names)", q.Size, only)
+	case q.SizeUnit < 0 || q.SizeUnit > 200:
+		return invalid("size_unit is %d, want 1 to 200", q.SizeUnit)
+	case q.SizeUnit > 1:
+		return invalid("size_unit is %d: %s, use 1 (and for more, several load balancers whose addresses your DNS names)", q.SizeUnit, only)
 	}
 	return nil
 }
@@ -229,6 +252,10 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	lb.Name, lb.Region = q.Name, cmp.Or(q.Region, region)
 	lb.Algorithm = algorithmOf(q.Algorithm)
 	lb.Rules, lb.Health, lb.Machines, lb.Tag = rules, health, machines, q.Tag
+	lb.NoRecords = q.DisableLetsEncryptDNSRecords
+	if q.Tags != nil {
+		lb.Tags = join(nil, q.Tags)
+	}
 	lb.Idle = seconds(q.HTTPIdleTimeoutSeconds, weir.DefaultIdle)
 	if project := weir.ID(q.ProjectID); project != "" && project != lb.Place.Project {
 		lb.Place = weir.Place{Project: project, Since: time.Now().UTC()}

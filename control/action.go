@@ -25,6 +25,17 @@ func newAction(ctx context.Context, tx *store.Tx, a weir.Action) (weir.Action, e
 	return a, nil
 }
 
+// doneAction records that something was asked of a machine which is done at once.
+func doneAction(ctx context.Context, tx *store.Tx, m weir.Machine, kind string) (weir.Action, error) {
+	a, err := newAction(ctx, tx, weir.Action{Type: kind, Resource: weir.OnMachine, On: m.ID, Region: m.Region})
+	if err != nil {
+		return a, err
+	}
+	a.Completed = a.Started
+	actions.Put(tx, a.ID, a)
+	return a, nil
+}
+
 // completeAction ends an action: well if why is empty, otherwise failed.
 func completeAction(ctx context.Context, tx *store.Tx, id weir.ID, why string) error {
 	a, err := actions.Get(ctx, tx, id)
@@ -40,6 +51,9 @@ func completeAction(ctx context.Context, tx *store.Tx, id weir.ID, why string) e
 	}
 	return nil
 }
+
+// overtaken is why an action failed that something else was asked after, before it was done.
+const overtaken = "something else was asked for before it was done"
 
 // Actions returns all actions, oldest first.
 func (c *Control) Actions(ctx context.Context) ([]weir.Action, error) {

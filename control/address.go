@@ -123,8 +123,16 @@ func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen clou
 		}
 		row.Addr, row.Assigned, row.Err = seen.Addr, seen.Machine, ""
 		if seen.Machine == acted.Machine {
-			for _, a := range acted.Actions {
-				if err := completeAction(ctx, tx, a, ""); err != nil {
+			for _, id := range acted.Actions {
+				a, err := actions.Get(ctx, tx, id)
+				if err != nil {
+					return err
+				}
+				why := ""
+				if a.Machine != acted.Machine {
+					why = overtaken
+				}
+				if err := completeAction(ctx, tx, id, why); err != nil {
 					return err
 				}
 			}
@@ -163,19 +171,48 @@ func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) err
 	})
 }
 
-// Addresses returns the reserved IPs that the cloud has given us.
-func (c *Control) Addresses(ctx context.Context) ([]weir.Address, error) {
-	all, err := addresses.AllOwn(ctx, c.Store)
-	all = slices.DeleteFunc(all, func(a weir.Address) bool {
-		return !a.Addr.IsValid() || !a.Deleting.IsZero() || a.Mode == weir.OnSegment
+// ofBalancers returns the IDs of all load balancers, of those too that are being deleted: what they have
+// reserved is not a user's.
+func ofBalancers(ctx context.Context, r store.Reader) (map[weir.ID]bool, error) {
+	all, err := loadBalancers.All(ctx, r)
+	ids := make(map[weir.ID]bool, len(all))
+	for _, lb := range all {
+		ids[lb.ID] = true
+	}
+	return ids, err
+}
+
+// Addresses returns the reserved IPs of users that the cloud has given us; those of load balancers are
+// not among them.
+func (c *Control) Addresses(ctx context.Context) (all []weir.Address, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		theirs, err := ofBalancers(ctx, tx)
+		if err != nil {
+			return err
+		}
+		all, err = addresses.AllOwn(ctx, tx)
+		all = slices.DeleteFunc(all, func(a weir.Address) bool {
+			return !a.Addr.IsValid() || !a.Deleting.IsZero() || theirs[a.Owner]
+		})
+		return err
 	})
 	slices.SortFunc(all, func(a, b weir.Address) int { return a.Addr.Compare(b.Addr) })
 	return all, err
 }
 
-// Address returns the reserved IP addr, or weir.NotFound.
-func (c *Control) Address(ctx context.Context, addr netip.Addr) (weir.Address, error) {
-	return addressOf(ctx, c.Store, addr)
+// Address returns a user's reserved IP addr, or weir.NotFound.
+func (c *Control) Address(ctx context.Context, addr netip.Addr) (a weir.Address, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		if a, err = addressOf(ctx, tx, addr); err != nil {
+			return err
+		}
+		theirs, err := ofBalancers(ctx, tx)
+		if err == nil && theirs[a.Owner] {
+			return weir.Errorf(weir.NotFound, "reserved IP %s is a load balancer's", addr)
+		}
+		return err
+	})
+	return a, err
 }
 
 // addressOf returns the reserved IP addr of the caller's team.

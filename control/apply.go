@@ -48,7 +48,8 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		if dry || len(lbChanges) == 0 {
 			return nil
 		}
-		return c.putBalancer(ctx, tx, &wanted)
+		_, err = c.putBalancer(ctx, tx, wanted)
+		return err
 	})
 	return changes, err
 }

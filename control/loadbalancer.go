@@ -398,11 +398,8 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 		s.Address = v.address.Addr
 		s.Err = v.address.Err
 	}
-	serving := false
 	for _, m := range v.instances() {
 		status := v.statuses[m.ID]
-		active := v.address != nil && v.address.Assigned == m.ID
-		serving = serving || active && v.live(m.ID)
 		switch {
 		case m.Status.Err != "":
 			s.Err = m.Status.Err
@@ -417,27 +414,67 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 	if v.lb.Mode == weir.OnSegment && len(v.instances()) < weir.MinInstances {
 		s.Plan = append(s.Plan, "wait for a node to join: weir node token NAME")
 	}
+	if s.Err == "" {
+		s.Err = v.deaf()
+	}
 	switch {
 	case s.Err != "":
 		s.Phase = weir.LoadBalancerErrored
-	case serving:
-		s.Phase = weir.LoadBalancerActive
-	case s.Phase == weir.LoadBalancerErrored:
+	case s.Phase == weir.LoadBalancerActive: // also while an instance is replaced, and servers come and go
+	case len(steps) > 0 || !v.whole(health):
 		s.Phase = weir.LoadBalancerNew
+	case !v.answers():
+		s.Phase = weir.LoadBalancerNew
+		s.Plan = append(s.Plan, fmt.Sprintf("wait for an answer at %s", s.Address))
+	default:
+		s.Phase = weir.LoadBalancerActive
 	}
 	return s
+}
+
+// whole reports whether the instance that has the address, and each other that could take over,
+// does all that is asked of it.
+func (v *balancerView) whole(health []weir.Health) bool {
+	serving := false
+	for _, m := range v.instances() {
+		i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == m.ID })
+		if i >= 0 && slices.Contains([]weir.HealthState{weir.InstanceUnwell, weir.InstanceSilent, weir.InstanceGone}, health[i].State) {
+			continue // it is about to be replaced
+		}
+		if !v.live(m.ID) {
+			return false
+		}
+		serving = serving || v.address != nil && v.address.Assigned == m.ID
+	}
+	return serving
+}
+
+// answers reports whether a request to the address was answered when this leader last made
+// one. Where it can make none, what instances say has to do.
+func (v *balancerView) answers() bool { return !v.seen.asks || v.seen.service.Serves }
+
+// deafAfter is how long clients are without any answer until that is an error.
+const deafAfter = 15 * time.Second
+
+// deaf returns why clients of a load balancer that was active get no answer any more, or "".
+func (v *balancerView) deaf() string {
+	if mute := v.seen.service.mute; v.lb.Status.Phase != weir.LoadBalancerNew && !mute.IsZero() && v.seen.now.Sub(mute) >= deafAfter {
+		return fmt.Sprintf("nothing has answered at its address since %s", mute.UTC().Format(time.TimeOnly+" MST"))
+	}
+	return ""
 }
 
 // lookAgain is how soon a load balancer is looked at again while something is amiss with one of its
 // instances: how long that has been so decides what is done.
 const lookAgain = 200 * time.Millisecond
 
-// unsettled reports whether what is to be done about instances depends on what becomes known of them
-// with time: one is not well, the address is at none of them, or there is one too many.
+// unsettled reports whether what is to be done about instances, or said of them, depends on what becomes known of
+// them with time: one is not well, the address is at none of them or answers no more, or there is one too many.
 func (v *balancerView) unsettled(health []weir.Health) bool {
 	well := func(h weir.Health) bool { return h.State == weir.InstanceWell || h.State == weir.InstanceDrained }
 	active := func(h weir.Health) bool { return v.address != nil && h.Machine == v.address.Machine }
-	return slices.ContainsFunc(health, func(h weir.Health) bool { return !well(h) }) ||
+	return !v.seen.service.mute.IsZero() ||
+		slices.ContainsFunc(health, func(h weir.Health) bool { return !well(h) }) ||
 		len(health) > 0 && !slices.ContainsFunc(health, active) ||
 		v.lb.Mode == weir.InCloud && len(health) > max(v.lb.Instances, weir.MinInstances)
 }

@@ -3,8 +3,10 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -40,16 +42,17 @@ func keptBalancer(ctx context.Context, r store.Reader, id weir.ID) (weir.LoadBal
 	return lb, err
 }
 
-// CreateLoadBalancer adds a load balancer; its ID, Created and Status are set here.
+// CreateLoadBalancer adds a load balancer; its ID, Created and Status are set here. A name that
+// is taken is weir.Invalid.
 func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
 	lb.ID, lb.Team = weir.ID(uuid.NewString()), weir.CallerOf(ctx).Team
 	lb.Created = time.Now().UTC()
 	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.WantedAt, lb.Key = 0, 0, 0, "", time.Time{}, newKey()
-	var made weir.LoadBalancer
-	err := c.Store.Update(ctx, func(tx *store.Tx) error {
-		made = lb
-		return c.putBalancer(ctx, tx, &made)
+	made := lb
+	err := c.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		made, err = c.putBalancer(ctx, tx, lb)
+		return err
 	})
 	return made, err
 }
@@ -67,47 +70,108 @@ func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change fun
 		}
 		lb.ID, lb.Team, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Team, was.Created, was.Status, was.Serial, was.Reload
 		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
-		return c.putBalancer(ctx, tx, &lb)
+		// A client that says the same in another order has changed nothing.
+		lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
+		lb, err = c.putBalancer(ctx, tx, lb)
+		return err
 	})
 	return lb, err
 }
 
-// putBalancer checks a load balancer of the caller's team against itself and its others, has it be in a
-// project, and stores it.
-func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb *weir.LoadBalancer) error {
-	if err := lb.Check(c.Region()); err != nil {
-		return err
+// sameOrder returns was if is has the same elements, otherwise is.
+func sameOrder[T comparable](was, is []T) []T {
+	if len(was) != len(is) {
+		return is
 	}
-	if err := c.checkPlace(*lb); err != nil {
+	count := map[T]int{}
+	for i := range was {
+		count[was[i]]++
+		count[is[i]]--
+	}
+	for _, n := range count {
+		if n != 0 {
+			return is
+		}
+	}
+	return was
+}
+
+// CheckLoadBalancer returns lb as [Control.CreateLoadBalancer] would store it, or
+// [Control.UpdateLoadBalancer] if it has an ID, or why neither would.
+func (c *Control) CheckLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
+	checked := lb
+	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+		checked, err = c.checkBalancer(ctx, tx, lb)
 		return err
+	})
+	return checked, err
+}
+
+// checkBalancer checks a load balancer against itself and all others, and returns it without the
+// servers that are being deleted: a client may not have heard of that yet.
+func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
+	if err := lb.Check(c.Region()); err != nil {
+		return lb, err
+	}
+	if err := c.checkPlace(lb); err != nil {
+		return lb, err
 	}
 	all, err := loadBalancers.AllOwn(ctx, tx)
 	if err != nil {
-		return err
+		return lb, err
 	}
 	for _, other := range all {
 		if other.ID != lb.ID && other.Name == lb.Name && other.Deleting.IsZero() {
-			return weir.Errorf(weir.Conflict, "load balancer %q: there is one of that name already", lb.Name)
+			return lb, weir.Errorf(weir.Invalid, "name is not unique: there is a load balancer %q already", lb.Name) // a text that clients match
 		}
 	}
+	var servers []weir.ID
 	for _, id := range lb.Machines {
-		if _, err := referred(ctx, tx, id); err != nil {
-			return fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
+		switch _, err := referred(ctx, tx, id); {
+		case errors.Is(err, errLeaving):
+		case err != nil:
+			return lb, fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
+		default:
+			servers = append(servers, id)
 		}
 	}
-	if lb.Tag != "" {
-		if err := addTag(ctx, tx, lb.Team, lb.Tag); err != nil {
-			return err
+	lb.Machines = servers
+	return lb, checkCertificates(ctx, tx, lb)
+}
+
+// putBalancer checks a load balancer, has it be in a project, stores it with its tags, and returns it as it is stored. It is
+// new until its instances do what is now asked of it.
+func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
+	lb, err := c.checkBalancer(ctx, tx, lb)
+	if err != nil {
+		return lb, err
+	}
+	was, err := loadBalancers.Get(ctx, tx, lb.ID)
+	if err != nil && !errors.Is(err, weir.NotFound) {
+		return lb, err
+	}
+	for _, name := range append(slices.Clone(lb.Tags), lb.Tag) {
+		if name == "" || name == was.Tag || was.HasTag(name) {
+			continue // a tag that was deleted meanwhile stays so
+		}
+		if err := addTag(ctx, tx, lb.Team, name); err != nil {
+			return lb, err
 		}
 	}
-	if err := checkCertificates(ctx, tx, *lb); err != nil {
-		return err
+	if lb.Status.Phase == weir.LoadBalancerActive && asksElse(was, lb) {
+		lb.Status.Phase = weir.LoadBalancerNew
 	}
 	if err := settle(ctx, tx, lb.Team, &lb.Place); err != nil {
-		return fmt.Errorf("load balancer %q: %w", lb.Name, err)
+		return lb, fmt.Errorf("load balancer %q: %w", lb.Name, err)
 	}
-	loadBalancers.Put(tx, lb.ID, *lb)
-	return nil
+	loadBalancers.Put(tx, lb.ID, lb)
+	return lb, nil
+}
+
+// asksElse reports whether lb asks something else of its instances than it was asked before.
+func asksElse(was, lb weir.LoadBalancer) bool {
+	was.Tags, was.NoRecords, was.Place = lb.Tags, lb.NoRecords, lb.Place
+	return !reflect.DeepEqual(was, lb)
 }
 
 // DeleteLoadBalancer has a load balancer deleted, with its instances and its address.

@@ -132,7 +132,7 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 			return 0, fmt.Errorf("machine %s: %s: %w", v.row.Name, step, err)
 		}
 	}
-	return 0, t.observe(ctx, id, v.pending)
+	return 0, t.observe(ctx, v.row, v.pending)
 }
 
 // act takes one step in the cloud. Each can be repeated.
@@ -266,9 +266,22 @@ func deleteEnrolments(ctx context.Context, tx *store.Tx, node weir.ID) error {
 	return err
 }
 
+// powers says whether a machine is on once an action is done. One that is of neither kind is not
+// about power.
+func powers(a weir.Action) (on, off bool) {
+	switch a.Type {
+	case "power_on", "reboot", "power_cycle":
+		return true, false
+	case "power_off", "shutdown":
+		return false, true
+	}
+	return false, false
+}
+
 // observe brings what the cloud shows of a machine into its row, and completes the
-// actions that its steps carried out.
-func (t *term) observe(ctx context.Context, id weir.ID, acted []weir.Action) error {
+// actions that were carried out by steps towards the row as it was then.
+func (t *term) observe(ctx context.Context, was weir.Machine, acted []weir.Action) error {
+	id := was.ID
 	all, err := t.Cloud.Machines(ctx)
 	if err != nil {
 		return err
@@ -292,15 +305,15 @@ func (t *term) observe(ctx context.Context, id weir.ID, acted []weir.Action) err
 		if m.Status.Wall == m.Wall().Digest() {
 			m.Obeys = m.Rules.By()
 		}
-		done := map[weir.ID]bool{}
 		for _, a := range acted {
-			done[a.ID] = true
-		}
-		m.Actions = slices.DeleteFunc(m.Actions, func(id weir.ID) bool { return done[id] })
-		for id := range done {
-			if err := completeAction(ctx, tx, id, ""); err != nil {
+			why := ""
+			if on, off := powers(a); on && was.Off || off && !was.Off {
+				why = overtaken
+			}
+			if err := completeAction(ctx, tx, a.ID, why); err != nil {
 				return err
 			}
+			m.Actions = slices.DeleteFunc(m.Actions, func(id weir.ID) bool { return id == a.ID })
 		}
 		machines.Put(tx, id, m)
 		return nil

@@ -14,6 +14,9 @@ import (
 	"weir/weir"
 )
 
+// errLeaving says that a machine is being deleted.
+var errLeaving = errors.New("it is being deleted")
+
 // referred returns a machine that something else is to refer to: that it is not there
 // is the fault of what refers to it, so weir.Invalid. Another team's is not there.
 func referred(ctx context.Context, tx *store.Tx, id weir.ID) (weir.Machine, error) {
@@ -22,7 +25,7 @@ func referred(ctx context.Context, tx *store.Tx, id weir.ID) (weir.Machine, erro
 	case errors.Is(err, weir.NotFound):
 		return m, weir.Errorf(weir.Invalid, "there is no droplet %s", id)
 	case err == nil && !m.Deleting.IsZero():
-		return m, weir.Errorf(weir.Invalid, "droplet %s is being deleted", id)
+		return m, weir.Errorf(weir.Invalid, "there is no droplet %s any more: %w", id, errLeaving)
 	case err == nil && m.LoadBalancer != "":
 		return m, weir.Errorf(weir.Invalid, "droplet %s is an instance of load balancer %s", id, m.LoadBalancer)
 	case err == nil && m.Own:
@@ -178,21 +181,15 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 }
 
 // Act has something done to a machine: power_on, power_off, shutdown, reboot or
-// power_cycle, in DigitalOcean's words.
+// power_cycle, in DigitalOcean's words. It is done once the machine is so; if something else is
+// asked for before that, the action has failed.
+//
+// enable_private_networking and disable_backups are done at once, for no machine is otherwise.
 func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
-		m, err := machines.Own(ctx, tx, machine)
+		m, err := mine(ctx, tx, machine)
 		if err != nil {
 			return err
-		}
-		if !m.Deleting.IsZero() {
-			return weir.Errorf(weir.Conflict, "machine %s is being deleted", m.Name)
-		}
-		if m.LoadBalancer != "" {
-			return weir.Errorf(weir.Conflict, "machine %s is an instance of load balancer %s, which alone decides over it", m.Name, m.LoadBalancer)
-		}
-		if m.Own {
-			return weir.Errorf(weir.Conflict, "machine %s is one of your own, which no cloud has power over", m.Name)
 		}
 		switch kind {
 		case "power_on":
@@ -206,6 +203,9 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 			if m.Off {
 				return weir.Errorf(weir.Invalid, "machine %s is powered off: power it on instead", m.Name)
 			}
+		case "enable_private_networking", "disable_backups":
+			a, err = doneAction(ctx, tx, m, kind)
+			return err
 		default:
 			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot or power_cycle", kind)
 		}
@@ -218,6 +218,41 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 		return nil
 	})
 	return a, err
+}
+
+// RenameMachine gives a machine another name, which is done at once: what runs in the machine keeps
+// the host name that it booted with.
+func (c *Control) RenameMachine(ctx context.Context, machine weir.ID, name string) (a weir.Action, err error) {
+	if err := weir.CheckName(name); err != nil {
+		return a, err
+	}
+	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+		m, err := mine(ctx, tx, machine)
+		if err != nil {
+			return err
+		}
+		m.Name = name
+		machines.Put(tx, m.ID, m)
+		a, err = doneAction(ctx, tx, m, "rename")
+		return err
+	})
+	return a, err
+}
+
+// mine returns a machine that a user may do something to.
+func mine(ctx context.Context, tx *store.Tx, machine weir.ID) (weir.Machine, error) {
+	m, err := machines.Own(ctx, tx, machine)
+	switch {
+	case err != nil:
+		return m, err
+	case !m.Deleting.IsZero():
+		return m, weir.Errorf(weir.Conflict, "machine %s is being deleted", m.Name)
+	case m.LoadBalancer != "":
+		return m, weir.Errorf(weir.Conflict, "machine %s is an instance of load balancer %s, which alone decides over it", m.Name, m.LoadBalancer)
+	case m.Own:
+		return m, weir.Errorf(weir.Conflict, "machine %s is one of your own, which no cloud has power over", m.Name)
+	}
+	return m, nil
 }
 
 // DrainMachine keeps a machine from serving, or lets it serve again. A server finishes its requests
@@ -292,7 +327,8 @@ func (c *Control) CreateTag(ctx context.Context, name string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error { return addTag(ctx, tx, weir.CallerOf(ctx).Team, name) })
 }
 
-// DeleteTag deletes a tag, and takes it from every machine.
+// DeleteTag deletes a tag, and takes it from every machine and load balancer. A load balancer whose
+// servers go by it is left without servers, until a machine has that tag again.
 func (c *Control) DeleteTag(ctx context.Context, name string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
 		key := tagKey(weir.CallerOf(ctx).Team, name)
@@ -305,8 +341,18 @@ func (c *Control) DeleteTag(ctx context.Context, name string) error {
 		}
 		for _, m := range all {
 			if m.HasTag(name) {
-				removeTag(&m, name)
+				m.Tags = withoutTag(m.Tags, name)
 				machines.Put(tx, m.ID, m)
+			}
+		}
+		lbs, err := loadBalancers.All(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, lb := range lbs {
+			if lb.HasTag(name) {
+				lb.Tags = withoutTag(lb.Tags, name)
+				loadBalancers.Put(tx, lb.ID, lb)
 			}
 		}
 		tags.Delete(tx, key)
@@ -318,21 +364,22 @@ func (c *Control) DeleteTag(ctx context.Context, name string) error {
 	})
 }
 
-// Tag gives a tag to machines, all of them or, if one is not there, none.
-func (c *Control) Tag(ctx context.Context, name string, ids []weir.ID) error {
-	return c.tagged(ctx, name, ids, func(m *weir.Machine) {
-		if !m.HasTag(name) {
-			m.Tags = append(m.Tags, name)
+// Tag gives a tag to machines and load balancers, all of them or, if one is not there, none.
+func (c *Control) Tag(ctx context.Context, name string, ids, lbs []weir.ID) error {
+	return c.tagged(ctx, name, ids, lbs, func(tags []string) []string {
+		if slices.ContainsFunc(tags, func(t string) bool { return strings.EqualFold(t, name) }) {
+			return tags
 		}
+		return append(slices.Clone(tags), name)
 	})
 }
 
-// Untag takes a tag from machines, all of them or, if one is not there, none.
-func (c *Control) Untag(ctx context.Context, name string, ids []weir.ID) error {
-	return c.tagged(ctx, name, ids, func(m *weir.Machine) { removeTag(m, name) })
+// Untag takes a tag from machines and load balancers, all of them or, if one is not there, none.
+func (c *Control) Untag(ctx context.Context, name string, ids, lbs []weir.ID) error {
+	return c.tagged(ctx, name, ids, lbs, func(tags []string) []string { return withoutTag(tags, name) })
 }
 
-func (c *Control) tagged(ctx context.Context, name string, ids []weir.ID, change func(*weir.Machine)) error {
+func (c *Control) tagged(ctx context.Context, name string, ids, lbs []weir.ID, change func(tags []string) []string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
 		if _, err := tags.Get(ctx, tx, tagKey(weir.CallerOf(ctx).Team, name)); err != nil {
 			return err
@@ -342,13 +389,25 @@ func (c *Control) tagged(ctx context.Context, name string, ids []weir.ID, change
 			if err != nil {
 				return fmt.Errorf("tag %q: %w", name, err)
 			}
-			change(&m)
+			m.Tags = change(m.Tags)
 			machines.Put(tx, id, m)
+		}
+		for _, id := range lbs {
+			lb, err := keptBalancer(ctx, tx, id)
+			if errors.Is(err, weir.NotFound) {
+				return weir.Errorf(weir.Invalid, "tag %q: there is no load balancer %s", name, id)
+			}
+			if err != nil {
+				return err
+			}
+			lb.Tags = change(lb.Tags)
+			loadBalancers.Put(tx, id, lb)
 		}
 		return nil
 	})
 }
 
-func removeTag(m *weir.Machine, name string) {
-	m.Tags = slices.DeleteFunc(m.Tags, func(t string) bool { return strings.EqualFold(t, name) })
+// withoutTag returns tags without one; tags are compared without case.
+func withoutTag(tags []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return strings.EqualFold(t, name) })
 }

@@ -15,7 +15,7 @@ import (
 // that it takes no longer among ten thousand than alone. The rest is touched when there is any.
 func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Duration, err error) {
 	var v balancerView
-	var gone, told, moved bool
+	var gone, told, moved, answered bool
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
 		again, told, moved = 0, false, false
 		v, err = readPair(ctx, tx, id)
@@ -26,6 +26,7 @@ func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Durati
 			return err
 		}
 		t.look(&v)
+		answered = v.lb.Status.Phase != weir.LoadBalancerActive && v.seen.service.Serves
 		lb, health := v.lb, v.judge()
 		steps := v.planAddress(health)
 		lb.Status.Health = health
@@ -65,7 +66,7 @@ func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Durati
 	if moved {
 		t.addresses.Touch(id) // before the store says so
 	}
-	if told || moved {
+	if told || moved || answered {
 		t.loadBalancers.Touch(id)
 	}
 	return again, nil

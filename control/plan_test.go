@@ -245,8 +245,8 @@ func TestBalancerComesUpStepByStep(t *testing.T) {
 	v.address.Machine, v.lb.Status.Active = instance(2).ID, instance(2).ID
 	expect()
 	v.address.Assigned = instance(2).ID
-	if s := statusOf(v, nil, nil); s.Phase != weir.LoadBalancerActive || s.Address != v.address.Addr {
-		t.Errorf("status once the address is there: %+v, want active at %s", s, v.address.Addr)
+	if s := statusOf(v, nil, nil); s.Phase != weir.LoadBalancerNew || s.Address != v.address.Addr {
+		t.Errorf("status once the address is there: %+v, want new at %s: nobody could take over yet", s, v.address.Addr)
 	}
 
 	// When the second is there, each is told of the other, under one revision.
@@ -261,6 +261,9 @@ func TestBalancerComesUpStepByStep(t *testing.T) {
 	runs(2, 2)
 	runs(3, 2)
 	expect()
+	if s := statusOf(v, nil, nil); s.Phase != weir.LoadBalancerActive || s.Address != v.address.Addr {
+		t.Errorf("status once both run their configuration: %+v, want active at %s", s, v.address.Addr)
+	}
 
 	v.machines[0].Deleting = testNow
 	expect("configure web-lb-2, web-lb-3")

@@ -402,13 +402,13 @@ func (u *user) tag(ctx context.Context, c *control.Control) (string, error) {
 		return "", nil
 	}
 	if chance(u.r, 50) {
-		err := c.Untag(ctx, u.name, []weir.ID{m.ID})
+		err := c.Untag(ctx, u.name, []weir.ID{m.ID}, nil)
 		u.w.known.learn(isTagged(m.ID, u.name), false, err)
 		return "untags machine " + string(m.ID), err
 	}
 	err := c.CreateTag(ctx, u.name)
 	if err == nil {
-		err = c.Tag(ctx, u.name, []weir.ID{m.ID})
+		err = c.Tag(ctx, u.name, []weir.ID{m.ID}, nil)
 		u.w.known.learn(isTagged(m.ID, u.name), true, err)
 	}
 	return "tags machine " + string(m.ID), err

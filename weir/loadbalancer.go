@@ -69,10 +69,12 @@ type LoadBalancer struct {
 	Algorithm Algorithm     `json:"algorithm"`
 	Rules     []Rule        `json:"rules"`
 	Health    HealthCheck   `json:"health"`
-	Idle      time.Duration `json:"idle"`               // a connection without traffic is closed after this
-	Machines  []ID          `json:"machines,omitempty"` // its targets by ID …
-	Tag       string        `json:"tag,omitempty"`      // … or by tag …
-	Servers   []netip.Addr  `json:"servers,omitempty"`  // … or by address, where they are no machines of Weir's
+	Idle      time.Duration `json:"idle"`                 // a connection without traffic is closed after this
+	Tags      []string      `json:"tags,omitempty"`       // its own, by which it is found; its servers' is Tag
+	NoRecords bool          `json:"no_records,omitempty"` // nobody is to make DNS records for it; Weir makes none
+	Machines  []ID          `json:"machines,omitempty"`   // its targets by ID …
+	Tag       string        `json:"tag,omitempty"`        // … or by tag …
+	Servers   []netip.Addr  `json:"servers,omitempty"`    // … or by address, where they are no machines of Weir's
 	Mode      AddressMode   `json:"mode,omitempty"`
 	Addr      netip.Prefix  `json:"addr,omitzero"`      // OnSegment: its address, with the length of the segment's prefix
 	Serial    int           `json:"serial,omitempty"`   // the last number given to an instance; none is given twice
@@ -93,9 +95,9 @@ type LoadBalancerPhase string
 
 // The phases of a load balancer, in DigitalOcean's words.
 const (
-	LoadBalancerNew     LoadBalancerPhase = "new"     // not yet serving
-	LoadBalancerActive  LoadBalancerPhase = "active"  // its newest configuration is live
-	LoadBalancerErrored LoadBalancerPhase = "errored" // it cannot be as asked; Err says why
+	LoadBalancerNew     LoadBalancerPhase = "new"     // not yet as it was last asked to be; Plan says what is missing
+	LoadBalancerActive  LoadBalancerPhase = "active"  // it was as asked: live on all its instances, and its address answered
+	LoadBalancerErrored LoadBalancerPhase = "errored" // it cannot be as asked, or its address answers no more; Err says why
 )
 
 // LoadBalancerStatus is what was last seen of a load balancer.
@@ -176,6 +178,11 @@ func (lb *LoadBalancer) Targets(m *Machine) bool {
 	return slices.Contains(lb.Machines, m.ID)
 }
 
+// HasTag reports whether lb itself has the tag; tags are compared without case.
+func (lb *LoadBalancer) HasTag(tag string) bool {
+	return slices.ContainsFunc(lb.Tags, func(t string) bool { return strings.EqualFold(t, tag) })
+}
+
 // Check returns why lb cannot be a load balancer in a region of that name. Limits are DigitalOcean's.
 func (lb *LoadBalancer) Check(region string) error {
 	bad := func(format string, args ...any) error {
@@ -236,6 +243,11 @@ func (lb *LoadBalancer) Check(region string) error {
 	if lb.Tag != "" {
 		if err := CheckTag(lb.Tag); err != nil {
 			return bad("%w", err)
+		}
+	}
+	for _, tag := range lb.Tags {
+		if err := CheckTag(tag); err != nil {
+			return bad("tags: %w", err)
 		}
 	}
 	if err := lb.Health.check(); err != nil {

@@ -139,7 +139,7 @@ func (c *byWeir) makeServers(ctx context.Context, present []netip.AddrPort) erro
 			tagged = append(tagged, m.ID)
 		}
 	}
-	if err := errors.Join(c.ctl.CreateTag(ctx, benchTag), c.ctl.Tag(ctx, benchTag, tagged)); err != nil {
+	if err := errors.Join(c.ctl.CreateTag(ctx, benchTag), c.ctl.Tag(ctx, benchTag, tagged, nil)); err != nil {
 		return err
 	}
 	check := weir.DefaultCheck()
