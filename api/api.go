@@ -22,12 +22,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+
+	"golang.org/x/time/rate"
 )
 
 // Options are what an API is made of.
 type Options struct {
 	Control Control
 	Users   Authorizer
+	Limits  Limiter      // how often they may call; as often as they like if nil
 	Log     *slog.Logger // of what is our fault; none if nil
 
 	// Faults breaks machines on purpose. Nil: this cloud cannot.
@@ -46,7 +49,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, mux: http.NewServeMux()}
+	a := &api{Options: o, mux: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
 	for pattern, h := range a.routes() {
 		a.mux.Handle(pattern, a.answer(h))
 	}
@@ -59,6 +62,10 @@ func New(o Options) http.Handler {
 type api struct {
 	Options
 	mux *http.ServeMux
+
+	// How many are recorded of those who ask for changes without a known token, and of
+	// those who ask too often.
+	strangers, hasty *rate.Limiter
 }
 
 // handler answers one request, by [reply]; what it returns is answered as statusOf says.
@@ -141,5 +148,7 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/weir/load_balancers/{id}/config":    a.config,
 		"POST /v2/weir/load_balancers/{id}/reload":   a.reload,
 		"POST /v2/weir/load_balancers/{id}/failover": a.failover,
+
+		"GET /v2/weir/audit": a.audit,
 	}
 }

@@ -129,6 +129,24 @@ type Control interface {
 	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
 	// Status returns the region at a glance.
 	Status(ctx context.Context) (weir.RegionStatus, error)
+
+	// BeginAudit gives a its ID and its time. What is changed in a context that has it by
+	// weir.WithAudit is changed together with a record of it, that has no result yet.
+	BeginAudit(a weir.Audit) weir.Audit
+	// EndAudit records a with its result.
+	EndAudit(ctx context.Context, a weir.Audit) error
+	// Audits returns what f means of what was recorded before the request with that ID (of
+	// all for ""), at most limit of the newest, the newest first.
+	Audits(ctx context.Context, f weir.AuditFilter, before weir.ID, limit int) ([]weir.Audit, error)
+}
+
+// Limiter says how often a caller may call. Package edge has one.
+type Limiter interface {
+	// Take counts a request of c, the bearer of token, unless it would be one too many: then
+	// the allowance has a Wait. here says that it was made on this machine.
+	Take(ctx context.Context, token string, c weir.Caller, here bool) (weir.Allowance, error)
+	// Unused returns the allowance of somebody whose requests are not counted.
+	Unused() weir.Allowance
 }
 
 // Authorizer says who may call. Package edge has one.

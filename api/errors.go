@@ -13,6 +13,7 @@ import (
 const (
 	textNotFound     = "The resource you were accessing could not be found."
 	textUnauthorized = "Unable to authenticate you"
+	textTooMany      = "API Rate limit exceeded."
 )
 
 // errorBody is what every answer that is no success carries.
@@ -74,6 +75,7 @@ var slugs = map[int]string{
 	http.StatusConflict:              "conflict",
 	http.StatusRequestEntityTooLarge: "request_entity_too_large",
 	http.StatusUnprocessableEntity:   "unprocessable_entity",
+	http.StatusTooManyRequests:       "too_many_requests",
 	http.StatusInternalServerError:   "server_error",
 	http.StatusServiceUnavailable:    "service_unavailable",
 	http.StatusGatewayTimeout:        "gateway_timeout",

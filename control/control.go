@@ -100,6 +100,9 @@ func New(o Options) *Control {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Store != nil {
+		o.Store = o.Store.Witnessed(witness)
+	}
 	return &Control{Options: o, nodes: newNodes()}
 }
 

@@ -35,7 +35,7 @@ type record struct {
 	revision int64  // 0 if there is none
 }
 
-func tableSpan(table string) Span            { return Span{rows + table + "/", true} }
+func tableSpan(table string) Span            { return Span{Key: rows + table + "/", Prefix: true} }
 func rowSpan(table string, key weir.ID) Span { return Span{Key: rows + table + "/" + string(key)} }
 
 // readRow reads one row at a revision (0: now).
@@ -49,7 +49,11 @@ func readRow(ctx context.Context, b Backend, table string, key weir.ID, revision
 
 // readTable reads all rows of a table at a revision (0: now).
 func readTable(ctx context.Context, b Backend, table string, revision int64) ([]record, int64, error) {
-	span := tableSpan(table)
+	return readSpan(ctx, b, tableSpan(table), revision)
+}
+
+// readSpan reads the rows in a span of a table.
+func readSpan(ctx context.Context, b Backend, span Span, revision int64) ([]record, int64, error) {
 	entries, at, err := b.Read(ctx, span, revision)
 	if err != nil {
 		return nil, at, err
@@ -210,7 +214,7 @@ func (tx *Tx) txn(ctx context.Context) (Txn, error) {
 // unchanged holds as long as nothing that was read of t has changed since revision.
 func (t *txTable) unchanged(name string, revision int64) []Condition {
 	if t.whole {
-		return []Condition{{tableSpan(name), revision}, {Span{gone + name + "/", true}, revision}}
+		return []Condition{{tableSpan(name), revision}, {Span{Key: gone + name + "/", Prefix: true}, revision}}
 	}
 	var conditions []Condition
 	for _, key := range slices.Sorted(maps.Keys(t.read)) {

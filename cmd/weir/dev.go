@@ -203,8 +203,13 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	if err != nil {
 		return err
 	}
+	limits, err := limitsOf(ctl, tokenFile, edge.DefaultPerHour, edge.DefaultPerMinute, log)
+	if err != nil {
+		return err
+	}
+	parts.Go(func() error { return limits.Run(ctx) })
 	public, private := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: users, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private})
+	handler := api.New(api.Options{Control: ctl, Users: users, Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 

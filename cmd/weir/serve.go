@@ -48,6 +48,8 @@ type serve struct {
 	pki        string
 	tlsCert    string
 	tlsKey     string
+	perHour    int
+	perMinute  int
 
 	out io.Writer
 	log *slog.Logger
@@ -89,6 +91,8 @@ func (s *serve) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.pki, "pki", "", "`directory` of the authority that all members share; pki in the data directory if empty")
 	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with a certificate for the API, instead of one of Weir's own")
 	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with its key")
+	f.IntVar(&s.perHour, "rate-limit-hour", edge.DefaultPerHour, "how many `requests` a token has in any hour, 0 for any number; the same at all members")
+	f.IntVar(&s.perMinute, "rate-limit-minute", edge.DefaultPerMinute, "how many `requests` a token has in any minute, 0 for any number")
 }
 
 // plan is what the flags come to.
@@ -142,6 +146,12 @@ func (s *serve) plan() (p servePlan, err error) {
 	}
 	if (s.tlsCert == "") != (s.tlsKey == "") {
 		return p, usageErrorf("--tls-cert and --tls-key belong together, and one of them is missing")
+	}
+	if s.perHour < 0 {
+		return p, usageErrorf("--rate-limit-hour is %d, want a number from 1, or 0 for no limit", s.perHour)
+	}
+	if s.perMinute < 0 {
+		return p, usageErrorf("--rate-limit-minute is %d, want a number from 1, or 0 for no limit", s.perMinute)
 	}
 	for _, text := range s.cluster {
 		addr, err := netip.ParseAddr(text)
@@ -297,7 +307,12 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, apiListen
 	if err != nil {
 		return err
 	}
-	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Log: s.log, Page: web.New(ctl, s.log)})
+	limits, err := limitsOf(ctl, tokenFile, s.perHour, s.perMinute, s.log)
+	if err != nil {
+		return err
+	}
+	parts.Go(func() error { return limits.Run(ctx) })
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: s.log, Page: web.New(ctl, s.log)})
 	parts.Go(func() error { return serveHTTP(ctx, door.listener, handler, s.log) })
 	watchdog.watch(func(ctx context.Context) error { return door.knock(ctx) })
 
@@ -329,6 +344,16 @@ func (s *serve) admit(ctx context.Context, ctl *control.Control, plan servePlan,
 		return err
 	}
 	return ctl.SetToken(ctx, "serve "+plan.self.String(), token.Sum())
+}
+
+// limitsOf returns how often callers may call. Whoever can read the token in the data directory
+// is not limited on this host: they wait and watch with it.
+func limitsOf(ctl *control.Control, tokenFile string, perHour, perMinute int, log *slog.Logger) (*edge.Limits, error) {
+	token, err := edge.ReadToken(tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	return edge.NewLimits(ctl, edge.LimitOptions{PerHour: perHour, PerMinute: perMinute, Operator: token, Log: log}), nil
 }
 
 // openStore opens this member's store, and returns how its certificate is kept valid.
