@@ -213,7 +213,7 @@ func (l *Limits) Take(ctx context.Context, token string, c weir.Caller, here boo
 			a.use(now)
 			defer a.mu.Unlock()
 			return l.allowance(a, now, true), nil
-		case now < a.denied:
+		case now < a.denied && now < a.until && a.flight == nil:
 			defer a.mu.Unlock()
 			return l.allowance(a, now, false), nil
 		case a.flight == nil:
@@ -314,6 +314,7 @@ type claim struct {
 	member weir.ID
 	now    time.Time
 	until  time.Time
+	lapsed bool // it may not use what it holds any more
 	sides  [2]claimSide
 }
 
@@ -333,7 +334,7 @@ func (l *Limits) begin(a *account, now time.Duration, take bool) claim {
 	if !take && now-a.last >= idleAfter {
 		held, a.until = 0, min(a.until, now)
 	}
-	c := claim{member: l.member, now: time.Now()}
+	c := claim{member: l.member, now: time.Now(), lapsed: now >= a.until}
 	c.until = c.now.Add(held)
 	for i, w := range l.windows {
 		if w.most <= 0 {
@@ -341,7 +342,7 @@ func (l *Limits) begin(a *account, now time.Duration, take bool) claim {
 		}
 		s, used := &a.spans[i], a.used(i)
 		switch {
-		case now >= a.until:
+		case c.lapsed:
 			s.share = min(s.share, used)
 		case !take:
 			s.share = min(s.share, used+w.block(w.most-s.others-used))
@@ -390,6 +391,7 @@ func (l *Limits) exchange(ctx context.Context, key weir.ID, a *account, c claim)
 		a.spans[i].share, a.spans[i].charged = got.held[i], got.held[i]
 		a.spans[i].others, a.spans[i].oldest = got.others[i], got.oldest[i]
 	}
+	a.denied = 0
 	if !got.granted {
 		a.denied = now + deniedFor
 	}
@@ -450,7 +452,7 @@ func planQuota(q weir.Quota, windows [2]window, c claim) planned {
 		p.held[i] = max(side.keep, min(side.used+n, room))
 		own[i] = weir.Held{Permits: p.held[i], Oldest: side.oldest}
 	}
-	if !p.granted && c.now.Before(mine.Until) && p.held == [2]int{mine.Minute.Permits, mine.Hour.Permits} {
+	if !p.granted && !c.lapsed && c.now.Before(mine.Until) && p.held == [2]int{mine.Minute.Permits, mine.Hour.Permits} {
 		// Somebody asks again and again where there is nothing: that is not to be stored each time.
 		p.quota, p.renewed = q, false
 		return p
