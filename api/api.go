@@ -11,6 +11,9 @@
 // strict in what it gives: what an answer says is what Weir does, so a field that Weir
 // cannot honour is refused and never forgotten.
 //
+// Every answer has an ID, and says how often its caller may call. Every request for a change
+// is in the audit log, what is refused included.
+//
 // DigitalOcean's wire types are in wire.go and wire_loadbalancer.go; those of /v2/weir/
 // are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
 //

@@ -1,4 +1,4 @@
-// Package edge says who a caller is.
+// Package edge says who a caller is, and how often they may call.
 //
 // [Token] admits the bearer of the one token that lies in a file: that of a region
 // on a single machine. [OpenToken] makes the file if there is none; a client on the
@@ -7,6 +7,8 @@
 //
 // [Tokens] admits the bearer of any token that is in a store: that of a control plane
 // with several members. The store has hashes alone.
+//
+// [Limits] counts what the bearer of each token asks, for all members together.
 package edge
 
 import (

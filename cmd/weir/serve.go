@@ -66,7 +66,8 @@ one host, or as one of three or five members, each on its own host with the same
 or two of five may fail; what the nodes serve goes on without any.
 
 Machines join by weir node token, and load balancers are made by weir apply -f. The API is
-plain HTTP on loopback and TLS on any other address.`,
+plain HTTP on loopback and TLS on any other address. It limits how often each token may
+call, but for that of the data directory on this host itself.`,
 		Example: `  weir serve
   weir serve --cluster 192.0.2.11,192.0.2.12,192.0.2.13 --listen :7070
   weir install serve                  # as a service of systemd`,
