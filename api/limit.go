@@ -2,7 +2,9 @@ package api
 
 import (
 	"math"
+	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -28,13 +30,25 @@ func tellAllowance(w http.ResponseWriter, s weir.Allowance) {
 	h.Set("RateLimit-Reset", strconv.FormatInt(s.Reset.Unix(), 10))
 }
 
+// here reports whether a request was made on this machine: to loopback, or to another address of
+// this machine and from the same one, which the kernel believes of nobody else. A proxy on this
+// machine, which asks for others, is known by the host that they meant.
+func here(r *http.Request) bool {
+	own, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok || local(r) {
+		return local(r)
+	}
+	to, err := netip.ParseAddrPort(own.String())
+	return err == nil && !to.Addr().Unmap().IsLoopback() && to.Addr().Unmap() == from(r)
+}
+
 // limit counts a request whose caller is known, and returns the error of one too many.
 func (a *api) limit(w http.ResponseWriter, r *http.Request) error {
 	if a.Limits == nil {
 		return nil
 	}
 	token, _ := bearer(r)
-	s, err := a.Limits.Take(r.Context(), token, weir.CallerOf(r.Context()), local(r))
+	s, err := a.Limits.Take(r.Context(), token, weir.CallerOf(r.Context()), here(r))
 	if err != nil {
 		return err
 	}

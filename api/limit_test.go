@@ -2,8 +2,10 @@ package api_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -190,6 +192,36 @@ func TestOnlyTheOperatorOnThisMachineIsNotLimited(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != want {
 			t.Errorf("request %d by way of a proxy gets %d, want %d", i+1, resp.StatusCode, want)
+		}
+	}
+}
+
+func TestTheOperatorIsOnThisMachineAlsoByItsOtherAddresses(t *testing.T) {
+	for _, test := range []struct {
+		from, to, host string
+		limited        bool
+	}{
+		{"192.0.2.11:41000", "192.0.2.11:7070", "192.0.2.11:7070", false},
+		{"192.0.2.11:41000", "[::ffff:192.0.2.11]:7070", "lb.example:7070", false},
+		{"192.0.2.12:41000", "192.0.2.11:7070", "192.0.2.11:7070", true},
+		{"192.0.2.12:41000", "192.0.2.11:7070", "localhost", true},
+		{"127.0.0.1:41000", "127.0.0.1:7070", "127.0.0.1:7070", false},
+		{"127.0.0.1:41000", "127.0.0.1:7070", "lb.example", true},
+	} {
+		c := lab(t).control
+		h := api.New(api.Options{Control: c, Users: people, Limits: edge.NewLimits(c, edge.LimitOptions{PerMinute: 1, Operator: token})})
+		status := 0
+		for range 2 {
+			to := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.to))
+			r := httptest.NewRequestWithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, to), "GET", "http://"+test.host+"/v2/account", nil)
+			r.RemoteAddr = test.from
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			status = w.Code
+		}
+		if (status == 429) != test.limited {
+			t.Errorf("from %s to %s, which is called %s: the second request gets %d, want it limited: %t", test.from, test.to, test.host, status, test.limited)
 		}
 	}
 }
