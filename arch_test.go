@@ -29,12 +29,13 @@ var may = map[string][]string{
 	"cloud/local": {"cloud", "weir"},
 	"haproxy":     {"weir"},
 	"pki":         {"weir"},
+	"secrets":     {"weir"},
 	"nodeapi":     {"pki", "weir"},
 	"heartbeat":   {"weir"},
 	"vip":         {"weir"},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "cloud", "haproxy", "heartbeat", "weir"},
+	"control": {"store", "reconcile", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.

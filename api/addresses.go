@@ -22,7 +22,7 @@ var (
 
 // addressWords puts a reserved IP in DigitalOcean's words.
 func (a *api) addressWords(addr weir.Address, machines map[weir.ID]weir.Machine) addressWire {
-	w := addressWire{IP: addr.Addr.String(), Region: newRegionWire(a.Control.Region()), Locked: addr.Machine != addr.Assigned}
+	w := addressWire{IP: addr.Addr.String(), Region: newRegionWire(a.Control.Region()), Locked: addr.Machine != addr.Assigned, ProjectID: addr.Place.Project}
 	if m, ok := machines[addr.Assigned]; ok && addr.Assigned != "" {
 		droplet := a.dropletWords(m)
 		w.Droplet = &droplet
@@ -139,10 +139,8 @@ func (a *api) reserveAddress(names addressNames) handler {
 			return invalid("region and droplet_id are missing, want one of them")
 		case q.Region != "" && q.Region != a.Control.Region():
 			return invalid("region is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
-		case q.ProjectID != "":
-			return invalid("project_id is %.40q: Weir has no projects yet, leave it out", q.ProjectID)
 		}
-		addr, err := a.Control.ReserveAddress(r.Context(), machine)
+		addr, err := a.Control.ReserveAddress(r.Context(), machine, weir.ID(q.ProjectID))
 		if err != nil {
 			return err
 		}

@@ -45,6 +45,12 @@ type Options struct {
 	// Public and Private are the region's networks, from which droplets are told their netmasks
 	// and gateways (the first address). A zero prefix leaves them out.
 	Public, Private netip.Prefix
+
+	// Reserved is the network that reserved IPs are from. A zero prefix says that there are none.
+	Reserved netip.Prefix
+
+	// OneHost says that all droplets run on one host.
+	OneHost bool
 }
 
 // New returns the API.
@@ -134,6 +140,51 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/floating_ips/{ip}/actions":          a.listAddressActions(floatingIPs),
 		"POST /v2/floating_ips/{ip}/actions":         a.actOnAddress(floatingIPs),
 		"GET /v2/floating_ips/{ip}/actions/{action}": a.getAddressAction(floatingIPs),
+
+		"GET /v2/certificates":         a.listCertificates,
+		"POST /v2/certificates":        a.createCertificate,
+		"GET /v2/certificates/{id}":    a.getCertificate,
+		"DELETE /v2/certificates/{id}": a.deleteCertificate,
+
+		"GET /v2/projects":                 a.listProjects,
+		"POST /v2/projects":                a.createProject,
+		"GET /v2/projects/{id}":            a.getProject,
+		"PUT /v2/projects/{id}":            a.changeProject(true),
+		"PATCH /v2/projects/{id}":          a.changeProject(false),
+		"DELETE /v2/projects/{id}":         a.deleteProject,
+		"GET /v2/projects/{id}/resources":  a.listProjectResources,
+		"POST /v2/projects/{id}/resources": a.assignResources,
+
+		"GET /v2/vpcs":                a.listVPCs,
+		"POST /v2/vpcs":               a.createVPC,
+		"GET /v2/vpcs/{id}":           a.getVPC,
+		"PUT /v2/vpcs/{id}":           a.changeVPC(true),
+		"PATCH /v2/vpcs/{id}":         a.changeVPC(false),
+		"DELETE /v2/vpcs/{id}":        a.deleteVPC,
+		"GET /v2/vpcs/{id}/members":   a.listVPCMembers,
+		"GET /v2/vpcs/{id}/peerings":  a.listVPCPeerings,
+		"POST /v2/vpcs/{id}/peerings": a.createVPCPeering,
+		"GET /v2/vpc_peerings":        a.none("vpc_peerings"),
+		"POST /v2/vpc_peerings":       a.createVPCPeering,
+
+		"GET /v2/droplets/{id}/destroy_with_associated_resources":              a.listAssociated,
+		"DELETE /v2/droplets/{id}/destroy_with_associated_resources/selective": a.destroySelected,
+		"DELETE /v2/droplets/{id}/destroy_with_associated_resources/dangerous": a.destroyAll,
+		"GET /v2/droplets/{id}/destroy_with_associated_resources/status":       a.getDestruction,
+		"POST /v2/droplets/{id}/destroy_with_associated_resources/retry":       a.retryDestruction,
+
+		"GET /v2/droplets/{id}/neighbors":             a.neighbors,
+		"GET /v2/reports/droplet_neighbors_ids":       a.allNeighbors,
+		"GET /v2/droplets/{id}/kernels":               a.noneOf("kernels"),
+		"GET /v2/droplets/{id}/snapshots":             a.noneOf("snapshots"),
+		"GET /v2/droplets/{id}/backups":               a.noneOf("backups"),
+		"GET /v2/droplets/{id}/backups/policy":        a.backupPolicy,
+		"GET /v2/droplets/backups/policies":           a.backupPolicies,
+		"GET /v2/droplets/backups/supported_policies": a.supportedBackupPolicies,
+		"GET /v2/snapshots":                           a.none("snapshots"),
+		"GET /v2/volumes":                             a.none("volumes"),
+		"GET /v2/reserved_ipv6":                       a.none("reserved_ipv6s"),
+		"POST /v2/reserved_ipv6":                      a.reserveIPv6,
 
 		"GET /v2/weir/status":                        a.status,
 		"GET /v2/weir/events":                        a.events,

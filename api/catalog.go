@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -9,13 +10,14 @@ import (
 	"weir/weir"
 )
 
-// account is whom the callers of this region are: there is one.
+// account is whom the callers of this region are: there is one. Its limits are for how many there
+// are addresses; the host's memory may allow for fewer.
 func (a *api) account(w http.ResponseWriter, r *http.Request) error {
-	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("weir:"+a.Control.Region())).String()
+	id := a.accountID()
 	return reply(w, http.StatusOK, map[string]any{"account": map[string]any{
-		"droplet_limit":     weir.MaxPool,
-		"floating_ip_limit": weir.MaxPool,
-		"reserved_ip_limit": weir.MaxPool,
+		"droplet_limit":     min(room(a.Public, 3), room(a.Private, 3)),
+		"floating_ip_limit": room(a.Reserved, 2),
+		"reserved_ip_limit": room(a.Reserved, 2),
 		"volume_limit":      0,
 		"email":             "operator@weir.invalid",
 		"name":              "operator",
@@ -27,6 +29,19 @@ func (a *api) account(w http.ResponseWriter, r *http.Request) error {
 	}})
 }
 
+// room returns how many addresses a network has but for those that are nobody's.
+func room(p netip.Prefix, nobodys int) int {
+	if !p.IsValid() {
+		return 0
+	}
+	return max(0, 1<<min(p.Addr().BitLen()-p.Bits(), 30)-nobodys)
+}
+
+// accountID returns the UUID of that account.
+func (a *api) accountID() string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("weir:"+a.Control.Region())).String()
+}
+
 func (a *api) regions(w http.ResponseWriter, r *http.Request) error {
 	return list(w, r, "regions", []string{a.Control.Region()}, newRegionWire)
 }
@@ -35,10 +50,10 @@ func (a *api) sizes(w http.ResponseWriter, r *http.Request) error {
 	return list(w, r, "sizes", weir.Sizes(), func(s weir.Size) sizeWire { return newSizeWire(s, a.Control.Region()) })
 }
 
-// images lists the image that machines are made from unless a user names another. Other
-// slugs of Debian and Ubuntu are accepted too: see weir.Template.Check.
+// images lists the images that machines are made from. Other slugs of Debian and Ubuntu are
+// accepted too: see weir.CheckImage.
 func (a *api) images(w http.ResponseWriter, r *http.Request) error {
-	q, slugs := r.URL.Query(), []string{weir.DefaultImage}
+	q, slugs := r.URL.Query(), weir.Images()
 	if kind := q.Get("type"); q.Get("private") == "true" || q.Get("tag_name") != "" || kind != "" && kind != "distribution" {
 		slugs = nil
 	}
@@ -47,7 +62,7 @@ func (a *api) images(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) image(w http.ResponseWriter, r *http.Request) error {
 	slug := imageSlug(r.PathValue("id"))
-	if slug != weir.DefaultImage {
+	if weir.CheckImage(slug) != nil {
 		return errNotFound
 	}
 	return reply(w, http.StatusOK, map[string]any{"image": newImageWire(slug, a.Control.Region())})
@@ -56,8 +71,10 @@ func (a *api) image(w http.ResponseWriter, r *http.Request) error {
 // imageSlug returns the slug of an image that is given by its slug, or by the number that
 // it has in this catalog. Whatever else is returned as it is.
 func imageSlug(name string) string {
-	if name == strconv.FormatInt(newImageWire(weir.DefaultImage, "").ID, 10) {
-		return weir.DefaultImage
+	for _, slug := range weir.Images() {
+		if name == strconv.FormatInt(newImageWire(slug, "").ID, 10) {
+			return slug
+		}
 	}
 	return name
 }

@@ -80,13 +80,54 @@ type Control interface {
 	Addresses(ctx context.Context) ([]weir.Address, error)
 	// Address returns one reserved IP.
 	Address(ctx context.Context, addr netip.Addr) (weir.Address, error)
-	// ReserveAddress reserves an IP, and assigns it to machine unless that is empty.
-	ReserveAddress(ctx context.Context, machine weir.ID) (weir.Address, error)
+	// ReserveAddress reserves an IP in a project, the default one if that is empty, and assigns it
+	// to machine unless that is empty.
+	ReserveAddress(ctx context.Context, machine, project weir.ID) (weir.Address, error)
 	// AssignAddress gives an IP to machine, from whoever has it; to nobody if machine is
 	// empty.
 	AssignAddress(ctx context.Context, addr netip.Addr, machine weir.ID) (weir.Action, error)
 	// ReleaseAddress gives a reserved IP back.
 	ReleaseAddress(ctx context.Context, addr netip.Addr) error
+
+	// Certificates returns the caller's certificates, the oldest first.
+	Certificates(ctx context.Context) ([]weir.Certificate, error)
+	// Certificate returns one certificate.
+	Certificate(ctx context.Context, id weir.ID) (weir.Certificate, error)
+	// AddCertificate gives a certificate an ID and keeps it, with its private key (PEM), which
+	// nobody who reads the store can read. A name that is taken is a weir.Invalid.
+	AddCertificate(ctx context.Context, c weir.Certificate, key []byte) (weir.Certificate, error)
+	// DeleteCertificate forgets a certificate. One that a load balancer uses is a weir.Denied.
+	DeleteCertificate(ctx context.Context, id weir.ID) error
+
+	// Projects returns the caller's projects, the oldest first. One of them is the default. Where
+	// an ID of a project is asked for below, an empty one is the default's.
+	Projects(ctx context.Context) ([]weir.Project, error)
+	// Project returns one project.
+	Project(ctx context.Context, id weir.ID) (weir.Project, error)
+	// CreateProject gives a project an ID and keeps it. A name that is taken is a weir.Conflict.
+	CreateProject(ctx context.Context, p weir.Project) (weir.Project, error)
+	// UpdateProject changes a project as UpdateLoadBalancer does a load balancer. One that becomes the
+	// default takes over from the one that was.
+	UpdateProject(ctx context.Context, id weir.ID, change func(*weir.Project) error) (weir.Project, error)
+	// DeleteProject forgets a project. The default one is a weir.Denied, and one that has something
+	// in it is a weir.Conflict.
+	DeleteProject(ctx context.Context, id weir.ID) error
+	// ProjectResources returns what is in a project: machines, load balancers, reserved IPs.
+	ProjectResources(ctx context.Context, id weir.ID) ([]weir.Resource, error)
+	// AssignResources puts things in a project, from whichever they were in, and returns what
+	// became of each.
+	AssignResources(ctx context.Context, id weir.ID, urns []weir.URN) ([]weir.Resource, error)
+
+	// Network returns what the caller's team says about the region's private network.
+	Network(ctx context.Context) (weir.Network, error)
+	// UpdateNetwork changes that, as UpdateLoadBalancer does a load balancer.
+	UpdateNetwork(ctx context.Context, change func(*weir.Network) error) (weir.Network, error)
+
+	// DestroyMachine is DeleteMachine, and gives reserved IPs of the machine back in the same
+	// transaction.
+	DestroyMachine(ctx context.Context, id weir.ID, with []netip.Addr) error
+	// Destruction returns how far that is.
+	Destruction(ctx context.Context, id weir.ID) (weir.Destruction, error)
 
 	// Pools returns all pools, by name.
 	Pools(ctx context.Context) ([]weir.Pool, error)

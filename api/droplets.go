@@ -50,10 +50,8 @@ func (q *dropletRequest) refuse() error {
 		return invalid("with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false")
 	case bool(q.Volumes):
 		return invalid("volumes is not empty: Weir has no volumes, leave it out")
-	case q.VPCUUID != "":
-		return invalid("vpc_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.VPCUUID)
 	case q.SubnetUUID != "":
-		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.SubnetUUID)
+		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without subnets, leave it out", q.SubnetUUID)
 	case q.GPUPartitionMode != "":
 		return invalid("gpu_partition_mode is %.40q: Weir has no GPUs, leave it out", q.GPUPartitionMode)
 	}
@@ -97,6 +95,9 @@ func (a *api) createDroplets(w http.ResponseWriter, r *http.Request) error {
 	}
 	names, err := q.names()
 	if err != nil {
+		return err
+	}
+	if err := a.inVPC(q.VPCUUID); err != nil {
 		return err
 	}
 	template, err := q.template(a.Control.Region())

@@ -318,7 +318,7 @@ func TestWhatWeirCannotGiveADropletIsRefusedByName(t *testing.T) {
 		`"with_droplet_agent": true`:              "with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false",
 		`"public_networking": false`:              "public_networking is false: every droplet of Weir has a public address, leave it out or use true",
 		`"volumes": [{"id": "x"}]`:                "volumes is not empty: Weir has no volumes, leave it out",
-		`"vpc_uuid": "5a4981aa"`:                  `vpc_uuid is "5a4981aa": a region of Weir has one private network without an ID, leave it out`,
+		`"vpc_uuid": "5a4981aa"`:                  `vpc_uuid is "5a4981aa": a region of Weir has one private network, leave it out or use ` + string(weir.NetworkID("lab")),
 		`"ssh_keys": [289794]`:                    `ssh_keys[0] is "289794": no key of this account has that ID or fingerprint, add it first or give the public key itself`,
 		`"region": "nyc3"`:                        `region "nyc3": this Weir runs region "lab"`,
 		`"size": "c-128"`:                         `size "c-128" is not offered, want one of s-1vcpu-512mb-10gb, s-1vcpu-1gb, s-1vcpu-2gb, s-2vcpu-2gb, s-2vcpu-4gb, s-4vcpu-8gb, s-8vcpu-16gb`,
@@ -352,7 +352,7 @@ func TestDefaultsThatClientsAlwaysSendAreAccepted(t *testing.T) {
 	r := lab(t)
 	for _, body := range []string{
 		`{"name": "a", "region": "lab", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "ssh_keys": null, "backups": false, "ipv6": false,
-		  "private_networking": false, "monitoring": false, "tags": null, "volumes": null, "user_data": "", "vpc_uuid": "", "public_networking": true,
+		  "private_networking": false, "monitoring": false, "tags": null, "volumes": null, "user_data": "", "vpc_uuid": "` + string(weir.NetworkID("lab")) + `", "public_networking": true,
 		  "with_droplet_agent": false, "backup_policy": null, "of_another_year": {"x": [1]}}`,
 		`{"names": ["b"], "size": "s-1vcpu-1gb", "image": "debian-12-x64", "public_networking": null, "with_droplet_agent": null, "backup_policy": {}, "volumes": []}`,
 		`{"name": "c", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "ssh_keys": ["ssh-ed25519 AAAAC3 me@here"]}`,
@@ -362,8 +362,8 @@ func TestDefaultsThatClientsAlwaysSendAreAccepted(t *testing.T) {
 		}
 	}
 	images, _, err := r.do.Images.ListDistribution(t.Context(), nil)
-	if err != nil || len(images) != 1 {
-		t.Fatalf("images %v (%v), want one", images, err)
+	if err != nil || len(images) == 0 {
+		t.Fatalf("images %v (%v), want some", images, err)
 	}
 	d, _, err := r.do.Droplets.Create(t.Context(), &godo.DropletCreateRequest{Name: "d", Size: "s-1vcpu-1gb", Image: godo.DropletCreateImage{ID: images[0].ID}})
 	if err != nil || d.Image.Slug != images[0].Slug {

@@ -73,6 +73,7 @@ var slugs = map[int]string{
 	http.StatusNotFound:              "not_found",
 	http.StatusMethodNotAllowed:      "method_not_allowed",
 	http.StatusConflict:              "conflict",
+	http.StatusPreconditionFailed:    "precondition_failed",
 	http.StatusRequestEntityTooLarge: "request_entity_too_large",
 	http.StatusUnprocessableEntity:   "unprocessable_entity",
 	http.StatusTooManyRequests:       "too_many_requests",

@@ -15,6 +15,7 @@ import (
 	"weir/cloud"
 	"weir/control"
 	"weir/edge"
+	"weir/secrets"
 	"weir/store"
 	"weir/weir"
 )
@@ -30,6 +31,11 @@ func (impatient) Reload(context.Context, weir.ID) error { return nil }
 // if it has a body (or the configuration, which is text).
 func FuzzRequest(f *testing.F) {
 	c := control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: cloud.NewFake(cloud.FakeOptions{})})
+	keys, err := secrets.New(secrets.NewKey())
+	if err != nil {
+		f.Fatal(err)
+	}
+	c.Secrets = keys
 	h := api.New(api.Options{Control: impatient{c}, Users: edge.NewToken(token), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	ask := func(t testing.TB, method, target, body string) *httptest.ResponseRecorder {
 		path, query, _ := strings.Cut(target, "?")
@@ -79,6 +85,10 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/v2/load_balancers/" + lb + "/forwarding_rules", `{"forwarding_rules": [{"entry_protocol": "tcp", "entry_port": 25, "target_protocol": "tcp", "target_port": 25}]}`},
 		{"GET", "/v2/tags", ""}, {"POST", "/v2/tags", `{"name": "x"}`}, {"DELETE", "/v2/tags/x", ""}, {"POST", "/v2/tags/web/resources", `{"resources": [{"resource_id": "` + id + `", "resource_type": "droplet"}]}`},
 		{"GET", "/v2/reserved_ips", ""}, {"POST", "/v2/floating_ips", `{"droplet_id": ` + id + `}`}, {"POST", "/v2/reserved_ips/" + ip + "/actions", `{"type": "assign", "droplet_id": ` + id + `}`}, {"GET", "/v2/floating_ips/" + ip + "/actions", ""},
+		{"GET", "/v2/certificates?name=x", ""}, {"POST", "/v2/certificates", `{"name": "x", "type": "custom", "leaf_certificate": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "private_key": "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"}`},
+		{"GET", "/v2/projects", ""}, {"POST", "/v2/projects", `{"name": "x", "purpose": "IoT"}`}, {"PATCH", "/v2/projects/default", `{"is_default": false}`}, {"POST", "/v2/projects/default/resources", `{"resources": ["do:droplet:` + id + `", "do:reservedip:` + ip + `"]}`},
+		{"GET", "/v2/vpcs", ""}, {"POST", "/v2/vpcs", "{}"}, {"PUT", "/v2/vpcs/x", `{"name": "x"}`}, {"GET", "/v2/vpc_peerings", ""}, {"POST", "/v2/reserved_ipv6", `{"region_slug": "lab"}`}, {"GET", "/v2/droplets/" + id + "/neighbors", ""},
+		{"GET", "/v2/droplets/" + id + "/destroy_with_associated_resources", ""}, {"DELETE", "/v2/droplets/" + id + "/destroy_with_associated_resources/selective", `{"reserved_ips": ["` + ip + `", 7]}`}, {"GET", "/v2/droplets/" + id + "/backups/policy", ""},
 		{"GET", "/v2/weir/status", ""}, {"PUT", "/v2/weir/app?dry_run=true", app}, {"PUT", "/v2/weir/app", app}, {"GET", "/v2/weir/pools", ""}, {"POST", "/v2/weir/pools/web/machines", `{"count": 1}`},
 		{"GET", "/v2/weir/machines", ""}, {"GET", "/v2/weir/droplets/" + id + "/boot", ""}, {"GET", "/v2/weir/load_balancers/shop/config", ""}, {"POST", "/v2/weir/load_balancers/" + lb + "/reload", ""},
 		{"PATCH", "/v2/droplets", "null"}, {"POST", "/v2/tags", `{"name": "\ud800"}`}, {"POST", "/v2/tags", "{\"name\": \"\xff\"}"}, {"GET", "/v2/tags/\xff\x00", ""}, {"GET", "/v2/load_balancers/..", ""}, {"CONNECT", "/v2/droplets", ""},

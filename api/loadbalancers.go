@@ -60,6 +60,9 @@ func (a *api) createLoadBalancer(w http.ResponseWriter, r *http.Request) error {
 		return invalid("ip is %.40q: Weir reserves a load balancer's address itself, leave it out", q.IP)
 	}
 	lb := weir.LoadBalancer{Size: weir.DefaultNodeSize, Instances: weir.MinInstances}
+	if err := a.inVPC(q.VPCUUID); err != nil {
+		return err
+	}
 	if err := q.set(&lb, a.Control.Region()); err != nil {
 		return err
 	}
@@ -82,6 +85,9 @@ func (a *api) replaceLoadBalancer(w http.ResponseWriter, r *http.Request) error 
 	}
 	var q loadBalancerRequest
 	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	if err := a.inVPC(q.VPCUUID); err != nil {
 		return err
 	}
 	if err := a.forgetEcho(r, &q); err != nil {

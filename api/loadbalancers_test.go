@@ -10,6 +10,8 @@ import (
 
 	"github.com/digitalocean/godo"
 	"github.com/google/go-cmp/cmp"
+
+	"weir/weir"
 )
 
 var webRule = godo.ForwardingRule{EntryProtocol: "http", EntryPort: 80, TargetProtocol: "http", TargetPort: 8080}
@@ -39,13 +41,18 @@ func TestALoadBalancerBecomesActiveWithAnAddress(t *testing.T) {
 	if !strings.HasPrefix(lb.IP, "203.0.113.") {
 		t.Errorf("active with the address %q, want a reserved one", lb.IP)
 	}
+	project, _, err := r.do.Projects.GetDefault(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	no := false
 	want := &godo.LoadBalancer{ID: id, Name: "shop", IP: lb.IP, SizeUnit: 1, Type: "REGIONAL", Algorithm: "least_connections",
 		Status: "active", Created: lb.Created, ForwardingRules: []godo.ForwardingRule{webRule},
 		HealthCheck:    &godo.HealthCheck{Protocol: "http", Port: 8080, Path: "/up", CheckIntervalSeconds: 4, ResponseTimeoutSeconds: 3, HealthyThreshold: 2, UnhealthyThreshold: 4, ProxyProtocol: &no},
 		StickySessions: &godo.StickySessions{Type: "none"}, Region: lb.Region, DropletIDs: []int{made[1].ID, made[0].ID},
 		DisableLetsEncryptDNSRecords: &no, HTTPIdleTimeoutSeconds: &idle, Firewall: &godo.LBFirewall{Allow: []string{}, Deny: []string{}},
-		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT"}
+		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
+		VPCUUID: string(weir.NetworkID("lab")), ProjectID: project.ID}
 	if diff := cmp.Diff(want, lb); diff != "" {
 		t.Errorf("load balancer (-want +got):\n%s", diff)
 	}
@@ -123,8 +130,8 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		`"disable_lets_encrypt_dns_records": true`:                         "disable_lets_encrypt_dns_records is true: Weir makes no DNS records, leave it out or use false",
 		`"firewall": {"allow": ["ip:1.2.3.4"]}`:                            "firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out",
 		`"tags": ["k8s"]`:                                                  "tags is not empty: Weir keeps no tags of load balancers yet, leave it out (tag, the droplets' tag, is another field)",
-		`"vpc_uuid": "x"`:                                                  `vpc_uuid is "x": a region of Weir has one private network without an ID, leave it out`,
-		`"project_id": "x"`:                                                `project_id is "x": Weir has no projects yet, leave it out`,
+		`"vpc_uuid": "x"`:                                                  `vpc_uuid is "x": a region of Weir has one private network, leave it out or use ` + string(weir.NetworkID("lab")),
+		`"project_id": "x"`:                                                `load balancer "x": project_id is "x": there is no such project, leave it out for the default one`,
 		`"domains": [{"name": "a.example"}]`:                               "domains is not empty: it is for global load balancers, and this Weir is one region; leave it out",
 		`"glb_settings": {"target_port": 80}`:                              "glb_settings is not empty: it is for global load balancers, and this Weir is one region; leave it out",
 		`"target_load_balancer_ids": ["x"]`:                                "target_load_balancer_ids is not empty: it is for global load balancers, and this Weir is one region; leave it out",
@@ -133,7 +140,7 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		rule(`"entry_protocol": "http3"`):                                  `forwarding_rules[0].entry_protocol is "http3": Weir does not speak QUIC, use http`,
 		rule(`"entry_protocol": "udp", "target_protocol": "udp"`):          `forwarding_rules[0].entry_protocol is "udp": Weir does not balance UDP yet, use tcp or http`,
 		rule(`"target_protocol": "https"`):                                 `forwarding_rules[0].target_protocol is "https": Weir does not speak TLS to droplets yet, use http, or tcp to tcp`,
-		rule(`"certificate_id": "892071a0"`):                               `forwarding_rules[0].certificate_id is "892071a0": Weir has no certificates yet, leave it out`,
+		rule(`"certificate_id": "892071a0"`):                               `forwarding_rules[0].certificate_id is "892071a0": Weir does not terminate TLS yet, leave it out and use tcp to tcp to pass TLS through to the droplets`,
 		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": target_protocol is "tcp" where entry_protocol is "http", want the same`,
 		rule(`"entry_port": 0`):                                            `load balancer "x": entry_port is 0, want 1 to 65535`,
 		rule(`"entry_port": "80"`):                                         "forwarding_rules.entry_port is a string, want an integer",

@@ -21,6 +21,7 @@ import (
 	"weir/cloud"
 	"weir/control"
 	"weir/edge"
+	"weir/secrets"
 	"weir/store"
 	"weir/weir"
 )
@@ -44,6 +45,11 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 	t.Helper()
 	r := &region{t: t, cloud: cloud.NewFake(o), log: &lines{}}
 	r.control = control.New(control.Options{Region: "lab", Store: store.Memory(), Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
+	keys, err := secrets.New(secrets.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.control.Secrets = keys
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { r.control.Run(ctx) })
@@ -53,12 +59,14 @@ func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Con
 		c = wrap(c)
 	}
 	server := httptest.NewServer(api.New(api.Options{
-		Control: c,
-		Users:   edge.NewToken(token),
-		Log:     slog.New(slog.NewTextHandler(r.log, nil)),
-		Page:    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") }),
-		Public:  netip.MustParsePrefix("198.18.0.0/16"),
-		Private: netip.MustParsePrefix("10.10.0.0/16"),
+		Control:  c,
+		Users:    edge.NewToken(token),
+		Log:      slog.New(slog.NewTextHandler(r.log, nil)),
+		Page:     http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the page") }),
+		Public:   netip.MustParsePrefix("198.18.0.0/16"),
+		Private:  netip.MustParsePrefix("10.10.0.0/16"),
+		Reserved: netip.MustParsePrefix("203.0.113.0/24"),
+		OneHost:  true,
 	}))
 	t.Cleanup(func() {
 		server.Close()
@@ -116,13 +124,28 @@ func (r *region) ask(method, path, body string) answer {
 
 func (r *region) askWith(method, path, body, authorization string) answer {
 	r.t.Helper()
+	header := http.Header{}
+	if authorization != "" {
+		header.Set("Authorization", authorization)
+	}
+	return r.send(method, path, body, header)
+}
+
+// askHeader makes any request, with the token and more headers.
+func (r *region) askHeader(method, path, body string, header http.Header) answer {
+	r.t.Helper()
+	header = header.Clone()
+	header.Set("Authorization", "Bearer "+token)
+	return r.send(method, path, body, header)
+}
+
+func (r *region) send(method, path, body string, header http.Header) answer {
+	r.t.Helper()
 	req, err := http.NewRequest(method, r.url+path, strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
-	}
+	req.Header = header
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Do(req)
 	if err != nil {

@@ -130,7 +130,7 @@ func TestAnswersHaveEveryFieldThatClientsRead(t *testing.T) {
 
 	for path, shape := range map[string][]string{
 		"/v2/regions": regionShape, "/v2/sizes": sizeShape, "/v2/images": imageShape, "/v2/droplets": dropletShape, "/v2/actions": actionShape,
-		"/v2/load_balancers": balancerShape, "/v2/tags": tagShape, "/v2/reserved_ips": addressShape, "/v2/floating_ips": addressShape,
+		"/v2/load_balancers": balancerShape, "/v2/projects": projectShape, "/v2/vpcs": {"id string", "urn string", "ip_range string"}, "/v2/tags": tagShape, "/v2/reserved_ips": addressShape, "/v2/floating_ips": addressShape,
 		fmt.Sprintf("/v2/droplets/%d/actions", droplet.ID): actionShape, "/v2/reserved_ips/" + ip.IP + "/actions": actionShape,
 		"/v2/weir/pools":    nil,
 		"/v2/weir/machines": {"line integer", "id integer", "name string", "status string", "tags[] string", "boot object"},

@@ -94,7 +94,8 @@ func newImageWire(slug, region string) imageWire {
 	h := fnv.New32a()
 	h.Write([]byte(slug))
 	return imageWire{ID: 1 + int64(h.Sum32()), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
-		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available"}
+		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available",
+		Description: "On a region of one machine, each droplet is the system of that machine"}
 }
 
 type dropletWire struct {
@@ -119,7 +120,7 @@ type dropletWire struct {
 	Networks         networksWire `json:"networks"`
 	Region           regionWire   `json:"region"`
 	Tags             []string     `json:"tags"`
-	VPCUUID          string       `json:"vpc_uuid"`
+	VPCUUID          weir.ID      `json:"vpc_uuid"`
 
 	Weir dropletWeir `json:"weir,omitzero"`
 }
@@ -156,7 +157,7 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 		DiskInfo: disks(size), Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
 		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
 		Image: newImageWire(m.Image, region), Size: newSizeWire(size, region), SizeSlug: m.Size,
-		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: newRegionWire(region), Tags: some(m.Tags),
+		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: newRegionWire(region), Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
 	if d.Status == "" {
 		d.Status = string(weir.MachineNew)
@@ -260,7 +261,7 @@ type addressWire struct {
 	Droplet   *dropletWire `json:"droplet"` // null if it is assigned to none
 	Region    regionWire   `json:"region"`
 	Locked    bool         `json:"locked"` // an action of it is in progress
-	ProjectID string       `json:"project_id"`
+	ProjectID weir.ID      `json:"project_id"`
 }
 
 // timeWire writes a time as DigitalOcean does: UTC, to the second.

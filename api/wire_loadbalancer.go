@@ -52,9 +52,9 @@ type loadBalancerWire struct {
 	EnableProxyProtocol          bool             `json:"enable_proxy_protocol"`
 	EnableBackendKeepalive       bool             `json:"enable_backend_keepalive"`
 	HTTPIdleTimeoutSeconds       int64            `json:"http_idle_timeout_seconds"`
-	VPCUUID                      string           `json:"vpc_uuid"`
+	VPCUUID                      weir.ID          `json:"vpc_uuid"`
 	DisableLetsEncryptDNSRecords bool             `json:"disable_lets_encrypt_dns_records"`
-	ProjectID                    string           `json:"project_id"`
+	ProjectID                    weir.ID          `json:"project_id"`
 	Firewall                     firewallWire     `json:"firewall"`
 	Network                      string           `json:"network"`
 	NetworkStack                 string           `json:"network_stack"`
@@ -87,8 +87,8 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, DropletIDs: []int64{},
 		HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
 		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
-		HealthCheck: healthWords(lb.Health),
-		Weir:        loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
+		HealthCheck: healthWords(lb.Health), VPCUUID: a.vpcID(), ProjectID: lb.Place.Project,
+		Weir: loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
 	if w.Status == "" {
 		w.Status = string(weir.LoadBalancerNew)
 	}
@@ -194,12 +194,8 @@ func (q *loadBalancerRequest) refuse() error {
 		return invalid("enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false")
 	case q.DisableLetsEncryptDNSRecords:
 		return invalid("disable_lets_encrypt_dns_records is true: Weir makes no DNS records, leave it out or use false")
-	case q.VPCUUID != "":
-		return invalid("vpc_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.VPCUUID)
 	case q.SubnetUUID != "":
-		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without an ID, leave it out", q.SubnetUUID)
-	case q.ProjectID != "":
-		return invalid("project_id is %.40q: Weir has no projects yet, leave it out", q.ProjectID)
+		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without subnets, leave it out", q.SubnetUUID)
 	case bool(q.Firewall):
 		return invalid("firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out")
 	case bool(q.Domains):
@@ -234,6 +230,9 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	lb.Algorithm = algorithmOf(q.Algorithm)
 	lb.Rules, lb.Health, lb.Machines, lb.Tag = rules, health, machines, q.Tag
 	lb.Idle = seconds(q.HTTPIdleTimeoutSeconds, weir.DefaultIdle)
+	if project := weir.ID(q.ProjectID); project != "" && project != lb.Place.Project {
+		lb.Place = weir.Place{Project: project, Since: time.Now().UTC()}
+	}
 	return lb.Check(region)
 }
 
@@ -255,7 +254,7 @@ func rulesOf(wire []ForwardingRule) ([]weir.Rule, error) {
 		case target == "https" || target == "http2":
 			return nil, invalid("forwarding_rules[%d].target_protocol is %q: Weir does not speak TLS to droplets yet, use http, or tcp to tcp", i, r.TargetProtocol)
 		case r.CertificateID != "":
-			return nil, invalid("forwarding_rules[%d].certificate_id is %.40q: Weir has no certificates yet, leave it out", i, r.CertificateID)
+			return nil, invalid("forwarding_rules[%d].certificate_id is %.40q: Weir does not terminate TLS yet, leave it out and use tcp to tcp to pass TLS through to the droplets", i, r.CertificateID)
 		}
 		rules = append(rules, weir.Rule{Entry: weir.Protocol(entry), EntryPort: r.EntryPort,
 			Target: weir.Protocol(target), TargetPort: r.TargetPort})

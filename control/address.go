@@ -191,10 +191,10 @@ func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Addre
 	return weir.Address{}, weir.Errorf(weir.NotFound, "there is no reserved IP %s", addr)
 }
 
-// ReserveAddress gets a reserved IP from the cloud and points it to machine, or to
-// nobody if that is empty. If ctx ends in between, there may be an address that nobody was
+// ReserveAddress gets a reserved IP from the cloud, in a project (the default one if that is empty),
+// and points it to machine, or to nobody if that is empty. If ctx ends in between, there may be an address that nobody was
 // told of: it is in Addresses, and can be released.
-func (c *Control) ReserveAddress(ctx context.Context, machine weir.ID) (weir.Address, error) {
+func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) (weir.Address, error) {
 	// The row comes first, so that an address whose row was lost by a crash in
 	// between is found by its owner, and used.
 	row := weir.Address{Owner: weir.ID(uuid.NewString()), Machine: machine, Created: time.Now().UTC()}
@@ -203,6 +203,10 @@ func (c *Control) ReserveAddress(ctx context.Context, machine weir.ID) (weir.Add
 			if _, err := referred(ctx, tx, machine); err != nil {
 				return err
 			}
+		}
+		row.Place.Project = project
+		if err := settle(ctx, tx, weir.CallerOf(ctx).Team, &row.Place); err != nil {
+			return err
 		}
 		addresses.Put(tx, row.Owner, row)
 		return nil

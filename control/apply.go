@@ -47,7 +47,7 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		if dry || len(lbChanges) == 0 {
 			return nil
 		}
-		return c.putBalancer(ctx, tx, wanted)
+		return c.putBalancer(ctx, tx, &wanted)
 	})
 	return changes, err
 }

@@ -32,6 +32,7 @@ import (
 
 	"weir/cloud"
 	"weir/reconcile"
+	"weir/secrets"
 	"weir/store"
 	"weir/weir"
 )
@@ -77,6 +78,9 @@ type Options struct {
 	// in. Without one, what nodes report is all that is known of them.
 	Prober Prober
 	From   []netip.Addr
+
+	// Secrets seals the private keys of certificates. Without it there can be no certificates.
+	Secrets *secrets.Keys
 
 	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
 	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero

@@ -13,6 +13,7 @@ import (
 const (
 	deafLong    = time.Second            // nobody but the control plane asks an instance, and it does not answer
 	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
+	starvedLong = 5 * time.Second        // likewise where its machine is too busy
 	agentGrace  = 3 * time.Second        // an agent is away while its HAProxy serves: it may be on its way back
 	reportsLate = 8 * time.Second        // a node reports each 5 s at the least
 	fenceSilent = time.Second            // a silent instance that is not active is replaced
@@ -141,10 +142,15 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 }
 
 // muteLong is how long the HAProxy of an instance does not answer before that counts. One whose agent this leader
-// has not heard may have been started a moment ago: after a power cut that is all of them.
+// has not heard may have been started a moment ago: after a power cut that is all of them. One that waits
+// for a CPU is slow, and not dead.
 func (v *balancerView) muteLong(id weir.ID) time.Duration {
-	if _, ok := v.seen.heard[id]; !ok {
+	said, ok := v.seen.heard[id]
+	switch {
+	case !ok:
 		return agentGrace
+	case said.HAProxy.Starved:
+		return starvedLong
 	}
 	return muteLong
 }

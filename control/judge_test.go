@@ -95,6 +95,14 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 		}, weir.InstanceUnwell, "neither its agent nor its HAProxy"},
 		{"HAProxy may take a moment", func(v *balancerView) { v.asks(active, mute, 300*time.Millisecond) }, weir.InstanceWell, ""},
 		{"but no longer", func(v *balancerView) { v.asks(active, mute, 400*time.Millisecond) }, weir.InstanceUnwell, "its HAProxy does not answer"},
+		{"and longer on a machine that is too busy", func(v *balancerView) {
+			v.says(active, func(s *weir.NodeStatus) { s.HAProxy.Starved = true })
+			v.asks(active, mute, 4*time.Second)
+		}, weir.InstanceWell, ""},
+		{"but not for ever", func(v *balancerView) {
+			v.says(active, func(s *weir.NodeStatus) { s.HAProxy.Starved = true })
+			v.asks(active, mute, 5*time.Second)
+		}, weir.InstanceUnwell, "its HAProxy does not answer"},
 		{"and longer while its agent has told nothing", func(v *balancerView) {
 			delete(v.seen.heard, active)
 			v.asks(active, mute, 2*time.Second)

@@ -46,8 +46,12 @@ func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) 
 	lb.Created = time.Now().UTC()
 	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.WantedAt, lb.Key = 0, 0, 0, "", time.Time{}, newKey()
-	err := c.Store.Update(ctx, func(tx *store.Tx) error { return c.putBalancer(ctx, tx, lb) })
-	return lb, err
+	var made weir.LoadBalancer
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+		made = lb
+		return c.putBalancer(ctx, tx, &made)
+	})
+	return made, err
 }
 
 // UpdateLoadBalancer has change change a load balancer inside one transaction, so
@@ -63,17 +67,18 @@ func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change fun
 		}
 		lb.ID, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Created, was.Status, was.Serial, was.Reload
 		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
-		return c.putBalancer(ctx, tx, lb)
+		return c.putBalancer(ctx, tx, &lb)
 	})
 	return lb, err
 }
 
-// putBalancer checks a load balancer against itself and all others, and stores it.
-func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+// putBalancer checks a load balancer against itself and all others, has it be in a project, and stores
+// it.
+func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb *weir.LoadBalancer) error {
 	if err := lb.Check(c.Region()); err != nil {
 		return err
 	}
-	if err := c.checkPlace(lb); err != nil {
+	if err := c.checkPlace(*lb); err != nil {
 		return err
 	}
 	all, err := loadBalancers.All(ctx, tx)
@@ -95,7 +100,13 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 			return err
 		}
 	}
-	loadBalancers.Put(tx, lb.ID, lb)
+	if err := checkCertificates(ctx, tx, *lb); err != nil {
+		return err
+	}
+	if err := settle(ctx, tx, weir.CallerOf(ctx).Team, &lb.Place); err != nil {
+		return fmt.Errorf("load balancer %q: %w", lb.Name, err)
+	}
+	loadBalancers.Put(tx, lb.ID, *lb)
 	return nil
 }
 

@@ -245,7 +245,7 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 		nodeConfigs.Delete(tx, m.ID)
 		nodeStatuses.Delete(tx, m.ID)
 		if m.LoadBalancer == "" {
-			return nil
+			return noteGone(ctx, tx, m.ID)
 		}
 		return deleteEnrolments(ctx, tx, m.ID)
 	})

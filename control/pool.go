@@ -124,6 +124,9 @@ func newMachine(ctx context.Context, tx *store.Tx, m weir.Machine) (weir.Machine
 			return m, a, err
 		}
 		m.Actions = []weir.ID{a.ID}
+		if err := settle(ctx, tx, weir.CallerOf(ctx).Team, &m.Place); err != nil {
+			return m, a, err
+		}
 	}
 	for _, name := range m.Tags {
 		if err := addTag(ctx, tx, name); err != nil {

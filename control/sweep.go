@@ -15,10 +15,10 @@ const (
 )
 
 // sweep deletes, at the beginning of a term and every hour until ctx ends, what nobody
-// needs any more.
+// needs any more, and seals anew what was not sealed with the first key.
 func (t *term) sweep(ctx context.Context) {
 	for {
-		for _, sweep := range []func(context.Context, *store.Tx) error{sweepBlobs, sweepActions, sweepEvents} {
+		for _, sweep := range []func(context.Context, *store.Tx) error{sweepBlobs, sweepActions, sweepEvents, sweepDestructions} {
 			err := t.db.Update(ctx, func(tx *store.Tx) error { return sweep(ctx, tx) })
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("not swept", "err", err)
@@ -29,6 +29,7 @@ func (t *term) sweep(ctx context.Context) {
 				t.Log.Warn("not swept", "err", err)
 			}
 		}
+		t.reseal(ctx)
 		select {
 		case <-ctx.Done():
 			return

@@ -466,7 +466,12 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 	}
 	defer os.Remove(path)
 	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", path)
-	out, err := cmd.CombinedOutput()
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -474,7 +479,7 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &exit) && exit.Exited():
-		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, cmp.Or(complaint(out), err.Error()))
+		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, cmp.Or(complaint(said.Bytes()), err.Error()))
 	}
 	return fmt.Errorf("check: %w", err)
 }

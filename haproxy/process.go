@@ -28,10 +28,11 @@ func spawn(binary string, args []string, output *os.File, note func(pid int) err
 	cmd.Stdout, cmd.Stderr = output, output
 	// A session of its own: what a terminal sends to us is not meant for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		return nil, fmt.Errorf("start haproxy: %w", err)
 	}
 	pid := cmd.Process.Pid
+	promote(pid)
 	err := note(pid)
 	var p *process
 	if err == nil {

@@ -8,12 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How HAProxy's pulse is felt. It answers in microseconds when it is well, and in tens of
-// milliseconds where its cores are fought for.
+// How HAProxy's pulse is felt. It answers in microseconds when it is well, in tens of
+// milliseconds where its cores are fought for, and in seconds where they are fought for by many. Then it is
+// not wedged, but waits for its turn, which the kernel counts; to end it would make that worse.
 const (
 	pulseEvery = 100 * time.Millisecond
 	pulseMiss  = 500 * time.Millisecond // without an answer it counts as not serving
 	pulseEnd   = 2 * time.Second        // and then as wedged: it is ended, and another is started
+	pulseAtAll = 30 * time.Second       // likewise if it waits for its turn meanwhile
 )
 
 // pulse is what is known of HAProxy's life from one moment to the next, beside whatever else is
@@ -24,6 +26,9 @@ type pulse struct {
 	loading bool      // it starts or reloads, and need not answer
 	felt    time.Time // when it last answered, or began to load
 	err     string    // why it serves nobody
+
+	hunger hunger
+	had    time.Duration // what it had waited for a CPU when it was last felt
 }
 
 // begins notes that a process is to be felt from now on.
@@ -51,8 +56,15 @@ func (u *pulse) why() string {
 	return u.err
 }
 
-// feel feels HAProxy's pulse until ctx ends. A HAProxy that does not answer for pulseEnd is
-// killed, with all its workers, so that Run starts another.
+// isStarved reports whether HAProxy lacks CPU.
+func (u *pulse) isStarved() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.hunger.bad
+}
+
+// feel feels HAProxy's pulse until ctx ends. A HAProxy that does not answer for pulseEnd, and does
+// not want for CPU, is killed, with all its workers, so that Run starts another.
 func (p *Proxy) feel(ctx context.Context) {
 	var held *process
 	defer func() {
@@ -86,29 +98,33 @@ func (p *Proxy) feel(ctx context.Context) {
 		asking, cancel := context.WithTimeout(ctx, pulseMiss)
 		_, err := exchange(asking, p.path(workerSocket), askShape)
 		cancel()
-		if p.felt(err == nil) && held != nil && held.alive() {
+		if p.felt(err == nil, pid, waited(pid)) && held != nil && held.alive() {
 			p.log.Warn("haproxy does not answer, ending it", "pid", pid)
 			unix.Kill(-pid, unix.SIGKILL) // with its workers, who may be what hangs
 		}
 	}
 }
 
-// felt notes whether HAProxy has answered, and reports whether it is to be ended.
-func (p *Proxy) felt(answered bool) (end bool) {
+// felt notes whether HAProxy has answered, and how long it had waited for a CPU by then, and reports
+// whether it is to be ended.
+func (p *Proxy) felt(answered bool, pid int, waits time.Duration) (end bool) {
 	u := &p.pulse
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	was := u.err
+	was, wasBad := u.err, u.hunger.bad
+	u.hunger.feel(pid, time.Now(), waits)
 	silent := time.Since(u.felt)
+	queues := silent < pulseAtAll && float64(waits-u.had) >= starved*float64(silent)
 	switch {
 	case answered:
-		u.felt, u.err = time.Now(), ""
+		u.felt, u.had, u.err = time.Now(), waits, ""
 	case u.loading && silent < loadTime:
-	case silent >= pulseMiss:
+		u.had = waits
+	case silent >= pulseMiss && !queues:
 		u.err = "HAProxy does not answer"
 	}
-	if (u.err == "") != (was == "") {
+	if (u.err == "") != (was == "") || u.hunger.bad != wasBad {
 		signal(p.changed)
 	}
-	return u.err != "" && silent >= pulseEnd
+	return u.err != "" && silent >= pulseEnd && !queues
 }

@@ -16,7 +16,7 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 		return weir.HAProxyStatus{}, nil, fmt.Errorf("status of haproxy: %w", err)
 	}
 	defer p.release()
-	status := weir.HAProxyStatus{Version: p.version.Full, Reloads: p.reloads, Err: p.pulse.why()}
+	status := weir.HAProxyStatus{Version: p.version.Full, Reloads: p.reloads, Err: p.pulse.why(), Starved: p.pulse.isStarved()}
 	if status.Err != "" {
 		return status, nil, nil // it would not say more, and this is not to wait for it
 	}

@@ -30,11 +30,40 @@ type Change[T any] struct {
 // if the store can do no more (see Store.Done).
 func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], error] {
 	return func(yield func(Change[T], error) bool) {
-		f := follower[T]{table: t, known: map[weir.ID]int64{}, yield: yield}
+		for told, err := range t.follow(ctx, s) {
+			if err != nil {
+				yield(Change[T]{}, err)
+				return
+			}
+			for _, c := range told.changes {
+				if !yield(c.Change, c.err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// news is what happened to a table by whole commits, up to a revision.
+type news[T any] struct {
+	changes []decoded[T]
+	at      int64
+}
+
+// decoded is a change, or why its row cannot be decoded.
+type decoded[T any] struct {
+	Change[T]
+	err error
+}
+
+// follow is Follow by whole commits. An error is its last.
+func (t Table[T]) follow(ctx context.Context, s *Store) iter.Seq2[news[T], error] {
+	return func(yield func(news[T], error) bool) {
+		f := follower[T]{table: t, known: map[weir.ID]int64{}}
 		for wait := newWait(); ; {
 			all, at, err := readTable(ctx, s.backend, t.name, 0)
 			if err == nil {
-				if !f.list(all, at) {
+				if !yield(news[T]{f.list(all, at), at}, nil) {
 					return
 				}
 				for events, err := range s.backend.Watch(ctx, tableSpan(t.name), at) {
@@ -42,14 +71,14 @@ func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], err
 						break
 					}
 					wait = newWait()
-					if !f.tell(events) {
+					if !yield(news[T]{f.tell(events), events[len(events)-1].Revision}, nil) {
 						return
 					}
 				}
 			}
 			if err := wait.next(ctx, s.backend); err != nil {
 				if ctx.Err() == nil {
-					yield(Change[T]{}, err)
+					yield(news[T]{}, err)
 				}
 				return
 			}
@@ -57,62 +86,56 @@ func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], err
 	}
 }
 
-// follower is what Follow has told so far.
+// follower is what follow has told so far.
 type follower[T any] struct {
 	table  Table[T]
 	known  map[weir.ID]int64 // the rows that it told of, with their revisions
 	synced bool
-	yield  func(Change[T], error) bool
 }
 
-// list tells how all, which is what there is at a revision, differs from what was told.
-// Like tell, it reports whether the listener wants more.
-func (f *follower[T]) list(all []record, at int64) bool {
+// list returns how all, which is what there is at a revision, differs from what was told.
+func (f *follower[T]) list(all []record, at int64) (changes []decoded[T]) {
 	vanished := map[weir.ID]bool{}
 	for key := range f.known {
 		vanished[key] = true
 	}
 	for _, r := range all {
 		delete(vanished, r.key)
-		if f.known[r.key] != r.revision && !f.put(r) {
-			return false
+		if f.known[r.key] != r.revision {
+			changes = append(changes, f.put(r))
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(vanished)) {
-		if !f.delete(key, at) {
-			return false
-		}
+		changes = append(changes, f.delete(key, at))
 	}
-	if f.synced {
-		return true
+	if !f.synced {
+		f.synced = true
+		changes = append(changes, decoded[T]{Change: Change[T]{Synced: true, Revision: at}})
 	}
-	f.synced = true
-	return f.yield(Change[T]{Synced: true, Revision: at}, nil)
+	return changes
 }
 
-// tell tells of events.
-func (f *follower[T]) tell(events []Event) bool {
+// tell returns the changes that events are.
+func (f *follower[T]) tell(events []Event) (changes []decoded[T]) {
 	prefix := tableSpan(f.table.name).Key
 	for _, e := range events {
 		key := weir.ID(e.Key[len(prefix):])
 		if e.Deleted {
-			if !f.delete(key, e.Revision) {
-				return false
-			}
-		} else if !f.put(record{key, e.Value, e.Revision}) {
-			return false
+			changes = append(changes, f.delete(key, e.Revision))
+		} else {
+			changes = append(changes, f.put(record{key, e.Value, e.Revision}))
 		}
 	}
-	return true
+	return changes
 }
 
-func (f *follower[T]) put(r record) bool {
+func (f *follower[T]) put(r record) decoded[T] {
 	f.known[r.key] = r.revision
 	row, err := f.table.decode(r)
-	return f.yield(Change[T]{Key: r.key, Row: row, Revision: r.revision}, err)
+	return decoded[T]{Change[T]{Key: r.key, Row: row, Revision: r.revision}, err}
 }
 
-func (f *follower[T]) delete(key weir.ID, revision int64) bool {
+func (f *follower[T]) delete(key weir.ID, revision int64) decoded[T] {
 	delete(f.known, key)
-	return f.yield(Change[T]{Key: key, Revision: revision, Deleted: true}, nil)
+	return decoded[T]{Change: Change[T]{Key: key, Revision: revision, Deleted: true}}
 }

@@ -50,8 +50,10 @@ func stalledDisk(dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := stallOneOfThree(ctx, dir, disk); err != nil {
-		return fmt.Errorf("one of three: %w", err)
+	for _, leader := range []string{"a", "b"} {
+		if err := stallOneOfThree(ctx, filepath.Join(dir, leader), disk, leader); err != nil {
+			return fmt.Errorf("one of three, while etcd's leader is %s: %w", leader, err)
+		}
 	}
 	if err := stallAlone(ctx, disk); err != nil {
 		return fmt.Errorf("a member alone: %w", err)
@@ -114,13 +116,14 @@ func leading(ctx context.Context, s *store.Store) (began <-chan time.Time, ended
 	return begins, ends
 }
 
-func stallOneOfThree(ctx context.Context, dir, disk string) (err error) {
+// stallOneOfThree stalls the disk of a, which leads "work", while etcd has that leader.
+func stallOneOfThree(ctx context.Context, dir, disk, etcdLeader string) (err error) {
 	r, err := newRegion(dir, slog.New(slog.DiscardHandler), "a", "b", "c")
 	if err != nil {
 		return err
 	}
 	config := r.members["a"]
-	config.Dir = filepath.Join(disk, "member")
+	config.Dir = filepath.Join(disk, "member-"+etcdLeader)
 	r.members["a"] = config
 	s, err := r.start(ctx, "a", "b", "c")
 	if err != nil {
@@ -132,7 +135,7 @@ func stallOneOfThree(ctx context.Context, dir, disk string) (err error) {
 		}
 	}()
 	elsewhere := func() error { return errors.New("all members are in this process") }
-	if err := makeEtcdLeader(ctx, map[string]*store.Store{"a": s[0], "b": s[1], "c": s[2]}, "a", elsewhere); err != nil {
+	if err := makeEtcdLeader(ctx, map[string]*store.Store{"a": s[0], "b": s[1], "c": s[2]}, etcdLeader, elsewhere); err != nil {
 		return err
 	}
 	working, cancel := context.WithCancel(ctx)
@@ -160,7 +163,7 @@ func stallOneOfThree(ctx context.Context, dir, disk string) (err error) {
 		}); err != nil {
 			return fmt.Errorf("an update by another member: %w", err)
 		}
-		fmt.Printf("etcd's leader is stalled: another member's update is made after %v\n", time.Since(frozen))
+		fmt.Printf("a is stalled while %s leads etcd: another member's update is made after %v\n", etcdLeader, time.Since(frozen))
 		select {
 		case <-bBegan:
 		case <-ctx.Done():

@@ -15,10 +15,10 @@ import (
 // Where things are. Names of tables hold no slash, so that all keys of a table, and
 // no others, begin with its prefix.
 const (
-	rows    = "weir/row/"  // + table / key: a row
-	gone    = "weir/gone/" // + table /: put whenever a row of the table is deleted
-	marks   = "weir/mark/" // + number: see mark
-	leaders = "weir/lead/" // + name: who leads
+	rows    = "weir/row/"     // + table / key: a row
+	touched = "weir/touched/" // + table /: put whenever a row of the table is put or deleted
+	marks   = "weir/mark/"    // + number: see mark
+	leaders = "weir/lead/"    // + name: who leads
 )
 
 // Reader is where rows are read: a *Store shows each as it is at that moment, a *Tx
@@ -36,6 +36,7 @@ type record struct {
 }
 
 func tableSpan(table string) Span            { return Span{Key: rows + table + "/", Prefix: true} }
+func touchedSpan(table string) Span          { return Span{Key: touched + table + "/", Prefix: true} }
 func rowSpan(table string, key weir.ID) Span { return Span{Key: rows + table + "/" + string(key)} }
 
 // readRow reads one row at a revision (0: now).
@@ -185,7 +186,7 @@ func (tx *Tx) txn(ctx context.Context) (Txn, error) {
 	var txn Txn
 	for _, name := range slices.Sorted(maps.Keys(tx.tables)) {
 		t := tx.tables[name]
-		deleted := false
+		changed := len(txn.Puts) + len(txn.Deletes)
 		for _, key := range slices.Sorted(maps.Keys(t.writes)) {
 			value := t.writes[key]
 			// What is written is a condition too, so that a write that is left out
@@ -198,13 +199,12 @@ func (tx *Tx) txn(ctx context.Context) (Txn, error) {
 			case bytes.Equal(value, was.value): // nil and empty cannot meet: JSON is never empty
 			case value == nil:
 				txn.Deletes = append(txn.Deletes, rowSpan(name, key).Key)
-				deleted = true
 			default:
 				txn.Puts = append(txn.Puts, Put{Key: rowSpan(name, key).Key, Value: value})
 			}
 		}
-		if deleted {
-			txn.Puts = append(txn.Puts, Put{Key: gone + name + "/"})
+		if len(txn.Puts)+len(txn.Deletes) > changed {
+			txn.Puts = append(txn.Puts, Put{Key: touchedSpan(name).Key})
 		}
 		txn.If = append(txn.If, t.unchanged(name, tx.revision)...)
 	}
@@ -214,7 +214,7 @@ func (tx *Tx) txn(ctx context.Context) (Txn, error) {
 // unchanged holds as long as nothing that was read of t has changed since revision.
 func (t *txTable) unchanged(name string, revision int64) []Condition {
 	if t.whole {
-		return []Condition{{tableSpan(name), revision}, {Span{Key: gone + name + "/", Prefix: true}, revision}}
+		return []Condition{{touchedSpan(name), revision}}
 	}
 	var conditions []Condition
 	for _, key := range slices.Sorted(maps.Keys(t.read)) {

@@ -27,10 +27,11 @@ const (
 
 // Rule forwards what arrives on a port of the load balancer to a port of its servers.
 type Rule struct {
-	Entry      Protocol `json:"entry"`
-	EntryPort  int      `json:"entry_port"`
-	Target     Protocol `json:"target"`
-	TargetPort int      `json:"target_port"`
+	Entry       Protocol `json:"entry"`
+	EntryPort   int      `json:"entry_port"`
+	Target      Protocol `json:"target"`
+	TargetPort  int      `json:"target_port"`
+	Certificate ID       `json:"certificate,omitempty"` // that TLS is ended with
 }
 
 // HealthCheck decides which servers get traffic.
@@ -81,6 +82,7 @@ type LoadBalancer struct {
 	WantedAt  time.Time     `json:"wanted_at,omitzero"` // … at that time
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
+	Place     Place         `json:"place,omitzero"` // the project that it is in
 
 	Status LoadBalancerStatus `json:"status"`
 }

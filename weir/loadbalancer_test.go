@@ -7,7 +7,7 @@ import (
 
 func TestLoadBalancerNameLeavesRoomForItsInstances(t *testing.T) {
 	lb := LoadBalancer{Region: "lab", Size: DefaultNodeSize, Instances: 1, Algorithm: RoundRobin, Health: DefaultCheck(),
-		Idle: DefaultIdle, Rules: []Rule{{HTTP, 80, HTTP, 80}}}
+		Idle: DefaultIdle, Rules: []Rule{{Entry: HTTP, EntryPort: 80, Target: HTTP, TargetPort: 80}}}
 	lb.Name = strings.Repeat("a", 63-len("-lb-1000000"))
 	if err := lb.Check("lab"); err != nil {
 		t.Errorf("a name of %d characters: %v, want none", len(lb.Name), err)

@@ -39,6 +39,7 @@ type Machine struct {
 	Drained      bool      `json:"drained,omitempty"` // an operator keeps it from serving
 	Joined       int64     `json:"joined,omitempty"`  // of an instance, the revision since which its peers know it
 	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
+	Place        Place     `json:"place,omitzero"`    // the project that it is in
 
 	Firewall *Firewall `json:"firewall,omitempty"` // what may reach it; nil for anything
 	Actions  []ID      `json:"actions,omitempty"`  // those in progress, oldest first
@@ -173,11 +174,8 @@ func (t *Template) Check(region string) error {
 	if _, ok := SizeOf(t.Size); !ok {
 		return Errorf(Invalid, "size %q is not offered, want one of %s", t.Size, strings.Join(sizeSlugs(), ", "))
 	}
-	if t.Image == "" {
-		return Errorf(Invalid, "image is missing")
-	}
-	if !imageSlug.MatchString(t.Image) {
-		return Errorf(Invalid, "image %.40q is not offered, want a slug of Debian or Ubuntu such as %s", t.Image, DefaultImage)
+	if err := CheckImage(t.Image); err != nil {
+		return err
 	}
 	if len(t.UserData) > MaxUserData {
 		return Errorf(Invalid, "user_data has %d bytes, at most %d are allowed", len(t.UserData), MaxUserData)
@@ -194,6 +192,23 @@ func (t *Template) Check(region string) error {
 		if strings.ContainsAny(key, "\r\n") || len(strings.Fields(key)) < 2 {
 			return Errorf(Invalid, "ssh key %.40q is not a public key, want a line as in authorized_keys", key)
 		}
+	}
+	return nil
+}
+
+// Images returns the slugs of the images that machines are made from, the default first.
+func Images() []string {
+	return []string{DefaultImage, "debian-13-x64", "ubuntu-22-04-x64", "ubuntu-24-04-x64"}
+}
+
+// CheckImage returns why machines cannot be made from an image. Those of [Images] they can, and
+// others of the same systems.
+func CheckImage(slug string) error {
+	if slug == "" {
+		return Errorf(Invalid, "image is missing")
+	}
+	if !imageSlug.MatchString(slug) {
+		return Errorf(Invalid, "image %.40q is not offered, want a slug of Debian or Ubuntu such as %s", slug, DefaultImage)
 	}
 	return nil
 }
@@ -284,6 +299,7 @@ type Address struct {
 	Machine  ID          `json:"machine,omitempty"` // where it should point
 	Created  time.Time   `json:"created"`
 	Deleting time.Time   `json:"deleting,omitzero"`
+	Place    Place       `json:"place,omitzero"`    // the project that it is in
 	Actions  []ID        `json:"actions,omitempty"` // those in progress, oldest first
 
 	Assigned ID     `json:"assigned,omitempty"` // where it was last seen to point

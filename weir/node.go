@@ -117,10 +117,11 @@ func (s *NodeStatus) Has(machine ID) bool {
 // HAProxyStatus is the HAProxy process of a node.
 type HAProxyStatus struct {
 	Version string    `json:"version"`
-	PID     int       `json:"pid"`           // of the worker that has the listening sockets
-	Started time.Time `json:"started"`       // when that worker did
-	Reloads int       `json:"reloads"`       // since the agent started
-	Err     string    `json:"err,omitempty"` // why it serves nobody at this moment: it has died, or does not answer
+	PID     int       `json:"pid"`               // of the worker that has the listening sockets
+	Started time.Time `json:"started"`           // when that worker did
+	Reloads int       `json:"reloads"`           // since the agent started
+	Err     string    `json:"err,omitempty"`     // why it serves nobody at this moment: it has died, or does not answer
+	Starved bool      `json:"starved,omitempty"` // its machine is too busy to have it answer in time
 }
 
 // PathState is what heartbeats say of a peer at one of its addresses.

@@ -398,9 +398,9 @@ func (c *Cloud) Doors() []netip.Addr {
 	return []netip.Addr{gatewayOf(n.Public), gatewayOf(n.Private), gatewayOf(n.Anchor)}
 }
 
-// Networks returns the ranges of machines' public and private addresses.
-func (c *Cloud) Networks() (public, private netip.Prefix) {
-	return c.networks.Public, c.networks.Private
+// Networks returns the ranges of machines' public and private addresses, and of reserved IPs.
+func (c *Cloud) Networks() (public, private, reserved netip.Prefix) {
+	return c.networks.Public, c.networks.Private, c.networks.Reserved
 }
 
 // GatewayNamespace returns the file that is the gateway's network namespace. Its last

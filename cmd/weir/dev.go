@@ -30,6 +30,7 @@ import (
 	"weir/haproxy"
 	"weir/nodeapi"
 	"weir/pki"
+	"weir/secrets"
 	"weir/store"
 	"weir/web"
 	"weir/weir"
@@ -42,11 +43,12 @@ const (
 
 // dev is what the flags of weir dev say.
 type dev struct {
-	data   string
-	api    string
-	front  string
-	config string
-	fresh  bool
+	data    string
+	api     string
+	front   string
+	config  string
+	secrets string
+	fresh   bool
 
 	out io.Writer
 }
@@ -77,6 +79,7 @@ Ctrl-C stops everything and keeps all disks.`,
 	f.StringVar(&d.api, "api", "127.0.0.1:7070", "`address` of the API")
 	f.StringVar(&d.front, "front", "127.0.0.1:8080", "`address` that leads to the load balancer")
 	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`)")
+	f.StringVar(&d.secrets, "secrets", "", "`file` with the keys that seal private keys in the store; pki/secrets.key in the data directory if empty")
 	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
 	return cmd
 }
@@ -208,8 +211,8 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 		return err
 	}
 	parts.Go(func() error { return limits.Run(ctx) })
-	public, private := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: users, Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private})
+	public, private, reserved := region.Networks()
+	handler := api.New(api.Options{Control: ctl, Users: users, Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 
@@ -252,6 +255,10 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 	if err != nil {
 		return nil, err
 	}
+	keys, err := secrets.Open(cmp.Or(d.secrets, filepath.Join(d.data, "pki", secrets.FileName)))
+	if err != nil {
+		return nil, err
+	}
 	gateway := region.Gateway().String()
 	addr := net.JoinHostPort(gateway, nodePort)
 	ln, err := region.Listen("tcp", addr)
@@ -259,7 +266,7 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 		return nil, fmt.Errorf("listen for nodes on %s: %w", addr, err)
 	}
 	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
-		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond,
+		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond, Secrets: keys,
 		Prober: control.NewProber(region.Dial), From: region.Doors()})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	parts.Go(func() error { return nodeapi.Serve(ctx, ln, ctl, ca, []string{gateway}, log) })

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,8 +104,8 @@ func (i *install) flags(f *pflag.FlagSet) {
 func (i *install) here() bool { return filepath.Clean(i.root) == "/" }
 
 func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
-	absolute(&s.data, &s.pki, &s.tlsCert, &s.tlsKey)
-	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}); err != nil {
+	absolute(&s.data, &s.pki, &s.secrets, &s.tlsCert, &s.tlsKey)
+	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}); err != nil {
 		return err
 	}
 	if i.here() && !i.print {
@@ -129,7 +128,7 @@ func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
 	if _, below := stateDirectory(s.data); !below {
 		next = append(next, fmt.Sprintf("install -d -m 0700 -o %[1]s -g %[1]s %[2]s", serveUser, quoted(s.data)))
 	}
-	if dir := cmp.Or(s.pki, filepath.Join(s.data, "pki")); len(s.cluster) > 1 && !there(filepath.Join(i.root, dir, "ca.pem")) {
+	if dir := s.authorityDir(); len(s.cluster) > 1 && !there(filepath.Join(i.root, dir, "ca.pem")) {
 		next = append(next, fmt.Sprintf("weir pki create --pki %s   # on one member; copy that directory to the others", quoted(dir)))
 	}
 	return i.write(serveUnit(s, f), "weir-serve", next)
@@ -347,7 +346,7 @@ func (u *unit) end() []byte {
 func serveUnit(s *serve, f *pflag.FlagSet) []byte {
 	var u unit
 	u.begin("serve", "Weir, the control plane of load balancers")
-	u.set("ExecStart", command("serve", f, map[string]string{"data": s.data, "pki": s.pki, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}))
+	u.set("ExecStart", command("serve", f, map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}))
 	u.set("User", serveUser)
 	u.set("Group", serveUser)
 	u.data(s.data, s.pki)
@@ -390,14 +389,15 @@ func nodeUnit(c *agent.Config, f *pflag.FlagSet) []byte {
 	u.set("RestartSec", "1")
 	u.set("WatchdogSec", "30")
 	u.set("LimitNOFILE", "1048576")
-	u.say("# An agent that waits for its turn looks dead to its peer.")
-	u.set("Nice", "-10")
+	u.say("# Serving is what this machine is for.")
+	u.set("CPUWeight", "1000")
 	u.set("OOMScoreAdjust", "-900")
 	u.say("")
 	u.hardened()
 	u.say("# Addresses on a segment (NET_ADMIN, NET_RAW for ARP); low ports; HAProxy's worker is")
-	u.say("# another user (SETUID, SETGID), whom to end it when it hangs takes KILL.")
-	u.say("CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_KILL")
+	u.say("# another user (SETUID, SETGID), whom to end it when it hangs takes KILL. An agent that waits")
+	u.say("# for its turn looks dead to its peer: it has real-time priority (SYS_NICE).")
+	u.say("CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_NICE")
 	u.say("RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK AF_PACKET")
 	u.say("SystemCallFilter=@system-service")
 	u.say("SystemCallErrorNumber=EPERM")

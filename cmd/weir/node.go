@@ -14,6 +14,7 @@ import (
 
 	"weir/agent"
 	"weir/haproxy"
+	"weir/heartbeat"
 )
 
 // nodeCommand is the agent of one load-balancer instance, and below it are the verbs for a
@@ -44,9 +45,13 @@ control plane to trust. The verbs below are for the one who runs the control pla
 				return err
 			}
 			leanMemory()
+			priority := "real time"
+			if err := heartbeat.Prioritize(); err != nil {
+				priority = "ordinary" // an agent that waits for its turn looks dead to its peer; it has to do
+			}
 			c.Alive = func() { notify(c.Log, daemon.SdNotifyWatchdog) }
 			c.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			c.Log.Info("agent starts", "control", c.URLs, "data", c.Dir, "haproxy", version)
+			c.Log.Info("agent starts", "control", c.URLs, "data", c.Dir, "haproxy", version, "priority", priority)
 			notify(c.Log, daemon.SdNotifyReady)
 			return agent.Run(cmd.Context(), c)
 		},

@@ -39,6 +39,7 @@ const ownClient = 99
 type site struct {
 	*segment
 	running   map[int]*process // the weir serve or weir node of each host, until it is ended on purpose
+	stalled   int              // a member that does not answer, but runs
 	authority string           // that the members share
 }
 
@@ -127,7 +128,7 @@ func (s *site) story() string {
 // member returns a host on which a member of the control plane runs, or nil.
 func (s *site) member() *host {
 	for _, n := range ownControls {
-		if s.running[n] != nil {
+		if s.running[n] != nil && n != s.stalled {
 			return s.hosts[n]
 		}
 	}
@@ -237,11 +238,15 @@ func (s *site) serves(d time.Duration) {
 	}
 }
 
+// failsOver is how long it may take: an address that has moved often of late waits for a node that
+// stays well, for up to 15 seconds.
+const failsOver = 40 * time.Second
+
 // failover waits until another than before is active, and its client served.
 func (s *site) failover(before ownPair) {
 	s.t.Helper()
-	s.served(20 * time.Second)
-	s.within(20*time.Second, func() string {
+	s.served(failsOver)
+	s.within(failsOver, func() string {
 		p, why := s.read()
 		if why == "" && p.active != before.standby {
 			why = fmt.Sprintf("%d is active, want %d", p.active, before.standby)
@@ -267,7 +272,7 @@ func (s *site) leader(p ownPair) (n int) {
 // servedBy waits until the client is, by that node, whatever the control plane says of it.
 func (s *site) servedBy(n int) {
 	s.t.Helper()
-	s.within(20*time.Second, func() string { return s.held(n) })
+	s.within(failsOver, func() string { return s.held(n) })
 	s.served(5 * time.Second)
 }
 
@@ -328,7 +333,9 @@ func (s *site) stallDisk(n int) (thaw func()) {
 		s.t.Fatal(err)
 	}
 	said, _ := bufio.NewReader(out).ReadString('\n')
+	s.stalled = n
 	thaw = sync.OnceFunc(func() {
+		s.stalled = 0
 		in.Close()
 		if err := freezer.Wait(); err != nil && said != "" {
 			s.t.Errorf("the disk of %d does not thaw: %v", n, err)
@@ -346,7 +353,8 @@ func (s *site) stallDisk(n int) (thaw func()) {
 func (h *host) ownDisk() {
 	h.t.Helper()
 	image, dir := filepath.Join(h.dir, "disk"), filepath.Join(h.dir, "serve", "store")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 512<<20), os.MkdirAll(dir, 0o700)); err != nil {
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 512<<20), os.MkdirAll(dir, 0o700),
+		os.Mkdir(filepath.Join(filepath.Dir(dir), "lost+found"), 0o700)); err != nil {
 		h.t.Fatal(err)
 	}
 	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
@@ -358,7 +366,7 @@ func (h *host) ownDisk() {
 
 // newSite makes a site as docs/bare-metal.md tells.
 func newSite(t *testing.T) *site {
-	s := &site{newSegment(t, slices.Concat(ownControls, ownServers, ownNodes, []int{ownClient})...), map[int]*process{}, filepath.Join(t.TempDir(), "pki")}
+	s := &site{newSegment(t, slices.Concat(ownControls, ownServers, ownNodes, []int{ownClient})...), map[int]*process{}, 0, filepath.Join(t.TempDir(), "pki")}
 	for _, n := range ownServers {
 		s.hosts[n].serveHTTP()
 	}

@@ -25,6 +25,7 @@ import (
 	"weir/edge"
 	"weir/nodeapi"
 	"weir/pki"
+	"weir/secrets"
 	"weir/store"
 	"weir/web"
 	"weir/weir"
@@ -46,6 +47,7 @@ type serve struct {
 	advertise  string
 	cluster    []string
 	pki        string
+	secrets    string
 	tlsCert    string
 	tlsKey     string
 	perHour    int
@@ -90,6 +92,7 @@ func (s *serve) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.advertise, "advertise", "", "the `address` of this host for nodes and other members; its only one if it has one")
 	f.StringSliceVar(&s.cluster, "cluster", nil, "the `addresses` of all members, this one included, separated by commas")
 	f.StringVar(&s.pki, "pki", "", "`directory` of the authority that all members share; pki in the data directory if empty")
+	f.StringVar(&s.secrets, "secrets", "", "`file` with the keys that seal private keys in the store, the same for all members; secrets.key beside the authority if empty")
 	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with a certificate for the API, instead of one of Weir's own")
 	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with its key")
 	f.IntVar(&s.perHour, "rate-limit-hour", edge.DefaultPerHour, "how many `requests` a token has in any hour, 0 for any number; the same at all members")
@@ -122,6 +125,10 @@ func (s *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keys, err := s.keys(plan)
+	if err != nil {
+		return err
+	}
 	apiListener, err := listen(ctx, "--listen", s.listen)
 	if err != nil {
 		return err
@@ -132,7 +139,7 @@ func (s *serve) run(ctx context.Context) error {
 		return err
 	}
 	defer nodeListener.Close()
-	err = s.serve(ctx, plan, ca, apiListener, nodeListener)
+	err = s.serve(ctx, plan, ca, keys, apiListener, nodeListener)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // it was told to stop, and did
 	}
@@ -249,7 +256,7 @@ func addrList(addrs []netip.Addr) string {
 // authority returns the authority that nodes and members know the control plane by. One
 // member alone makes it; several must have been given the same.
 func (s *serve) authority(plan servePlan) (*pki.CA, error) {
-	dir := cmp.Or(s.pki, filepath.Join(s.data, "pki"))
+	dir := s.authorityDir()
 	open := pki.Open
 	if len(plan.members) > 1 {
 		open = pki.Load
@@ -266,8 +273,29 @@ func (s *serve) authority(plan servePlan) (*pki.CA, error) {
 	return ca, nil
 }
 
+// authorityDir returns where the authority is.
+func (s *serve) authorityDir() string { return cmp.Or(s.pki, filepath.Join(s.data, "pki")) }
+
+// keys returns the keys that seal private keys in the store. One member alone makes them; several
+// must have been given the same.
+func (s *serve) keys(plan servePlan) (*secrets.Keys, error) {
+	file := cmp.Or(s.secrets, filepath.Join(s.authorityDir(), secrets.FileName))
+	open := secrets.Open
+	if len(plan.members) > 1 {
+		open = secrets.Load
+	}
+	keys, err := open(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("serve: there is no %s, and all members must have the same: `weir pki create` makes one beside the authority, to be copied with it", file)
+	case err != nil:
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	return keys, nil
+}
+
 // serve runs the control plane until ctx or a part of it ends.
-func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, apiListener, nodeListener net.Listener) error {
+func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *secrets.Keys, apiListener, nodeListener net.Listener) error {
 	p := newProgress(s.out)
 	p.say("weir %s, data in %s", weir.Version, s.data)
 	watchdog := newWatchdog(s.log)
@@ -294,7 +322,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, apiListen
 	})
 	parts.Go(func() error { return renew(ctx) })
 	ctl := control.New(control.Options{Region: s.region, Store: db, Cloud: cloud.None{}, Log: s.log,
-		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(),
+		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(), Secrets: keys,
 		Prober: control.NewProber(new(net.Dialer).DialContext), From: plan.members})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	tokenFile := filepath.Join(s.data, "token")

@@ -81,7 +81,7 @@ func (h *host) command(name string, args ...string) *exec.Cmd {
 // unitCapabilities are those that the units of weir install leave to each service.
 var unitCapabilities = map[string]string{
 	"serve": "-all",
-	"node":  "-all,+net_admin,+net_raw,+net_bind_service,+setuid,+setgid,+kill",
+	"node":  "-all,+net_admin,+net_raw,+net_bind_service,+setuid,+setgid,+kill,+sys_nice",
 }
 
 // start starts a weir on the host, which is ended with the test. On the segment it has no more
@@ -274,6 +274,18 @@ func TestServeSaysWhatIsMissing(t *testing.T) {
 	}
 	h.must("pki", "create", "--pki", filepath.Join(h.dir, "pki"))
 	h.fails("there is an authority in", "pki", "create", "--pki", filepath.Join(h.dir, "pki"))
+
+	// The keys that seal secrets are made with the authority, or later beside it.
+	key := filepath.Join(h.dir, "pki", "secrets.key")
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	h.fails("serve: there is no "+key+", and all members must have the same", "serve", "--data", t.TempDir(), "--pki", filepath.Join(h.dir, "pki"), "--cluster", three, "--advertise", "127.0.0.1")
+	h.must("pki", "create", "--pki", filepath.Join(h.dir, "pki"))
+	if err := os.WriteFile(key, []byte("sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.fails("secrets.key: key 1 is not 32 bytes in base64", "serve", "--data", t.TempDir(), "--pki", filepath.Join(h.dir, "pki"), "--cluster", three, "--advertise", "127.0.0.1")
 }
 
 // segment is a network segment with hosts on it, by the last number of their addresses.

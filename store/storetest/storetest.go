@@ -40,6 +40,7 @@ func tests() []test {
 		{"a follower ends with its context, with its listener, and with the store", testFollowEnds},
 		{"a follower misses nothing while others write", testFollowBusy},
 		{"what a follower hears of can be read", testFollowedIsReadable},
+		{"a mirror shows what was stored before it is asked, and whole commits", testMirror},
 		{"increments by many are all counted", testIncrements},
 		{"transfers between accounts keep the sum", testTransfers},
 		{"names stay unique", testUniqueNames},

@@ -1,0 +1,87 @@
+package api
+
+import (
+	"net/http"
+)
+
+// Of what Weir does not have there is nothing, which is an answer: clients that work on load
+// balancers and droplets list such things by the way.
+
+// none lists nothing below the key root.
+func (a *api) none(root string) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		return list(w, r, root, nil, func(v any) any { return v })
+	}
+}
+
+// noneOf is none for a droplet that must be there.
+func (a *api) noneOf(root string) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if _, err := a.droplet(r); err != nil {
+			return err
+		}
+		return a.none(root)(w, r)
+	}
+}
+
+// backupPolicy says of a droplet that it has no backups.
+func (a *api) backupPolicy(w http.ResponseWriter, r *http.Request) error {
+	m, err := a.droplet(r)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, map[string]any{"policy": map[string]any{
+		"droplet_id": number(m.ID), "backup_enabled": false, "next_backup_window": nil}})
+}
+
+func (a *api) backupPolicies(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, http.StatusOK, map[string]any{"policies": map[string]any{}, "links": links{}, "meta": meta{}})
+}
+
+func (a *api) supportedBackupPolicies(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, http.StatusOK, map[string]any{"supported_policies": []any{}})
+}
+
+func (a *api) reserveIPv6(http.ResponseWriter, *http.Request) error {
+	return invalid("Weir's droplets have no IPv6 yet, and no IPv6 address can be reserved for them: reserve an IPv4 address with POST /v2/reserved_ips")
+}
+
+// neighbors lists the droplets that share a host with one: all others, where there is one host.
+func (a *api) neighbors(w http.ResponseWriter, r *http.Request) error {
+	m, err := a.droplet(r)
+	if err != nil {
+		return err
+	}
+	beside := []dropletWire{}
+	if a.OneHost {
+		all, err := a.droplets(r.Context())
+		if err != nil {
+			return err
+		}
+		for _, other := range all {
+			if other.ID != m.ID {
+				beside = append(beside, a.dropletWords(other))
+			}
+		}
+	}
+	return reply(w, http.StatusOK, map[string]any{"droplets": beside, "links": links{}, "meta": meta{len(beside)}})
+}
+
+// allNeighbors lists the groups of droplets that share a host.
+func (a *api) allNeighbors(w http.ResponseWriter, r *http.Request) error {
+	groups := [][]int64{}
+	if a.OneHost {
+		all, err := a.droplets(r.Context())
+		if err != nil {
+			return err
+		}
+		var together []int64
+		for _, m := range all {
+			together = append(together, number(m.ID))
+		}
+		if len(together) > 1 {
+			groups = append(groups, together)
+		}
+	}
+	return reply(w, http.StatusOK, map[string]any{"neighbor_ids": groups})
+}

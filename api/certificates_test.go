@@ -1,0 +1,163 @@
+package api_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/digitalocean/godo"
+
+	"weir/api"
+	"weir/cloud"
+	"weir/control"
+	"weir/weir"
+)
+
+// shopCertificate returns a certificate for shop.example, who issued it, and its key, all PEM.
+func shopCertificate(t *testing.T) (leaf, chain, key string) {
+	t.Helper()
+	newKey := func() crypto.Signer {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	template := func(name string, names ...string) *x509.Certificate {
+		return &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, DNSNames: names, NotBefore: time.Now().Add(-time.Hour),
+			NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, IsCA: names == nil, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
+	}
+	sign := func(cert, by *x509.Certificate, key, issuer crypto.Signer) string {
+		der, err := x509.CreateCertificate(rand.Reader, cert, by, key.Public(), issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	rootKey, leafKey, root := newKey(), newKey(), template("Root")
+	der, err := x509.MarshalPKCS8PrivateKey(leafKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sign(template("shop", "shop.example", "www.shop.example"), root, leafKey, rootKey), sign(root, root, rootKey, rootKey),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+func TestACertificateIsKeptAndItsKeyNeverShown(t *testing.T) {
+	r := lab(t)
+	leaf, chain, key := shopCertificate(t)
+	q := &godo.CertificateRequest{Name: "shop", Type: "custom", PrivateKey: key, LeafCertificate: leaf, CertificateChain: chain}
+	made, resp, err := r.do.Certificates.Create(t.Context(), q)
+	if err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%v (%v), want 201", resp, err)
+	}
+	if made.ID == "" || made.Name != "shop" || made.State != "verified" || made.Type != "custom" || strings.Join(made.DNSNames, " ") != "shop.example www.shop.example" || len(made.SHA1Fingerprint) != 40 {
+		t.Errorf("%+v, want it verified, with the names that are in it", made)
+	}
+	for _, at := range []string{made.NotAfter, made.Created} {
+		if _, err := time.Parse(time.RFC3339, at); err != nil {
+			t.Error(err)
+		}
+	}
+	q.Name, q.CertificateChain, q.Type = "other", "", ""
+	if _, _, err := r.do.Certificates.Create(t.Context(), q); err != nil {
+		t.Errorf("without a chain and a type: %v", err)
+	}
+	q.Name = "shop"
+	_, _, err = r.do.Certificates.Create(t.Context(), q)
+	if code, text := refusal(err); code != 422 || !strings.HasPrefix(text, "name is not unique") {
+		t.Errorf("the same name once more: %d %q, want 422", code, text)
+	}
+
+	if got, _, err := r.do.Certificates.Get(t.Context(), made.ID); err != nil || got.SHA1Fingerprint != made.SHA1Fingerprint {
+		t.Errorf("%+v (%v), want the same one", got, err)
+	}
+	if all, resp, err := r.do.Certificates.List(t.Context(), nil); err != nil || len(all) != 2 || all[0].Name != "shop" || resp.Meta.Total != 2 {
+		t.Errorf("%v (%v), want both, the oldest first", all, err)
+	}
+	if all, _, err := r.do.Certificates.ListByName(t.Context(), "other", nil); err != nil || len(all) != 1 || all[0].Name != "other" {
+		t.Errorf("by name: %v (%v), want that one", all, err)
+	}
+	for _, path := range []string{"/v2/certificates", "/v2/certificates/" + made.ID} {
+		if a := r.ask("GET", path, ""); strings.Contains(a.text, "PRIVATE") || strings.Contains(a.text, "sealed") || strings.Contains(a.text, strings.Split(key, "\n")[1]) {
+			t.Errorf("%s shows the private key: %s", path, a.text)
+		}
+	}
+	check(t, "certificate", r.ask("GET", "/v2/certificates/"+made.ID, "").body["certificate"], "id string", "name string", "not_after string", "sha1_fingerprint string",
+		"created_at string", "dns_names[] string", "state string", "type string")
+
+	if resp, err := r.do.Certificates.Delete(t.Context(), made.ID); err != nil || resp.StatusCode != http.StatusNoContent {
+		t.Errorf("%v (%v), want 204", resp, err)
+	}
+	for _, method := range []string{"GET", "DELETE"} {
+		if a := r.ask(method, "/v2/certificates/"+made.ID, ""); a.status != 404 {
+			t.Errorf("%s one that is gone: %d %s, want 404", method, a.status, a.text)
+		}
+	}
+	if strings.Contains(r.log.String(), "PRIVATE") {
+		t.Errorf("the log has the key: %s", r.log)
+	}
+}
+
+func TestACertificateThatIsNoneIsRefused(t *testing.T) {
+	r := lab(t)
+	leaf, chain, key := shopCertificate(t)
+	_, _, stranger := shopCertificate(t)
+	for want, q := range map[string]map[string]any{
+		`type is "lets_encrypt": Weir does not get certificates by itself yet, get one with a client of ACME such as certbot, and upload it with the type custom`: {"name": "x", "type": "lets_encrypt", "dns_names": []string{"a.example"}},
+		`type is "selfsigned", want custom`: {"name": "x", "type": "selfsigned"},
+		`dns_names is not empty: a certificate of the type custom is for the names that are written in it, leave dns_names out`: {"name": "x", "leaf_certificate": leaf, "private_key": key, "dns_names": []string{"a.example"}},
+		`name is "", want 1 to 255 characters`:                                                                    {"leaf_certificate": leaf, "private_key": key},
+		`leaf_certificate is missing, want a certificate in PEM`:                                                  {"name": "x", "private_key": key},
+		`private_key is missing, want the certificate's key in PEM`:                                               {"name": "x", "leaf_certificate": leaf},
+		`private_key is not the key of leaf_certificate, want the one that the certificate was made for`:          {"name": "x", "leaf_certificate": leaf, "private_key": stranger, "certificate_chain": chain},
+		`private_key is a number, want a string`:                                                                  {"name": "x", "private_key": 7},
+		`certificate_chain begins with the leaf certificate itself, want it to begin with the one that issued it`: {"name": "x", "leaf_certificate": leaf, "certificate_chain": leaf + chain, "private_key": key},
+	} {
+		body, err := json.Marshal(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := r.ask("POST", "/v2/certificates", string(body)); a.status != 422 || a.body["message"] != want {
+			t.Errorf("%d %s\nwant 422 %s", a.status, a.text, want)
+		}
+	}
+	if all, _, err := r.do.Certificates.List(t.Context(), nil); err != nil || len(all) != 0 {
+		t.Errorf("%v (%v), want none", all, err)
+	}
+}
+
+func TestACertificateInUseIs403InTheWordsThatClientsMatch(t *testing.T) {
+	var ctl *control.Control
+	r := newRegion(t, cloud.FakeOptions{}, func(c api.Control) api.Control { ctl = c.(*control.Control); return c })
+	leaf, chain, key := shopCertificate(t)
+	cert, _, err := r.do.Certificates.Create(t.Context(), &godo.CertificateRequest{Name: "shop", Type: "custom", PrivateKey: key, LeafCertificate: leaf, CertificateChain: chain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{webRule}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ctl.UpdateLoadBalancer(t.Context(), weir.ID(lb.ID), func(lb *weir.LoadBalancer) error {
+		lb.Rules = []weir.Rule{{Entry: weir.TCP, EntryPort: 443, Target: weir.TCP, TargetPort: 80, Certificate: weir.ID(cert.ID)}}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.do.Certificates.Delete(t.Context(), cert.ID)
+	if code, text := refusal(err); code != 403 || text != "Make sure the certificate is not in use before deleting it" {
+		t.Errorf("%d %q, want 403 in those words", code, text)
+	}
+}

@@ -1,0 +1,154 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"weir/store"
+	"weir/weir"
+)
+
+var certificates = store.NewTable[weir.Certificate]("certificates")
+
+// Texts that clients match.
+const (
+	textNameTaken        = "name is not unique"
+	textCertificateInUse = "Make sure the certificate is not in use before deleting it"
+)
+
+// sealFor is what the private key of a certificate is sealed for.
+func sealFor(certificate weir.ID) string { return "private key of certificate " + string(certificate) }
+
+// Certificates returns the caller's certificates, the oldest first.
+func (c *Control) Certificates(ctx context.Context) ([]weir.Certificate, error) {
+	all, err := certificates.All(ctx, c.Store)
+	team := weir.CallerOf(ctx).Team
+	all = slices.DeleteFunc(all, func(cert weir.Certificate) bool { return cert.Team != team })
+	slices.SortFunc(all, func(a, b weir.Certificate) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+	return all, err
+}
+
+// Certificate returns one certificate of the caller's, or weir.NotFound.
+func (c *Control) Certificate(ctx context.Context, id weir.ID) (weir.Certificate, error) {
+	return certificateOf(ctx, c.Store, weir.CallerOf(ctx).Team, id)
+}
+
+// certificateOf returns one certificate of a team.
+func certificateOf(ctx context.Context, r store.Reader, team, id weir.ID) (weir.Certificate, error) {
+	cert, err := certificates.Get(ctx, r, id)
+	if err == nil && cert.Team != team {
+		return weir.Certificate{}, weir.Errorf(weir.NotFound, "there is no certificate %q", id)
+	}
+	return cert, err
+}
+
+// AddCertificate keeps a certificate with its private key (PEM), which only the holders of
+// the keys of [Options].Secrets can read.
+func (c *Control) AddCertificate(ctx context.Context, cert weir.Certificate, key []byte) (weir.Certificate, error) {
+	if c.Secrets == nil {
+		return cert, errors.New("this control plane has no key to seal the private keys of certificates with")
+	}
+	cert.ID, cert.Team, cert.Created = weir.ID(uuid.NewString()), weir.CallerOf(ctx).Team, time.Now().UTC()
+	cert.Sealed = c.Secrets.Seal(key, sealFor(cert.ID))
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+		all, err := certificates.All(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, there := range all {
+			if there.Team == cert.Team && there.Name == cert.Name {
+				return weir.Errorf(weir.Invalid, "%s: there is a certificate named %q already", textNameTaken, cert.Name)
+			}
+		}
+		certificates.Put(tx, cert.ID, cert)
+		return nil
+	})
+	return cert, err
+}
+
+// DeleteCertificate forgets a certificate and its private key. One that a load balancer uses is
+// weir.Denied.
+func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
+	return c.Store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := certificateOf(ctx, tx, weir.CallerOf(ctx).Team, id); err != nil {
+			return err
+		}
+		lbs, err := loadBalancers.All(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, lb := range lbs {
+			if lb.Deleting.IsZero() && slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.Certificate == id }) {
+				return weir.Errorf(weir.Denied, textCertificateInUse)
+			}
+		}
+		certificates.Delete(tx, id)
+		return nil
+	})
+}
+
+// checkCertificates returns why the rules of a load balancer cannot have the certificates that
+// they name. What it has read keeps them from being deleted at the same time.
+func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+	for i, r := range lb.Rules {
+		if r.Certificate == "" {
+			continue
+		}
+		_, err := certificateOf(ctx, tx, weir.CallerOf(ctx).Team, r.Certificate)
+		if errors.Is(err, weir.NotFound) {
+			return weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resealCertificates seals anew, with the first key, what another key has sealed, and returns how many
+// private keys that were.
+func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, err error) {
+	all, err := certificates.All(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	for _, cert := range all {
+		if !c.Secrets.Stale(cert.Sealed) {
+			continue
+		}
+		key, err := c.Secrets.Open(cert.Sealed, sealFor(cert.ID))
+		if err != nil {
+			return 0, fmt.Errorf("certificate %s: %w", cert.Name, err)
+		}
+		cert.Sealed = c.Secrets.Seal(key, sealFor(cert.ID))
+		certificates.Put(tx, cert.ID, cert)
+		n++
+	}
+	return n, nil
+}
+
+// reseal has all secrets sealed with the first key.
+func (t *term) reseal(ctx context.Context) {
+	if t.Secrets == nil {
+		return
+	}
+	n := 0
+	err := t.db.Update(ctx, func(tx *store.Tx) (err error) {
+		n, err = t.resealCertificates(ctx, tx)
+		return err
+	})
+	switch {
+	case err != nil && ctx.Err() == nil:
+		t.Log.Error("secrets cannot be read", "err", err)
+	case n > 0:
+		t.Log.Info("secrets sealed anew with the first key", "certificates", n)
+	}
+}

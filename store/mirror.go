@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/tidwall/btree"
+
+	"weir/weir"
+)
+
+// Mirror is a table in the memory of this process, sorted and with indexes, for those who want a few
+// rows of many: a page of a list costs the same among a hundred rows as among a million.
+//
+// It lags behind the store by a moment, and who reads it waits for that: what [Mirror.Page] returns is
+// no older than the call, so that a caller finds what it has just written, by whichever member.
+type Mirror[T any] struct {
+	store *Store
+	table Table[T]
+	less  func(a, b *T) bool
+	lists func(*T) []string
+
+	mu      sync.RWMutex
+	rows    map[weir.ID]*T
+	sorted  map[string]*btree.BTreeG[*T] // by list
+	at      int64                        // the revision up to which all is here; 0 before the first time
+	changed chan struct{}                // closed, and replaced, when at rises
+}
+
+// NewMirror returns a mirror of a table of s, which is empty until it runs. Of two rows less tells which is
+// before the other; no two may be equal. A row is in each list that lists names for it.
+func NewMirror[T any](s *Store, t Table[T], less func(a, b *T) bool, lists func(*T) []string) *Mirror[T] {
+	return &Mirror[T]{store: s, table: t, less: less, lists: lists, rows: map[weir.ID]*T{},
+		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{})}
+}
+
+// Run keeps the mirror as the table is until ctx ends.
+func (m *Mirror[T]) Run(ctx context.Context, log *slog.Logger) {
+	for told, err := range m.table.follow(ctx, m.store) {
+		if err != nil {
+			log.Warn("table no longer mirrored", "table", m.table.name, "err", err)
+			return
+		}
+		m.mu.Lock()
+		for _, c := range told.changes {
+			switch {
+			case c.err != nil:
+				log.Warn("row not mirrored", "table", m.table.name, "key", c.Key, "err", c.err)
+			case c.Synced:
+			default:
+				m.drop(c.Key)
+				if !c.Deleted {
+					m.put(c.Key, &c.Row)
+				}
+			}
+		}
+		m.at = told.at
+		close(m.changed)
+		m.changed = make(chan struct{})
+		m.mu.Unlock()
+	}
+}
+
+func (m *Mirror[T]) put(key weir.ID, row *T) {
+	m.rows[key] = row
+	for _, list := range m.lists(row) {
+		t := m.sorted[list]
+		if t == nil {
+			t = btree.NewBTreeGOptions(m.less, btree.Options{NoLocks: true})
+			m.sorted[list] = t
+		}
+		t.Set(row)
+	}
+}
+
+func (m *Mirror[T]) drop(key weir.ID) {
+	row, ok := m.rows[key]
+	if !ok {
+		return
+	}
+	delete(m.rows, key)
+	for _, list := range m.lists(row) {
+		if t := m.sorted[list]; t != nil {
+			if t.Delete(row); t.Len() == 0 {
+				delete(m.sorted, list)
+			}
+		}
+	}
+}
+
+// Page returns at most n rows of a list, beginning with the one before which there are from others, and how
+// many the list has, all at one moment after the call. The rows are not to be changed. While the
+// store cannot be reached it waits, until ctx ends.
+func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []T, total int, err error) {
+	if err := m.await(ctx); err != nil {
+		return nil, 0, err
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.sorted[list]
+	if t == nil {
+		return nil, 0, nil
+	}
+	total = t.Len()
+	for i := from; i < min(total, from+n); i++ {
+		row, _ := t.GetAt(i)
+		page = append(page, *row)
+	}
+	return page, total, nil
+}
+
+// await returns once all is here that was stored when it was called.
+func (m *Mirror[T]) await(ctx context.Context) error {
+	entries, _, err := m.store.backend.Read(ctx, Span{Key: touchedSpan(m.table.name).Key}, 0)
+	if err != nil {
+		return err
+	}
+	var last int64
+	if len(entries) > 0 {
+		last = entries[0].Revision
+	}
+	for {
+		m.mu.RLock()
+		at, changed := m.at, m.changed
+		m.mu.RUnlock()
+		if at > 0 && at >= last {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.store.Done():
+			return m.store.Err()
+		}
+	}
+}
