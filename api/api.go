@@ -14,6 +14,9 @@
 // A token gives the scopes that it was made for, and one that lacks what a route needs gets
 // 403. [Authorizer] says which scope that is, of a new route too.
 //
+// Every answer has an ID, and says how often its caller may call. Every request for a change
+// is in the audit log, what is refused included.
+//
 // DigitalOcean's wire types are in wire.go and the files whose names begin with wire_; those of /v2/weir/
 // are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
 //
@@ -26,12 +29,15 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/time/rate"
 )
 
 // Options are what an API is made of.
 type Options struct {
 	Control Control
 	Users   Authorizer
+	Limits  Limiter      // how often they may call; as often as they like if nil
 	Log     *slog.Logger // of what is our fault; none if nil
 
 	// Faults breaks machines on purpose. Nil: this cloud cannot.
@@ -60,7 +66,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, mux: http.NewServeMux(), autoscale: http.NewServeMux()}
+	a := &api{Options: o, mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
 	for pattern, h := range a.routes() {
 		_, path, _ := strings.Cut(pattern, " ")
 		a.muxOf(path).Handle(pattern, a.told(pattern, a.answer(h)))
@@ -78,6 +84,10 @@ type api struct {
 	Options
 	mux       *http.ServeMux
 	autoscale *http.ServeMux // see muxOf
+
+	// How many are recorded of those who ask for changes without a known token, and of
+	// those who ask too often.
+	strangers, hasty *rate.Limiter
 }
 
 // handler answers one request, by [reply]; what it returns is answered as statusOf says.
@@ -240,5 +250,7 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/weir/tokens":         a.listTokens,
 		"POST /v2/weir/tokens":        a.createToken,
 		"DELETE /v2/weir/tokens/{id}": a.revokeToken,
+
+		"GET /v2/weir/audit": a.audit,
 	}
 }

@@ -231,6 +231,15 @@ type Control interface {
 	CreateToken(ctx context.Context, t weir.Token) (made weir.Token, secret string, err error)
 	// RevokeToken makes a token worthless, as soon as it returns.
 	RevokeToken(ctx context.Context, id weir.ID) error
+
+	// BeginAudit gives a its ID and its time. What is changed in a context that has it by
+	// weir.WithAudit is changed together with a record of it, that has no result yet.
+	BeginAudit(a weir.Audit) weir.Audit
+	// EndAudit records a with its result.
+	EndAudit(ctx context.Context, a weir.Audit) error
+	// Audits returns what f means of what was recorded before the request with that ID (of
+	// all for ""), at most limit of the newest, the newest first.
+	Audits(ctx context.Context, f weir.AuditFilter, before weir.ID, limit int) ([]weir.Audit, error)
 }
 
 // Metrics are what a program reads that watches Weir. Package metrics has them.
@@ -238,6 +247,15 @@ type Metrics interface {
 	http.Handler
 	// Answered is told of each answer: on which route, and how long that took.
 	Answered(route string, status int, took time.Duration)
+}
+
+// Limiter says how often a caller may call. Package edge has one.
+type Limiter interface {
+	// Take counts a request of c, the bearer of token, unless it would be one too many: then
+	// the allowance has a Wait. here says that it was made on this machine.
+	Take(ctx context.Context, token string, c weir.Caller, here bool) (weir.Allowance, error)
+	// Unused returns the allowance of somebody whose requests are not counted.
+	Unused() weir.Allowance
 }
 
 // Authorizer says who may call. Package edge has one.

@@ -14,6 +14,7 @@ const (
 	textNotFound     = "The resource you were accessing could not be found."
 	textUnauthorized = "Unable to authenticate you"
 	textForbidden    = "You are not authorized to perform this operation"
+	textTooMany      = "API Rate limit exceeded."
 )
 
 // errorBody is what every answer that is no success carries.
@@ -89,6 +90,7 @@ var slugs = map[int]string{
 	http.StatusPreconditionFailed:    "precondition_failed",
 	http.StatusRequestEntityTooLarge: "request_entity_too_large",
 	http.StatusUnprocessableEntity:   "unprocessable_entity",
+	http.StatusTooManyRequests:       "too_many_requests",
 	http.StatusInternalServerError:   "server_error",
 	http.StatusServiceUnavailable:    "service_unavailable",
 	http.StatusGatewayTimeout:        "gateway_timeout",

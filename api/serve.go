@@ -23,6 +23,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		id := uuid.NewString()
 		w.Header().Set(requestID, id)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		a.tellUnused(w)
 		defer func() {
 			why := recover()
 			if why == nil {
@@ -75,27 +76,38 @@ func (a *api) answer(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r, err := a.admit(r)
 		if errors.Is(err, weir.Denied) {
-			a.refuse(w, http.StatusUnauthorized, textUnauthorized)
-			return
+			err = &statusError{http.StatusUnauthorized, textUnauthorized}
+		}
+		if err == nil {
+			err = a.limit(w, r)
 		}
 		if err == nil {
 			err = a.permit(r)
 		}
-		if err == nil {
-			err = h(w, r)
-		}
-		if forbidden, ok := errors.AsType[*lackError](err); ok {
-			a.forbid(w, forbidden.scope)
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			a.record(w, r, func(w http.ResponseWriter, r *http.Request) { a.respond(w, r, h, err) })
 			return
 		}
-		if err != nil {
-			status, text := statusOf(err)
-			if status >= http.StatusInternalServerError && r.Context().Err() == nil {
-				a.Log.Error("request failed", "request", w.Header().Get(requestID), "method", r.Method, "path", r.URL.Path,
-					"status", status, "err", err)
-			}
-			a.refuse(w, status, text)
+		a.respond(w, r, h, err)
+	}
+}
+
+// respond has h answer, or answers itself because of err.
+func (a *api) respond(w http.ResponseWriter, r *http.Request, h handler, err error) {
+	if err == nil {
+		err = h(w, r)
+	}
+	if forbidden, ok := errors.AsType[*lackError](err); ok {
+		a.forbid(w, forbidden.scope)
+		return
+	}
+	if err != nil {
+		status, text := statusOf(err)
+		if status >= http.StatusInternalServerError && r.Context().Err() == nil {
+			a.Log.Error("request failed", "request", w.Header().Get(requestID), "method", r.Method, "path", r.URL.Path,
+				"status", status, "err", err)
 		}
+		a.refuse(w, status, text)
 	}
 }
 
@@ -107,6 +119,11 @@ func (a *api) page(next http.Handler) http.HandlerFunc {
 			admitted, err := a.admit(r)
 			if err != nil {
 				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
+				return
+			}
+			if err := a.limit(w, admitted); err != nil {
+				status, text := statusOf(err)
+				a.refuse(w, status, text)
 				return
 			}
 			if lacks := a.lacks(admitted); lacks != "" {
@@ -164,18 +181,31 @@ func (a *api) lacks(r *http.Request) weir.Scope {
 // admit returns a request that has a token which is good, with its caller, and a weir.Denied for
 // one that has none.
 func (a *api) admit(r *http.Request) (*http.Request, error) {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	token, ok := bearer(r)
+	if !ok {
 		return r, weir.Errorf(weir.Denied, "there is no token")
 	}
-	caller, err := a.Users.Authorize(r.Context(), strings.TrimSpace(token))
+	caller, err := a.Users.Authorize(r.Context(), token)
 	if err != nil {
 		return r, err
 	}
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		caller.From = peer.Addr().Unmap()
-	}
+	caller.From = from(r)
 	return r.WithContext(weir.WithCaller(r.Context(), caller)), nil
+}
+
+// bearer returns the token that a request has.
+func bearer(r *http.Request) (token string, ok bool) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(token), strings.EqualFold(scheme, "Bearer")
+}
+
+// from returns the address that a request came from.
+func from(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
 }
 
 // local reports whether a request was made on this machine by somebody who meant this

@@ -7,8 +7,8 @@ import (
 	"weir/weir"
 )
 
-// The types below are what /v2/weir/ speaks. A [weir.RegionStatus], a [weir.Failover] and a
-// [weir.Event] are answered as they are.
+// The types below are what /v2/weir/ speaks. A [weir.RegionStatus], a [weir.Failover], a
+// [weir.Event] and a [weir.Audit] are answered as they are.
 
 // App is the body of PUT /v2/weir/app: an application as a weir.yaml describes it, its
 // servers and the load balancer in front of them. [AppOf] makes one. The servers carry

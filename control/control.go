@@ -109,6 +109,9 @@ func New(o Options) *Control {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Store != nil {
+		o.Store = o.Store.Witnessed(witness)
+	}
 	c := &Control{Options: o, nodes: newNodes(), figures: newFigures()}
 	c.nodes.count = c.figures.hear
 	return c

@@ -24,6 +24,11 @@ func (t *term) sweep(ctx context.Context) {
 				t.Log.Warn("not swept", "err", err)
 			}
 		}
+		for _, sweep := range []func(context.Context, *store.Store) error{sweepAudits, sweepQuotas} {
+			if err := sweep(ctx, t.db); err != nil && ctx.Err() == nil {
+				t.Log.Warn("not swept", "err", err)
+			}
+		}
 		t.reseal(ctx)
 		select {
 		case <-ctx.Done():

@@ -1,10 +1,12 @@
-// Package edge says who a caller is, and what they may.
+// Package edge says who a caller is, what they may, and how often.
 //
 // [Tokens] admits the bearer of any token that is in a store, which has hashes alone. A
 // token has scopes, and [Need] says which one each route needs.
 //
 // The first token lies in a file in the data directory of a control plane. [OpenToken] makes
 // it if there is none; a client on the same machine gets the token from it with [ReadToken].
+//
+// [Limits] counts what the bearer of each token asks, for all members together.
 package edge
 
 import (

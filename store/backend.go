@@ -54,6 +54,11 @@ type Backend interface {
 type Span struct {
 	Key    string
 	Prefix bool
+
+	// Of a span with a Prefix, Read returns only what follows the key After, and only the
+	// first Limit entries; all for a Limit of 0. Nothing else looks at them.
+	After string
+	Limit int
 }
 
 // Entry is a key with what was last put there.

@@ -192,12 +192,17 @@ func (e *etcd) explain(ctx context.Context, err error) error {
 
 func (e *etcd) Read(ctx context.Context, span Span, revision int64) ([]Entry, int64, error) {
 	opts := []clientv3.OpOption{clientv3.WithRev(revision)}
-	if span.Prefix {
-		opts = append(opts, clientv3.WithPrefix())
+	from := span.Key
+	switch {
+	case span.Prefix && span.After != "":
+		from = max(from, span.After+"\x00")
+		opts = append(opts, clientv3.WithRange(clientv3.GetPrefixRangeEnd(span.Key)), clientv3.WithLimit(int64(span.Limit)))
+	case span.Prefix:
+		opts = append(opts, clientv3.WithPrefix(), clientv3.WithLimit(int64(span.Limit)))
 	}
 	get := func(opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 		return call(ctx, e, func(ctx context.Context) (*clientv3.GetResponse, error) {
-			return e.client.Get(ctx, span.Key, opts...)
+			return e.client.Get(ctx, from, opts...)
 		})
 	}
 	// What was at a revision is the same for ever: a member that has come so far need

@@ -28,7 +28,7 @@ func newWord() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uin
 
 // addTo has txn write the mark.
 func (m mark) addTo(txn *Txn) {
-	txn.If = append(txn.If, Condition{Span{m.key, true}, m.since})
+	txn.If = append(txn.If, Condition{Span{Key: m.key, Prefix: true}, m.since})
 	txn.Puts = append(txn.Puts, Put{Key: m.key, Value: []byte(m.word)})
 }
 

@@ -109,6 +109,9 @@ func (m *memory) Read(ctx context.Context, span Span, revision int64) ([]Entry, 
 	for key := range m.within(span) {
 		if last, ok := m.version(key, revision); ok && !last.Deleted {
 			entries = append(entries, last.Entry)
+			if len(entries) == span.Limit {
+				break
+			}
 		}
 	}
 	return entries, revision, nil
@@ -118,6 +121,11 @@ func (m *memory) Read(ctx context.Context, span Span, revision int64) ([]Entry, 
 func (m *memory) within(span Span) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		i, found := slices.BinarySearch(m.keys, span.Key)
+		if span.Prefix && span.After >= span.Key {
+			if i, found = slices.BinarySearch(m.keys, span.After); found {
+				i++
+			}
+		}
 		if !span.Prefix {
 			if found {
 				yield(span.Key)

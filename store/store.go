@@ -52,6 +52,7 @@ type Store struct {
 	backend Backend
 	name    string // under which it leads; see As
 	seats   []seat // the leaderships under which it commits; see Lead
+	witness func(ctx context.Context, tx *Tx)
 }
 
 // New returns a store on b.
@@ -60,7 +61,20 @@ func New(b Backend) *Store { return &Store{backend: b} }
 // As returns s under the name of a process that uses it, which is the one that
 // [Store.Leader] then gives. Without it that is the name of the cluster's member, or
 // else that of the host.
-func (s *Store) As(name string) *Store { return &Store{s.backend, name, s.seats} }
+func (s *Store) As(name string) *Store {
+	named := *s
+	named.name = name
+	return &named
+}
+
+// Witnessed returns s with a witness: whenever an Update changes anything, what the witness
+// writes is part of the same transaction. Like the function of an Update it may run several times.
+// It is not there for what the store that Lead gives is used for.
+func (s *Store) Witnessed(witness func(ctx context.Context, tx *Tx)) *Store {
+	seen := *s
+	seen.witness = witness
+	return &seen
+}
 
 // Memory returns an empty store in memory. It starts no goroutine, makes no system
 // call and waits on channels alone: it works in a testing/synctest bubble.
@@ -156,6 +170,17 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (done bool, err error) {
 			return false, nil
 		}
 		return err == nil, err
+	}
+	if s.witness != nil {
+		s.witness(ctx, tx)
+		if tx.err != nil {
+			return false, tx.err
+		}
+		if txn, err = tx.txn(ctx); tx.stale {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
 	}
 	for _, seat := range s.seats {
 		txn.If = append(txn.If, seat.held())

@@ -54,6 +54,28 @@ func (t Table[T]) All(ctx context.Context, r Reader) ([]T, error) {
 	return all, nil
 }
 
+// Page returns the first rows, at most limit, of those whose keys follow a key (all for ""), and
+// their keys. It reads no others, however many there are.
+func (t Table[T]) Page(ctx context.Context, s *Store, after weir.ID, limit int) (keys []weir.ID, rows []T, err error) {
+	span := tableSpan(t.name)
+	span.Limit = limit
+	if after != "" {
+		span.After = span.Key + string(after)
+	}
+	got, _, err := readSpan(ctx, s.backend, span, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", t.name, err)
+	}
+	keys, rows = make([]weir.ID, len(got)), make([]T, len(got))
+	for i, g := range got {
+		keys[i] = g.key
+		if rows[i], err = t.decode(g); err != nil {
+			return nil, nil, err
+		}
+	}
+	return keys, rows, nil
+}
+
 // Put sets the row at key. A row that cannot be JSON fails the transaction.
 func (t Table[T]) Put(tx *Tx, key weir.ID, row T) {
 	tx.write(t.name, key, tx.encode(t.name, key, row))

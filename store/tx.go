@@ -35,8 +35,8 @@ type record struct {
 	revision int64  // 0 if there is none
 }
 
-func tableSpan(table string) Span            { return Span{rows + table + "/", true} }
-func touchedSpan(table string) Span          { return Span{touched + table + "/", true} }
+func tableSpan(table string) Span            { return Span{Key: rows + table + "/", Prefix: true} }
+func touchedSpan(table string) Span          { return Span{Key: touched + table + "/", Prefix: true} }
 func rowSpan(table string, key weir.ID) Span { return Span{Key: rows + table + "/" + string(key)} }
 
 // readRow reads one row at a revision (0: now).
@@ -50,7 +50,11 @@ func readRow(ctx context.Context, b Backend, table string, key weir.ID, revision
 
 // readTable reads all rows of a table at a revision (0: now).
 func readTable(ctx context.Context, b Backend, table string, revision int64) ([]record, int64, error) {
-	span := tableSpan(table)
+	return readSpan(ctx, b, tableSpan(table), revision)
+}
+
+// readSpan reads the rows in a span of a table.
+func readSpan(ctx context.Context, b Backend, span Span, revision int64) ([]record, int64, error) {
 	entries, at, err := b.Read(ctx, span, revision)
 	if err != nil {
 		return nil, at, err

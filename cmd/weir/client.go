@@ -15,8 +15,10 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/digitalocean/godo"
 	"github.com/spf13/cobra"
@@ -160,17 +162,42 @@ func readToken(file, base string) (string, error) {
 }
 
 // do sends a request, with body as JSON unless it is nil, and reads the answer into
-// into: as it is if that is an io.Writer, as JSON otherwise, not at all if it is nil.
+// into: as it is if that is an io.Writer, as JSON otherwise, not at all if it is nil. One
+// that comes too soon after others it sends again when it may.
 func (c *client) do(ctx context.Context, method, path string, body, into any) (http.Header, error) {
-	req, err := c.godo.NewRequest(ctx, method, path, body)
-	if err != nil {
-		return nil, err
+	for {
+		req, err := c.godo.NewRequest(ctx, method, path, body)
+		if err != nil {
+			return nil, err
+		}
+		res, err := c.godo.Do(ctx, req, into)
+		if err == nil {
+			return res.Header, nil
+		}
+		wait, soon := tooSoon(err)
+		if !soon || wait > longestWait {
+			return nil, c.explain(err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	res, err := c.godo.Do(ctx, req, into)
-	if err != nil {
-		return nil, c.explain(err)
+}
+
+// longestWait is how long a verb waits for its token to have requests again. Of a minute's
+// there is one within it; an hour's would be another matter.
+const longestWait = time.Minute
+
+// tooSoon reports whether a request was one too many, and when it may be sent again.
+func tooSoon(err error) (wait time.Duration, soon bool) {
+	var refused *godo.ErrorResponse
+	if !errors.As(err, &refused) || refused.Response.StatusCode != http.StatusTooManyRequests {
+		return 0, false
 	}
-	return res.Header, nil
+	seconds, err := strconv.Atoi(refused.Response.Header.Get("Retry-After"))
+	return time.Duration(max(1, seconds)) * time.Second, err == nil
 }
 
 // errAway is the kind of error after which asking again may help: nobody has answered.
@@ -213,6 +240,9 @@ func (c *client) refusal(e *godo.ErrorResponse) error {
 		return c.forbidden(e)
 	case status == http.StatusNotFound:
 		return weir.Errorf(weir.NotFound, "%s", e.Message)
+	case status == http.StatusTooManyRequests:
+		wait, _ := tooSoon(e)
+		return fmt.Errorf("this token has made as many requests as it may: the next one in %s", max(wait, time.Second))
 	case status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
 		return weir.Errorf(weir.Unavailable, "%s", e.Message)
 	case status >= 500:

@@ -52,6 +52,8 @@ type serve struct {
 	secrets    string
 	tlsCert    string
 	tlsKey     string
+	perHour    int
+	perMinute  int
 
 	out io.Writer
 	log *slog.Logger
@@ -68,7 +70,8 @@ one host, or as one of three or five members, each on its own host with the same
 or two of five may fail; what the nodes serve goes on without any.
 
 Machines join by weir node token, and load balancers are made by weir apply -f. The API is
-plain HTTP on loopback and TLS on any other address.`,
+plain HTTP on loopback and TLS on any other address. It limits how often each token may
+call, but for that of the data directory on this host itself.`,
 		Example: `  weir serve
   weir serve --cluster 192.0.2.11,192.0.2.12,192.0.2.13 --listen :7070
   weir install serve                  # as a service of systemd`,
@@ -94,6 +97,8 @@ func (s *serve) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.secrets, "secrets", "", "`file` with the keys that seal private keys in the store, the same for all members; secrets.key beside the authority if empty")
 	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with a certificate for the API, instead of one of Weir's own")
 	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with its key")
+	f.IntVar(&s.perHour, "rate-limit-hour", edge.DefaultPerHour, "how many `requests` a token has in any hour, 0 for any number; the same at all members")
+	f.IntVar(&s.perMinute, "rate-limit-minute", edge.DefaultPerMinute, "how many `requests` a token has in any minute, 0 for any number")
 }
 
 // plan is what the flags come to.
@@ -151,6 +156,12 @@ func (s *serve) plan() (p servePlan, err error) {
 	}
 	if (s.tlsCert == "") != (s.tlsKey == "") {
 		return p, usageErrorf("--tls-cert and --tls-key belong together, and one of them is missing")
+	}
+	if s.perHour < 0 {
+		return p, usageErrorf("--rate-limit-hour is %d, want a number from 1, or 0 for no limit", s.perHour)
+	}
+	if s.perMinute < 0 {
+		return p, usageErrorf("--rate-limit-minute is %d, want a number from 1, or 0 for no limit", s.perMinute)
 	}
 	for _, text := range s.cluster {
 		addr, err := netip.ParseAddr(text)
@@ -328,7 +339,12 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	if err != nil {
 		return err
 	}
-	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Log: s.log, Page: web.New(ctl, s.log), Metrics: metrics.New(ctl, s.log)})
+	limits, err := limitsOf(ctl, tokenFile, s.perHour, s.perMinute, s.log)
+	if err != nil {
+		return err
+	}
+	parts.Go(func() error { return limits.Run(ctx) })
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: s.log, Page: web.New(ctl, s.log), Metrics: metrics.New(ctl, s.log)})
 	parts.Go(func() error { return serveHTTP(ctx, door.listener, handler, s.log) })
 	watchdog.watch(func(ctx context.Context) error { return door.knock(ctx) })
 
@@ -373,6 +389,16 @@ func (p *progress) token(made, file, beside string) {
 		p.say("The first token, printed this once: %s", made)
 	}
 	p.say("The token is in %s%s.", file, beside)
+}
+
+// limitsOf returns how often callers may call. Whoever can read the token in the data directory
+// is not limited on this host: they wait and watch with it.
+func limitsOf(ctl *control.Control, tokenFile string, perHour, perMinute int, log *slog.Logger) (*edge.Limits, error) {
+	token, err := edge.ReadToken(tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	return edge.NewLimits(ctl, edge.LimitOptions{PerHour: perHour, PerMinute: perMinute, Operator: token, Log: log}), nil
 }
 
 // openStore opens this member's store, and returns how its certificate is kept valid.

@@ -23,6 +23,8 @@ func tests() []test {
 		{"a row that was put is read by everyone", testPut},
 		{"a row that is not there is named in the error", testNotFound},
 		{"rows come by key, and tables do not mix", testAll},
+		{"a page has the rows after a key, and no more than asked for", testPage},
+		{"a witness writes in each transaction that changes something", testWitness},
 		{"a transaction sees its own writes", testOwnWrites},
 		{"a transaction that returns an error changes nothing", testNoChange},
 		{"a row that cannot be encoded fails the transaction", testEncoding},

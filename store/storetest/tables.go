@@ -60,6 +60,62 @@ func testAll(t *testing.T, s *store.Store) {
 	}
 }
 
+func testPage(t *testing.T, s *store.Store) {
+	ctx := limited(t)
+	things, more := store.NewTable[thing]("things"), store.NewTable[thing]("things-more")
+	for _, key := range []weir.ID{"d", "b", "a", "c", "e"} {
+		put(t, ctx, s, things, key, thing{Name: string(key)})
+	}
+	put(t, ctx, s, more, "a", thing{Name: "other"})
+	update(t, ctx, s, func(tx *store.Tx) { things.Delete(tx, "b") })
+	for _, test := range []struct {
+		after weir.ID
+		limit int
+		want  string
+	}{
+		{"", 2, "[a c]"}, {"a", 2, "[c d]"}, {"b", 1, "[c]"}, {"d", 2, "[e]"}, {"e", 2, "[]"}, {"zz", 2, "[]"}, {"", 9, "[a c d e]"}, {"c", 0, "[d e]"},
+	} {
+		keys, rows, err := things.Page(ctx, s, test.after, test.limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, row := range rows {
+			names = append(names, row.Name)
+		}
+		if got := fmt.Sprint(names); got != test.want || fmt.Sprint(keys) != test.want {
+			t.Errorf("%d after %q: %s with the keys %v, want %s", test.limit, test.after, got, keys, test.want)
+		}
+	}
+}
+
+func testWitness(t *testing.T, s *store.Store) {
+	ctx := limited(t)
+	things, seen := store.NewTable[thing]("things"), store.NewTable[thing]("seen")
+	s = s.Witnessed(func(_ context.Context, tx *store.Tx) { seen.Put(tx, "x", thing{Name: "x"}) })
+	refused := errors.New("no")
+	for _, f := range []func(tx *store.Tx) error{
+		func(tx *store.Tx) error { things.Put(tx, "a", thing{Name: "a"}); return refused },
+		func(tx *store.Tx) error { things.Delete(tx, "a"); return nil },
+		func(tx *store.Tx) error { _, err := things.All(ctx, tx); return err },
+	} {
+		if err := s.Update(ctx, f); err != nil && !errors.Is(err, refused) {
+			t.Fatal(err)
+		}
+	}
+	if got := names(t, ctx, s, seen); got != "[]" {
+		t.Errorf("nothing was changed, and the witness wrote %s", got)
+	}
+	put(t, ctx, s, things, "a", thing{Name: "a"})
+	if got := names(t, ctx, s, seen); got != "[x]" {
+		t.Errorf("the witness of a change wrote %s, want [x]", got)
+	}
+	put(t, ctx, s, things, "b", thing{Name: "b"}) // it writes what is there already
+	if got := names(t, ctx, s, things); got != "[a b]" {
+		t.Errorf("got %s, want [a b]", got)
+	}
+}
+
 func testOwnWrites(t *testing.T, s *store.Store) {
 	ctx, things := limited(t), store.NewTable[thing]("things")
 	put(t, ctx, s, things, "a", thing{Name: "a"})
