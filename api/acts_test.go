@@ -79,19 +79,22 @@ func TestActionsThatWeirDoesNotDoSayWhatToDoInstead(t *testing.T) {
 
 // held is a cloud that waits before it turns a machine off or assigns an address, until it may.
 type held struct {
-	mu  sync.Mutex
-	on  bool
-	may chan struct{}
+	mu    sync.Mutex
+	on    bool
+	may   chan struct{}
+	waits int // calls that wait
 }
 
 func (h *held) fault(ctx context.Context, call string) (before, after error) {
 	h.mu.Lock()
-	may := h.may
 	waits := h.on && (strings.HasPrefix(call, "power o") || strings.HasPrefix(call, "assign"))
+	if waits {
+		h.waits++
+	}
 	h.mu.Unlock()
 	if waits {
 		select {
-		case <-may:
+		case <-h.may:
 		case <-ctx.Done():
 		}
 	}
@@ -117,9 +120,13 @@ func TestAnActionIsInProgressUntilItIsDoneAndFailsIfAnotherComesFirst(t *testing
 		}
 		return act.ID
 	}
-	// The first of each is under way in the cloud when the others come.
 	cycle := ask(r.do.DropletActions.PowerCycle(t.Context(), made[0].ID))
 	first := ask(r.do.ReservedIPActions.Assign(t.Context(), ip.IP, made[0].ID))
+	r.eventually("the first of each is under way in the cloud", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.waits == 2
+	})
 	off := ask(r.do.DropletActions.PowerOff(t.Context(), made[0].ID))
 	on := ask(r.do.DropletActions.PowerOn(t.Context(), made[0].ID))
 	second := ask(r.do.ReservedIPActions.Assign(t.Context(), ip.IP, made[1].ID))
