@@ -13,6 +13,7 @@ import (
 const (
 	deafLong    = time.Second            // nobody but the control plane asks an instance, and it does not answer
 	muteLong    = 400 * time.Millisecond // its HAProxy does not answer, while its agent does
+	frozenLong  = time.Second            // neither does its agent, and only its kernel lives
 	starvedLong = 5 * time.Second        // likewise where its machine is too busy
 	agentGrace  = 3 * time.Second        // an agent is away while its HAProxy serves: it may be on its way back
 	reportsLate = 8 * time.Second        // a node reports each 5 s at the least
@@ -117,7 +118,9 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceSilent, lost + ", and does not answer the control plane"
 	case e.since(asked.deaf, deafLong) && !v.heard(m.ID):
 		return weir.InstanceSilent, "it does not answer the control plane"
-	case lost != "" && !asked.mute.IsZero():
+	case lost != "" && !asked.mute.IsZero() && asked.away.IsZero():
+		return weir.InstanceUnwell, lost + ", and its HAProxy does not answer there"
+	case lost != "" && e.since(asked.mute, frozenLong):
 		return weir.InstanceUnwell, "neither its agent nor its HAProxy answers"
 	case e.since(asked.mute, v.muteLong(m.ID)) && asked.deaf.IsZero():
 		return weir.InstanceUnwell, "its HAProxy does not answer"

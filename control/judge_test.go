@@ -89,10 +89,18 @@ func TestInstanceIsJudgedByWhatIsSeenOfIt(t *testing.T) {
 			v.asks(active, nothing, time.Minute)
 			v.asks("100003", all, 0)
 		}, weir.InstanceWell, ""},
-		{"a kernel that answers for two that do not is no sign of life", func(v *balancerView) {
+		{"a kernel that answers for two that do not may be busy", func(v *balancerView) {
 			v.loses("100003", 0, 1)
-			v.asks(active, Finding{Alive: true}, 0)
+			v.asks(active, Finding{Alive: true}, 300*time.Millisecond)
+		}, weir.InstanceWell, ""},
+		{"but after a second it is no sign of life", func(v *balancerView) {
+			v.loses("100003", 0, 1)
+			v.asks(active, Finding{Alive: true}, time.Second)
 		}, weir.InstanceUnwell, "neither its agent nor its HAProxy"},
+		{"its agent lives, and nobody reaches it where clients do", func(v *balancerView) {
+			v.loses("100003", 1)
+			v.asks(active, mute, 0)
+		}, weir.InstanceUnwell, "where clients reach it, and its HAProxy does not answer there"},
 		{"HAProxy may take a moment", func(v *balancerView) { v.asks(active, mute, 300*time.Millisecond) }, weir.InstanceWell, ""},
 		{"but no longer", func(v *balancerView) { v.asks(active, mute, 400*time.Millisecond) }, weir.InstanceUnwell, "its HAProxy does not answer"},
 		{"and longer on a machine that is too busy", func(v *balancerView) {

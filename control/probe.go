@@ -98,7 +98,9 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 		case <-ctx.Done():
 			return f
 		}
-		if f.Serves && (silent == 0 || waited) || waited && !f.Alive {
+		// An agent that is alone in not answering gets more time: it may be waiting for a CPU, and
+		// nobody waits for what is found.
+		if f.Serves && (silent == 0 || waited && f.Agent) || waited && !f.Alive {
 			return f
 		}
 	}
