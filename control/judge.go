@@ -118,7 +118,7 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 		return weir.InstanceSilent, lost + ", and does not answer the control plane"
 	case e.since(asked.deaf, deafLong) && !v.heard(m.ID):
 		return weir.InstanceSilent, "it does not answer the control plane"
-	case lost != "" && !asked.mute.IsZero() && asked.away.IsZero():
+	case lost != "" && !asked.mute.IsZero() && asked.away.IsZero() && !said.HAProxy.Starved:
 		return weir.InstanceUnwell, lost + ", and its HAProxy does not answer there"
 	case lost != "" && e.since(asked.mute, frozenLong):
 		return weir.InstanceUnwell, "neither its agent nor its HAProxy answers"

@@ -40,11 +40,13 @@ type Finding struct {
 }
 
 // How long a probe waits: for a first sign of life, which a kernel gives, however busy its
-// machine is; and then for HAProxy, which may just be starting again.
+// machine is; and then for HAProxy, which may just be starting again. Only time counts in which we would have
+// heard an answer: who gets to look late, for want of a CPU, has not listened. See package heartbeat.
 const (
 	lifePatience  = 40 * time.Millisecond
 	servePatience = 250 * time.Millisecond
-	lifeLate      = 10 * time.Millisecond // of ourselves
+	probeTick     = 4 * time.Millisecond
+	probeAtMost   = 900 * time.Millisecond // whatever counts
 )
 
 // Dial opens connections to the instances' networks, as [net.Dialer.DialContext] does.
@@ -59,7 +61,7 @@ type prober struct{ dial Dial }
 const asker weir.ID = "control"
 
 func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
-	ctx, cancel := context.WithTimeout(ctx, servePatience)
+	ctx, cancel := context.WithTimeout(ctx, probeAtMost)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -73,11 +75,11 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 			}
 		})
 	}
-	began := time.Now()
-	life := time.NewTimer(lifePatience)
-	defer life.Stop()
-	silent := len(t.Agent) // so many of its addresses
-	for waited, again := false, false; ; {
+	tick := time.NewTicker(probeTick)
+	defer tick.Stop()
+	silent := len(t.Agent)     // so many of its addresses
+	var listened time.Duration // so far
+	for last := time.Now(); ; {
 		select {
 		case <-alive:
 			f.Alive = true
@@ -87,20 +89,20 @@ func (p *prober) Probe(ctx context.Context, t Target) (f Finding) {
 			silent--
 		case <-serves:
 			f.Alive, f.Serves = true, true
-		case <-life.C:
-			// Who gets to look late has not listened: an answer may be there already.
-			if late := time.Since(began) - lifePatience; late > lifeLate && !again {
-				again = true
-				life.Reset(lifePatience)
-				continue
+		case <-tick.C:
+			now := time.Now()
+			listened += min(now.Sub(last), probeTick+probeTick/4)
+			last = now
+			if len(alive)+len(agents)+len(serves) > 0 {
+				continue // what is there counts first
 			}
-			waited = true
 		case <-ctx.Done():
 			return f
 		}
 		// An agent that is alone in not answering gets more time: it may be waiting for a CPU, and
 		// nobody waits for what is found.
-		if f.Serves && (silent == 0 || waited && f.Agent) || waited && !f.Alive {
+		waited := listened >= lifePatience
+		if f.Serves && (silent == 0 || waited && f.Agent) || waited && !f.Alive || listened >= servePatience {
 			return f
 		}
 	}
