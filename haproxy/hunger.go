@@ -38,22 +38,35 @@ func promote(pid int) {
 	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte(strconv.Itoa(niceness)), 0) // where it may be
 }
 
-// waited returns how long the threads of a master and its workers have waited for a CPU so far, all
-// together. It is 0 where the kernel does not say: see proc_pid_schedstat in its documentation.
-func waited(master int) (d time.Duration) {
+// usage is what the threads of a master and its workers have had so far, all together.
+type usage struct {
+	ran    time.Duration
+	waited time.Duration // for a CPU, as the kernel counts it: once the wait is over
+	queued bool          // one of them could run at this moment, or does
+}
+
+// usageOf returns the usage of a master and its workers. It is zero where the kernel does not say: see
+// proc_pid_schedstat and proc_pid_stat in its documentation.
+func usageOf(master int) (u usage) {
 	for _, pid := range append(children(master), master) {
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil {
 			continue // it has just ended
 		}
 		for _, t := range threads {
-			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
-			if f := strings.Fields(string(stat)); err == nil && len(f) == 3 {
-				d += time.Duration(atoi(f[1]))
+			dir := fmt.Sprintf("/proc/%d/task/%s/", pid, t.Name())
+			if text, err := os.ReadFile(dir + "schedstat"); err == nil {
+				if f := strings.Fields(string(text)); len(f) == 3 {
+					u.ran += time.Duration(atoi(f[0]))
+					u.waited += time.Duration(atoi(f[1]))
+				}
+			}
+			if text, err := os.ReadFile(dir + "stat"); err == nil {
+				u.queued = u.queued || strings.HasPrefix(string(text[strings.LastIndexByte(string(text), ')')+1:]), " R")
 			}
 		}
 	}
-	return d
+	return u
 }
 
 func children(pid int) (pids []int) {
@@ -71,7 +84,8 @@ func children(pid int) (pids []int) {
 type hunger struct {
 	pid   int
 	at    time.Time
-	sum   time.Duration // waited until then
+	usage usage         // then
+	waits time.Duration // for a CPU until then, with what the kernel has not counted yet
 	share float64       // of the time, lately
 	bad   bool
 }
@@ -84,13 +98,17 @@ const (
 )
 
 // feel takes another look, some time after the last one.
-func (h *hunger) feel(pid int, at time.Time, sum time.Duration) {
-	if h.pid == pid && sum >= h.sum && at.After(h.at) { // otherwise a worker has ended, with what it had waited
+func (h *hunger) feel(pid int, at time.Time, u usage) {
+	waits := u.waited
+	if h.pid == pid && u.waited >= h.usage.waited && at.After(h.at) { // otherwise a worker has ended, with what it had waited
 		const memory = 2 * time.Second
 		gap := at.Sub(h.at)
+		if u.queued && u.waited == h.usage.waited && u.ran-h.usage.ran < gap/2 {
+			waits = h.waits + gap // it waits still
+		}
 		weight := min(1, float64(gap)/float64(memory))
-		h.share += weight * (float64(sum-h.sum)/float64(gap) - h.share)
+		h.share += weight * (float64(max(waits-h.waits, 0))/float64(gap) - h.share)
 		h.bad = h.share >= starved || h.bad && h.share >= fed
 	}
-	h.pid, h.at, h.sum = pid, at, sum
+	h.pid, h.at, h.usage, h.waits = pid, at, u, waits
 }

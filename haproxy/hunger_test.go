@@ -15,14 +15,19 @@ import (
 // A HAProxy whose machine gives it next to no CPU answers late. To end it would only make that worse.
 func TestHAProxyThatWaitsForItsTurnIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		waits := func(share float64) func(time.Duration) usage {
+			return func(d time.Duration) usage { return usage{waited: time.Duration(share * float64(d))} }
+		}
 		for _, test := range []struct {
 			what     string
-			waits    float64 // of the time, for a CPU
+			use      func(time.Duration) usage
 			err, end time.Duration
 		}{
-			{"wedged", 0, pulseMiss, pulseEnd},
-			{"waits a little", starved / 2, pulseMiss, pulseEnd},
-			{"waits for its turn", 2 * starved, pulseAtAll, pulseAtAll},
+			{"wedged", waits(0), pulseMiss, pulseEnd},
+			{"waits a little", waits(starved / 2), pulseMiss, pulseEnd},
+			{"waits for its turn, again and again", waits(2 * starved), pulseAtAll, pulseAtAll},
+			{"waits for its turn all the time", func(time.Duration) usage { return usage{queued: true} }, pulseAtAll, pulseAtAll},
+			{"runs all the time", func(d time.Duration) usage { return usage{queued: true, ran: d} }, pulseMiss, pulseEnd},
 		} {
 			p := &Proxy{changed: make(chan struct{}, 1)}
 			p.pulse.begins(7)
@@ -31,7 +36,7 @@ func TestHAProxyThatWaitsForItsTurnIsLeftAlone(t *testing.T) {
 			for end == 0 && time.Since(began) < time.Minute {
 				time.Sleep(pulseEvery)
 				silent := time.Since(began)
-				ended := p.felt(false, 7, time.Duration(test.waits*float64(silent)))
+				ended := p.felt(false, 7, test.use(silent))
 				if err == 0 && p.pulse.why() != "" {
 					err = silent
 				}
@@ -119,7 +124,7 @@ func TestHungerIsAShareOfTheTimeLately(t *testing.T) {
 	step := func(n int, waits time.Duration) {
 		for range n {
 			at, sum = at.Add(100*time.Millisecond), sum+waits
-			h.feel(7, at, sum)
+			h.feel(7, at, usage{waited: sum})
 		}
 	}
 	for _, test := range []struct {
@@ -141,8 +146,8 @@ func TestHungerIsAShareOfTheTimeLately(t *testing.T) {
 	}
 	step(50, 50*time.Millisecond)
 	share := h.share
-	h.feel(8, at.Add(time.Second), time.Hour) // another process
-	h.feel(8, at.Add(2*time.Second), 0)       // a worker of it has ended
+	h.feel(8, at.Add(time.Second), usage{waited: time.Hour}) // another process
+	h.feel(8, at.Add(2*time.Second), usage{})                // a worker of it has ended
 	if h.share != share {
 		t.Errorf("what another process waited counts: %.3f, want %.3f", h.share, share)
 	}

@@ -98,21 +98,22 @@ func (p *Proxy) feel(ctx context.Context) {
 		asking, cancel := context.WithTimeout(ctx, pulseMiss)
 		_, err := exchange(asking, p.path(workerSocket), askShape)
 		cancel()
-		if p.felt(err == nil, pid, waited(pid)) && held != nil && held.alive() {
+		if p.felt(err == nil, pid, usageOf(pid)) && held != nil && held.alive() {
 			p.log.Warn("haproxy does not answer, ending it", "pid", pid)
 			unix.Kill(-pid, unix.SIGKILL) // with its workers, who may be what hangs
 		}
 	}
 }
 
-// felt notes whether HAProxy has answered, and how long it had waited for a CPU by then, and reports
+// felt notes whether HAProxy has answered, and what CPU it had by then, and reports
 // whether it is to be ended.
-func (p *Proxy) felt(answered bool, pid int, waits time.Duration) (end bool) {
+func (p *Proxy) felt(answered bool, pid int, used usage) (end bool) {
 	u := &p.pulse
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	was, wasBad := u.err, u.hunger.bad
-	u.hunger.feel(pid, time.Now(), waits)
+	u.hunger.feel(pid, time.Now(), used)
+	waits := u.hunger.waits
 	silent := time.Since(u.felt)
 	queues := silent < pulseAtAll && float64(waits-u.had) >= starved*float64(silent)
 	switch {

@@ -397,6 +397,16 @@ func (e *etcd) Grant(ctx context.Context) (Lease, error) {
 	}}, nil
 }
 
+// useful returns an error while what is stored cannot be read through our member. One whose disk stalls
+// passes renewals on to etcd's leader and can do nothing else: whoever leads through it must not stay.
+func (e *etcd) useful(ctx context.Context) error {
+	if e.alone {
+		return nil // then nobody else could lead
+	}
+	_, _, err := e.Read(ctx, Span{Key: leaders}, 0)
+	return err
+}
+
 // renew keeps a lease alive until it has ended, or may have, or ctx or e ends. It asks
 // each time anew, where etcd's own client has one stream for all: that hangs for
 // seconds where the request went to a leader of etcd's that has just vanished.
@@ -414,9 +424,12 @@ func (e *etcd) renew(ctx context.Context, id clientv3.LeaseID, life time.Duratio
 			return
 		}
 		attempt, cancel := context.WithDeadline(ctx, earlier(until, began.Add(renewTimeout)))
-		_, err := call(attempt, e, func(ctx context.Context) (*clientv3.LeaseKeepAliveResponse, error) {
-			return e.client.KeepAliveOnce(ctx, id)
-		})
+		err := e.useful(attempt)
+		if err == nil {
+			_, err = call(attempt, e, func(ctx context.Context) (*clientv3.LeaseKeepAliveResponse, error) {
+				return e.client.KeepAliveOnce(ctx, id)
+			})
+		}
 		cancel()
 		switch {
 		case err == nil:
