@@ -273,3 +273,31 @@ func wrong(s *openapi3.Schema) map[string]string {
 	}
 	return bodies
 }
+
+func TestDescriptionOfTheAPIIsForEverybody(t *testing.T) {
+	r := lab(t)
+	a := r.askWith("GET", "/openapi.yaml", "", "")
+	if a.status != 200 || a.text != string(api.OpenAPI()) || a.header.Get("Content-Type") != "application/yaml; charset=utf-8" {
+		t.Errorf("%d %s %.80q, want 200 and the document", a.status, a.header.Get("Content-Type"), a.text)
+	}
+	if a := r.askWith("GET", "/docs", "", ""); a.status != 401 {
+		t.Errorf("without the page: %d %s, want the 401 of what is no route", a.status, a.text)
+	}
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "how to call") })
+	r = r.door(api.Options{Docs: page})
+	for _, host := range []string{"127.0.0.1", "weir.example"} { // from elsewhere too
+		req, err := http.NewRequest("GET", r.url+"/docs", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if text, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 200 || string(text) != "how to call" {
+			t.Errorf("for %s: %d %q (%v), want the page", host, resp.StatusCode, text, err)
+		}
+	}
+}
