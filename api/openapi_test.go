@@ -89,7 +89,8 @@ type generator struct {
 	answered map[reflect.Type]bool // it is in an answer
 	schemas  map[string]yaml.MapSlice
 	from     map[string]reflect.Type
-	silent   []string // fields of Weir's own that nothing is said of
+	silent   []string        // fields of Weir's own that nothing is said of
+	used     map[string]bool // of said, usual and must
 }
 
 // value is one of the values of a type of strings.
@@ -142,7 +143,7 @@ func (g *generator) readDecl(pkg string, gen *ast.GenDecl) {
 			}
 			for _, f := range fields.Fields.List {
 				for _, name := range f.Names {
-					g.comments[of+"."+name.Name] = line(cmp.Or(f.Comment.Text(), f.Doc.Text()))
+					g.comments[of+"."+name.Name] = line(f.Comment.Text())
 				}
 			}
 		case *ast.ValueSpec:
@@ -276,7 +277,7 @@ func (g *generator) component(t reflect.Type, in bool) string {
 		key, optional := jsonKey(f)
 		s := g.schema(f.Type, in)
 		null := f.Type.Kind() == reflect.Pointer && !in && !optional
-		says := sentence(cmp.Or(said[title(t)+"."+key], said[title(f.owner)+"."+key], g.comments[goName(f.owner)+"."+f.Name], usual[key]))
+		says := sentence(cmp.Or(g.take(said, title(t)+"."+key), g.take(said, title(f.owner)+"."+key), g.comments[goName(f.owner)+"."+f.Name], g.take(usual, key)))
 		if says == "" && own(f.owner) {
 			g.silent = append(g.silent, title(t)+"."+key)
 		}
@@ -290,7 +291,11 @@ func (g *generator) component(t reflect.Type, in bool) string {
 			s = append(y("description", says), s...)
 		}
 		properties = append(properties, yaml.MapItem{Key: key, Value: s})
-		if !in && !optional || in && slices.Contains(must[t.Name()], key) {
+		needed := in && slices.Contains(must[t.Name()], key)
+		if needed {
+			g.used[t.Name()+" needs "+key] = true
+		}
+		if !in && !optional || needed {
 			required = append(required, key)
 		}
 	}
@@ -307,11 +312,19 @@ func (g *generator) component(t reflect.Type, in bool) string {
 
 // about is what is said of a type; nothing of DigitalOcean's.
 func (g *generator) about(t reflect.Type) string {
-	says := said[title(t)]
+	says := g.take(said, title(t))
 	if says == "" && strings.HasPrefix(goName(t), "weir.") {
 		says = g.comments[goName(t)]
 	}
 	return sentence(says)
+}
+
+// take returns what a table says under a key.
+func (g *generator) take(table map[string]string, key string) string {
+	if table[key] != "" {
+		g.used[key] = true
+	}
+	return table[key]
 }
 
 func sentence(s string) string {
@@ -549,7 +562,7 @@ func (g *generator) paths() (paths yaml.MapSlice) {
 }
 
 func TestOpenAPIIsWhatTheRoutesAndTheWireTypesSay(t *testing.T) {
-	g := &generator{comments: map[string]string{}, values: map[string][]value{}, answered: map[reflect.Type]bool{}}
+	g := &generator{comments: map[string]string{}, values: map[string][]value{}, answered: map[reflect.Type]bool{}, used: map[string]bool{}}
 	g.read(t, ".", "api")
 	g.read(t, "../weir", "weir")
 	want, err := g.document()
@@ -558,6 +571,17 @@ func TestOpenAPIIsWhatTheRoutesAndTheWireTypesSay(t *testing.T) {
 	}
 	for _, name := range g.silent {
 		t.Errorf("nothing is said of %s: say in a comment behind the field, or in said in reference_test.go, what it is", name)
+	}
+	keys := slices.AppendSeq(slices.Collect(maps.Keys(said)), maps.Keys(usual))
+	for of, fields := range must {
+		for _, f := range fields {
+			keys = append(keys, of+" needs "+f)
+		}
+	}
+	for _, key := range keys {
+		if !g.used[key] {
+			t.Errorf("%s is in reference_test.go, and nowhere in the document", key)
+		}
 	}
 	if *update {
 		if err := os.WriteFile("openapi.yaml", want, 0o644); err != nil {
