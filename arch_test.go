@@ -64,7 +64,7 @@ var only = map[string]string{
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/prometheus/":         "metrics",
 	"github.com/digitalocean/godo":   "cmd/weir bench/change",
-	"github.com/goccy/go-yaml":       "config cloud/local",
+	"github.com/goccy/go-yaml":       "config cloud/local web",
 }
 
 func TestImportsGoDownOnly(t *testing.T) {

@@ -91,13 +91,16 @@ func dropletIn(n int64) (weir.ID, error) {
 	return weir.ID(strconv.FormatInt(n, 10)), nil
 }
 
+// addressRequest is the body that reserves an address.
+type addressRequest struct {
+	Region    string `json:"region"`
+	DropletID int64  `json:"droplet_id"`
+	ProjectID string `json:"project_id"`
+}
+
 func (a *api) reserveAddress(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		var q struct {
-			Region    string `json:"region"`
-			DropletID int64  `json:"droplet_id"`
-			ProjectID string `json:"project_id"`
-		}
+		var q addressRequest
 		if err := decode(w, r, &q); err != nil {
 			return err
 		}
@@ -159,16 +162,19 @@ func (a *api) releaseAddress(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusNoContent, nil)
 }
 
+// addressActRequest is the body that has something done to a reserved IP.
+type addressActRequest struct {
+	Type      string `json:"type"`
+	DropletID int64  `json:"droplet_id"`
+}
+
 func (a *api) actOnAddress(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		addr, err := a.address(r)
 		if err != nil {
 			return err
 		}
-		var q struct {
-			Type      string `json:"type"`
-			DropletID int64  `json:"droplet_id"`
-		}
+		var q addressActRequest
 		if err := decode(w, r, &q); err != nil {
 			return err
 		}

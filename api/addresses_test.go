@@ -53,6 +53,9 @@ func TestAReservedIPMovesBetweenDroplets(t *testing.T) {
 	if err != nil || len(acts) != 3 || acts[0].ID != act.ID {
 		t.Errorf("%d actions (%v), want 3 with the newest first", len(acts), err)
 	}
+	if got, _, err := r.do.FloatingIPActions.Get(t.Context(), ip.IP, act.ID); err != nil || got.ID != act.ID {
+		t.Errorf("action %+v (%v), want %d", got, err, act.ID)
+	}
 	floating, _, err := r.do.FloatingIPs.List(t.Context(), nil)
 	if err != nil || len(floating) != 1 || floating[0].IP != ip.IP {
 		t.Errorf("floating IPs %v (%v), want the reserved one by its other name", floating, err)

@@ -14,6 +14,8 @@
 // A token gives the scopes that it was made for, and one that lacks what a route needs gets
 // 403. [Authorizer] says which scope that is, of a new route too.
 //
+// All of it is described in an OpenAPI document, which GET /openapi.yaml answers with: see [OpenAPI].
+//
 // Every answer has an ID, and says how often its caller may call. Every request for a change
 // is in the audit log, what is refused included.
 //
@@ -46,6 +48,10 @@ type Options struct {
 	// Page answers GET /. Callers on this machine need no token for it. Nil: there is none.
 	Page http.Handler
 
+	// Docs answers GET /docs, with what GET /openapi.yaml says for people to read. Neither needs a
+	// token. Nil: there is no such page.
+	Docs http.Handler
+
 	// Metrics answers GET /metrics, and is told of each answer. Callers on this machine need no token
 	// for it; others need one of the first team, as it tells of all. Nil: there is none.
 	Metrics Metrics
@@ -73,6 +79,10 @@ func New(o Options) http.Handler {
 	}
 	if o.Metrics != nil {
 		a.mux.Handle("GET /metrics", a.page(o.Metrics))
+	}
+	a.mux.HandleFunc("GET /openapi.yaml", describe)
+	if o.Docs != nil {
+		a.mux.Handle("GET /docs", o.Docs)
 	}
 	if o.Page != nil {
 		a.mux.Handle("GET /{$}", a.page(o.Page))

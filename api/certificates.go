@@ -47,15 +47,18 @@ func (a *api) getCertificate(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"certificate": certificateWords(c)})
 }
 
+// certificateRequest is the body that uploads a certificate.
+type certificateRequest struct {
+	Name     string   `json:"name"`
+	Type     string   `json:"type"`
+	DNSNames []string `json:"dns_names"`
+	Leaf     string   `json:"leaf_certificate"`
+	Chain    string   `json:"certificate_chain"`
+	Key      string   `json:"private_key"`
+}
+
 func (a *api) createCertificate(w http.ResponseWriter, r *http.Request) error {
-	var q struct {
-		Name     string   `json:"name"`
-		Type     string   `json:"type"`
-		DNSNames []string `json:"dns_names"`
-		Leaf     string   `json:"leaf_certificate"`
-		Chain    string   `json:"certificate_chain"`
-		Key      string   `json:"private_key"`
-	}
+	var q certificateRequest
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}

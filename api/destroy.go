@@ -60,19 +60,22 @@ func (a *api) listAssociated(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, beside(ips))
 }
 
+// destroyRequest is the body that says what is destroyed together with a droplet.
+type destroyRequest struct {
+	ReservedIPs     []word `json:"reserved_ips"`
+	FloatingIPs     []word `json:"floating_ips"`
+	Snapshots       []word `json:"snapshots"`
+	Volumes         []word `json:"volumes"`
+	VolumeSnapshots []word `json:"volume_snapshots"`
+}
+
 // destroySelected destroys a droplet together with what the body names.
 func (a *api) destroySelected(w http.ResponseWriter, r *http.Request) error {
 	m, err := a.droplet(r)
 	if err != nil {
 		return err
 	}
-	var q struct {
-		ReservedIPs     []word `json:"reserved_ips"`
-		FloatingIPs     []word `json:"floating_ips"`
-		Snapshots       []word `json:"snapshots"`
-		Volumes         []word `json:"volumes"`
-		VolumeSnapshots []word `json:"volume_snapshots"`
-	}
+	var q destroyRequest
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}

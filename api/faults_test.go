@@ -75,7 +75,7 @@ func breakable(t *testing.T) (*region, *breaker) {
 	t.Helper()
 	r := lab(t)
 	b := newBreaker(r.cloud)
-	server := httptest.NewServer(api.New(api.Options{Control: r.control, Users: edge.NewTokens(r.control), Faults: b}))
+	server := httptest.NewServer(contract(t, api.New(api.Options{Control: r.control, Users: edge.NewTokens(r.control), Faults: b})))
 	t.Cleanup(server.Close)
 	r.url = server.URL
 	return r, b

@@ -64,11 +64,14 @@ func (a *api) getKey(w http.ResponseWriter, r *http.Request) error {
 	return replyKey(w, http.StatusOK, k)
 }
 
+// keyRequest is the body that adds a key.
+type keyRequest struct {
+	Name      string `json:"name"`
+	PublicKey string `json:"public_key"`
+}
+
 func (a *api) createKey(w http.ResponseWriter, r *http.Request) error {
-	var q struct {
-		Name      string `json:"name"`
-		PublicKey string `json:"public_key"`
-	}
+	var q keyRequest
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}
@@ -92,14 +95,17 @@ func (a *api) createKey(w http.ResponseWriter, r *http.Request) error {
 	return replyKey(w, http.StatusCreated, k)
 }
 
+// keyName is the body that renames a key.
+type keyName struct {
+	Name string `json:"name"`
+}
+
 func (a *api) renameKey(w http.ResponseWriter, r *http.Request) error {
 	k, err := a.key(r)
 	if err != nil {
 		return err
 	}
-	var q struct {
-		Name string `json:"name"`
-	}
+	var q keyName
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (r *region) door(o api.Options) *region {
 	if o.Users == nil {
 		o.Users = people
 	}
-	server := httptest.NewServer(api.New(o))
+	server := httptest.NewServer(contract(r.t, api.New(o)))
 	r.t.Cleanup(server.Close)
 	through := *r
 	through.url = server.URL

@@ -174,11 +174,14 @@ func (a *api) changeLoadBalancer(w http.ResponseWriter, r *http.Request, change 
 	return reply(w, http.StatusNoContent, nil)
 }
 
+// dropletIDs is the body that names droplets.
+type dropletIDs struct {
+	DropletIDs []int64 `json:"droplet_ids"`
+}
+
 // dropletsIn returns the droplets that a body names.
 func dropletsIn(w http.ResponseWriter, r *http.Request) ([]weir.ID, error) {
-	var q struct {
-		DropletIDs []int64 `json:"droplet_ids"`
-	}
+	var q dropletIDs
 	if err := decode(w, r, &q); err != nil {
 		return nil, err
 	}
@@ -220,11 +223,14 @@ func byTag(lb *weir.LoadBalancer) error {
 	return invalid("load balancer %q has the droplets with the tag %q: tag or untag droplets instead", lb.Name, lb.Tag)
 }
 
+// forwardingRules is the body that names rules.
+type forwardingRules struct {
+	Rules []ForwardingRule `json:"forwarding_rules"`
+}
+
 // rulesIn returns the forwarding rules that a body has.
 func rulesIn(w http.ResponseWriter, r *http.Request) ([]weir.Rule, error) {
-	var q struct {
-		Rules []ForwardingRule `json:"forwarding_rules"`
-	}
+	var q forwardingRules
 	if err := decode(w, r, &q); err != nil {
 		return nil, err
 	}

@@ -60,6 +60,9 @@ func (b *bubble) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	r.Header.Set("Authorization", "Bearer "+token)
 	r.RemoteAddr = "192.0.2.1:1000"
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
 	b.handler.ServeHTTP(w, r)
 	return w.Result(), nil
 }
@@ -77,7 +80,7 @@ func inBubble(t *testing.T, test func(b *bubble, droplets []godo.Droplet)) {
 			wg.Wait()
 			b.control.Store.Close()
 		}()
-		b.handler = api.New(api.Options{Control: b.control, Users: users{}, Metrics: metrics.New(b.control, slog.New(slog.DiscardHandler))})
+		b.handler = contract(t, api.New(api.Options{Control: b.control, Users: users{}, Metrics: metrics.New(b.control, slog.New(slog.DiscardHandler))}))
 		do, err := godo.New(&http.Client{Transport: b}, godo.SetBaseURL("http://weir.example/"))
 		if err != nil {
 			t.Fatal(err)

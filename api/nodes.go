@@ -11,7 +11,10 @@ func (a *api) listNodes(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return list(w, r, "nodes", all, func(n weir.NodeOverview) weir.NodeOverview { return n })
+	return list(w, r, "nodes", all, func(n weir.NodeOverview) weir.NodeOverview {
+		n.Host.Addrs = some(n.Host.Addrs)
+		return n
+	})
 }
 
 // addNode answers with the token by which a machine of one's own may join.

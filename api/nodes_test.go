@@ -33,7 +33,7 @@ func newOwnRegion(t *testing.T) *region {
 	if err := c.SetToken(ctx, "test", weir.SecretSum(token)); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(api.New(api.Options{Control: c, Users: edge.NewTokens(c)}))
+	server := httptest.NewServer(contract(t, api.New(api.Options{Control: c, Users: edge.NewTokens(c)})))
 	t.Cleanup(func() {
 		server.Close()
 		cancel()
@@ -130,7 +130,7 @@ func (away) UseToken(context.Context, string) (weir.Token, error) {
 }
 
 func TestCallerWhoCannotBeToldIsAskedToComeAgain(t *testing.T) {
-	server := httptest.NewServer(api.New(api.Options{Users: edge.NewTokens(away{})}))
+	server := httptest.NewServer(contract(t, api.New(api.Options{Users: edge.NewTokens(away{})})))
 	defer server.Close()
 	r := &region{t: t, url: server.URL}
 	if a := r.ask("GET", "/v2/weir/status", ""); a.status != 503 || a.header.Get("Retry-After") == "" {

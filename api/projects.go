@@ -182,14 +182,17 @@ func (a *api) listProjectResources(w http.ResponseWriter, r *http.Request) error
 	return list(w, r, "resources", all, func(res weir.Resource) projectResourceWire { return projectResourceWords(r, res) })
 }
 
+// projectResources is the body that puts things into a project.
+type projectResources struct {
+	Resources []string `json:"resources"`
+}
+
 func (a *api) assignResources(w http.ResponseWriter, r *http.Request) error {
 	id, err := projectID(r)
 	if err != nil {
 		return err
 	}
-	var q struct {
-		Resources []string `json:"resources"`
-	}
+	var q projectResources
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}

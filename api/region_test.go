@@ -68,7 +68,7 @@ func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(a
 	if wrap != nil {
 		c = wrap(c)
 	}
-	server := httptest.NewServer(api.New(api.Options{
+	server := httptest.NewServer(contract(t, api.New(api.Options{
 		Control:  c,
 		Users:    edge.NewTokens(r.control),
 		Log:      slog.New(slog.NewTextHandler(r.log, nil)),
@@ -78,7 +78,7 @@ func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(a
 		Reserved: netip.MustParsePrefix("203.0.113.0/24"),
 		OneHost:  true,
 		Metrics:  metrics.New(r.control, slog.New(slog.DiscardHandler)),
-	}))
+	})))
 	t.Cleanup(func() {
 		server.Close()
 		cancel()

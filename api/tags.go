@@ -89,10 +89,13 @@ func (a *api) getTag(w http.ResponseWriter, r *http.Request) error {
 	return a.replyTag(w, r, http.StatusOK, name)
 }
 
+// tagRequest is the body that makes a tag.
+type tagRequest struct {
+	Name string `json:"name"`
+}
+
 func (a *api) createTag(w http.ResponseWriter, r *http.Request) error {
-	var q struct {
-		Name string `json:"name"`
-	}
+	var q tagRequest
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}
@@ -116,14 +119,19 @@ func (a *api) deleteTag(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusNoContent, nil)
 }
 
+// taggingRequest is the body that names what gets a tag, or loses it.
+type taggingRequest struct {
+	Resources []taggingResource `json:"resources"`
+}
+
+type taggingResource struct {
+	ID   word   `json:"resource_id"`
+	Type string `json:"resource_type"`
+}
+
 // resourcesIn returns the droplets and the load balancers that a body names as resources.
 func resourcesIn(w http.ResponseWriter, r *http.Request) (droplets, lbs []weir.ID, err error) {
-	var q struct {
-		Resources []struct {
-			ID   word   `json:"resource_id"`
-			Type string `json:"resource_type"`
-		} `json:"resources"`
-	}
+	var q taggingRequest
 	if err := decode(w, r, &q); err != nil {
 		return nil, nil, err
 	}

@@ -76,6 +76,13 @@ func (a *api) getVPC(w http.ResponseWriter, r *http.Request) error {
 	return a.replyVPC(w, r, func(*weir.Network) error { return nil })
 }
 
+// vpcRequest is the body that changes the network.
+type vpcRequest struct {
+	Name        *string `json:"name"`
+	Description *string `json:"description"`
+	Default     *bool   `json:"default"`
+}
+
 // changeVPC gives the network another name or description. With replace, a description that
 // the body leaves out becomes empty.
 func (a *api) changeVPC(replace bool) handler {
@@ -83,11 +90,7 @@ func (a *api) changeVPC(replace bool) handler {
 		if err := a.pathVPC(r); err != nil {
 			return err
 		}
-		var q struct {
-			Name        *string `json:"name"`
-			Description *string `json:"description"`
-			Default     *bool   `json:"default"`
-		}
+		var q vpcRequest
 		if err := decode(w, r, &q); err != nil {
 			return err
 		}

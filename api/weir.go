@@ -34,6 +34,14 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.Problems, s.LoadBalancers = some(s.Problems), some(s.LoadBalancers)
 	s.Pools, s.Machines, s.Members = some(s.Pools), some(s.Machines), some(s.Members)
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
+		lb.Rules, lb.Instances = some(lb.Rules), some(lb.Instances)
+		for j := range lb.Instances {
+			node := &lb.Instances[j].Node
+			node.Servers = some(node.Servers)
+		}
+	}
 	return reply(w, http.StatusOK, map[string]any{"status": s})
 }
 

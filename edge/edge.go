@@ -104,7 +104,7 @@ func (t *Tokens) Authorize(ctx context.Context, token string) (c weir.Caller, er
 // Lacks returns the scope that c would need for a route and lacks, or "" if c may.
 func (t *Tokens) Lacks(c weir.Caller, route string) weir.Scope {
 	need, _ := Need(route)
-	if c.May(need) {
+	if need == "" || c.May(need) {
 		return ""
 	}
 	return need

@@ -127,3 +127,14 @@ func TestRouteOfAnUnknownKindIsForTheOperator(t *testing.T) {
 		}
 	}
 }
+
+func TestDescriptionOfTheAPIIsForEverybody(t *testing.T) {
+	for _, route := range []string{"GET /docs", "GET /openapi.yaml"} {
+		if need, known := Need(route); need != "" || !known {
+			t.Errorf("%q needs %q, known %v, want that it needs nothing", route, need, known)
+		}
+		if lacks := NewToken("sesame").Lacks(weir.Caller{}, route); lacks != "" {
+			t.Errorf("for %q somebody without a scope lacks %q, want nothing", route, lacks)
+		}
+	}
+}

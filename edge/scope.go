@@ -11,13 +11,16 @@ import (
 const (
 	ofAll      = ""      // it shows or changes things of several kinds
 	ofOperator = "admin" // it is for the one who operates the region
+	ofNobody   = "none"  // it says the same to everybody, and shows nothing of a region
 )
 
 // kinds says of which kind the things are that are below a path. Of two that fit a route the
 // longer counts.
 var kinds = map[string]string{
-	"/":        ofAll, // the page
-	"/metrics": ofOperator,
+	"/":             ofAll, // the page
+	"/metrics":      ofOperator,
+	"/docs":         ofNobody,
+	"/openapi.yaml": ofNobody,
 
 	"/v2/account":       "account",
 	"/v2/account/keys":  "ssh_key",
@@ -56,7 +59,7 @@ var kinds = map[string]string{
 }
 
 // Need returns the scope that a route needs, which is a method and a path such as
-// "GET /v2/droplets/{id}". A route of whose things the kind is not known, which is a mistake
+// "GET /v2/droplets/{id}". It is "" for a route that needs none, and no token. A route of whose things the kind is not known, which is a mistake
 // in the program, is for the operator alone.
 func Need(route string) (scope weir.Scope, known bool) {
 	method, at, _ := strings.Cut(route, " ")
@@ -69,6 +72,8 @@ func Need(route string) (scope weir.Scope, known bool) {
 		switch {
 		case known && kind == ofOperator:
 			return weir.ScopeAdmin, true
+		case known && kind == ofNobody:
+			return "", true
 		case known && (at != "/" || route == "GET /{$}"):
 			return weir.ScopeOf(kind, right), true
 		case at == "/" || at == "." || at == "":

@@ -1,15 +1,18 @@
-// Package web is Weir's door for people: one page that shows a region at a glance.
+// Package web is Weir's door for people: one page that shows a region at a glance, and one
+// that tells what the API does.
 //
-// [New] returns the handler. The page is rendered here, whole: it has its style in it,
+// [New] returns the first. The page is rendered here, whole: it has its style in it,
 // needs no script, and asks for itself again every few seconds. It shows what a
 // [weir.RegionStatus] has, the problems first, and what happened lately, the newest first.
 // Who may see it is the business of whoever serves it.
+//
+// [NewDocs] returns the second: what an OpenAPI document says, for people.
 package web
 
 import (
 	"bytes"
 	"context"
-	_ "embed"
+	"embed"
 	"html/template"
 	"log/slog"
 	"net/http"
@@ -17,8 +20,8 @@ import (
 	"weir/weir"
 )
 
-//go:embed status.html
-var source string
+//go:embed status.html style.html docs.html
+var sources embed.FS
 
 // refresh is how long a browser waits, in seconds, before it asks for the page again.
 const refresh = 5
@@ -37,7 +40,7 @@ type Region interface {
 
 // New returns the page of a region.
 func New(region Region, log *slog.Logger) http.Handler {
-	page := template.Must(template.New("status").Parse(source))
+	page := template.Must(template.ParseFS(sources, "status.html", "style.html"))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, code := view{Refresh: refresh}, http.StatusServiceUnavailable
 		s, err := region.Status(r.Context())
@@ -56,12 +59,17 @@ func New(region Region, log *slog.Logger) http.Handler {
 			http.Error(w, "the page could not be made: Weir's log has the reason", http.StatusInternalServerError)
 			return
 		}
-		h := w.Header()
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("Referrer-Policy", "no-referrer")
-		w.WriteHeader(code)
-		w.Write(body.Bytes()) // fails if the browser has left: there is nobody to tell
+		w.Header().Set("Cache-Control", "no-store")
+		reply(w, code, body.Bytes())
 	})
+}
+
+// reply answers with a page, which has all it needs in it.
+func reply(w http.ResponseWriter, code int, page []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	w.WriteHeader(code)
+	w.Write(page) // fails if the browser has left: there is nobody to tell
 }

@@ -344,7 +344,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 		return err
 	}
 	parts.Go(func() error { return limits.Run(ctx) })
-	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: s.log, Page: web.New(ctl, s.log), Metrics: metrics.New(ctl, s.log)})
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: s.log, Page: web.New(ctl, s.log), Docs: web.NewDocs(api.OpenAPI(), s.log), Metrics: metrics.New(ctl, s.log)})
 	parts.Go(func() error { return serveHTTP(ctx, door.listener, handler, s.log) })
 	watchdog.watch(func(ctx context.Context) error { return door.knock(ctx) })
 
