@@ -42,6 +42,14 @@ func (a *api) supportedBackupPolicies(w http.ResponseWriter, _ *http.Request) er
 	return reply(w, http.StatusOK, map[string]any{"supported_policies": []any{}})
 }
 
+func (a *api) createVolume(http.ResponseWriter, *http.Request) error {
+	return invalid("Weir has no volumes: a droplet has the disk of its size, so create one of a larger size")
+}
+
+func (a *api) createImage(http.ResponseWriter, *http.Request) error {
+	return invalid("Weir takes no images of one's own: create droplets from one that GET /v2/images lists, and have user_data set them up")
+}
+
 func (a *api) reserveIPv6(http.ResponseWriter, *http.Request) error {
 	return invalid("Weir's droplets have no IPv6 yet, and no IPv6 address can be reserved for them: reserve an IPv4 address with POST /v2/reserved_ips")
 }

@@ -54,9 +54,18 @@ func TestOfWhatWeirDoesNotHaveThereIsNothing(t *testing.T) {
 	}
 	for _, path := range []string{"/v2/snapshots/7", "/v2/volumes/x", "/v2/reserved_ipv6/2001:db8::1", "/v2/reserved_ipv6/2001:db8::1/actions", "/v2/domains", "/v2/databases", "/v2/kubernetes/clusters",
 		"/v2/images/debian-12-x64/actions", "/v2/images/7/actions/8", "/v2/vpc_peerings/x"} {
-		if a := r.ask("GET", path, ""); a.status != 404 || a.body["message"] != "The resource you were accessing could not be found." {
-			t.Errorf("%s: %d %s, want 404", path, a.status, a.text)
+		want := `The resource you were accessing could not be found. Weir has nothing at "` + path + `", but load balancers, droplets and what belongs to them.`
+		if a := r.ask("GET", path, ""); a.status != 404 || a.body["message"] != want {
+			t.Errorf("%s: %d %s, want 404 %s", path, a.status, a.text, want)
 		}
+	}
+	_, _, err = r.do.Storage.CreateVolume(t.Context(), &godo.VolumeCreateRequest{Name: "v", Region: "lab", SizeGigaBytes: 10})
+	if code, text := refusal(err); code != 422 || text != "Weir has no volumes: a droplet has the disk of its size, so create one of a larger size" {
+		t.Errorf("a volume: %d %q, want 422", code, text)
+	}
+	_, _, err = r.do.Images.Create(t.Context(), &godo.CustomImageCreateRequest{Name: "i", Url: "http://images.example/i", Region: "lab"})
+	if code, text := refusal(err); code != 422 || text != "Weir takes no images of one's own: create droplets from one that GET /v2/images lists, and have user_data set them up" {
+		t.Errorf("an image: %d %q, want 422", code, text)
 	}
 	if a := r.ask("POST", "/v2/images/7/actions", `{"type": "transfer"}`); a.status != 404 {
 		t.Errorf("an image's action: %d %s, want 404", a.status, a.text)

@@ -110,7 +110,7 @@ func (a *api) reserveAddress(names addressNames) handler {
 			return err
 		case machine == "" && q.Region == "":
 			return invalid("region and droplet_id are missing, want one of them")
-		case q.Region != "" && q.Region != a.Control.Region():
+		case regionOf(q.Region, a.Control.Region()) != a.Control.Region():
 			return invalid("region is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
 		}
 		addr, err := a.Control.ReserveAddress(r.Context(), machine, weir.ID(q.ProjectID))

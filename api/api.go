@@ -207,6 +207,8 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/droplets/backups/supported_policies": a.supportedBackupPolicies,
 		"GET /v2/snapshots":                           a.none("snapshots"),
 		"GET /v2/volumes":                             a.none("volumes"),
+		"POST /v2/volumes":                            a.createVolume,
+		"POST /v2/images":                             a.createImage,
 		"GET /v2/reserved_ipv6":                       a.none("reserved_ipv6s"),
 		"POST /v2/reserved_ipv6":                      a.reserveIPv6,
 

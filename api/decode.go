@@ -170,6 +170,15 @@ func number(id weir.ID) int64 {
 	return n
 }
 
+// regionOf returns the region that a body means: this one if it names none, or this one in another
+// case, as clients that keep it in lower case may write it.
+func regionOf(name, here string) string {
+	if name == "" || strings.EqualFold(name, here) {
+		return here
+	}
+	return name
+}
+
 // truth returns the value of a parameter of the query that is true or false.
 func truth(r *http.Request, name string) (bool, error) {
 	text := r.URL.Query().Get(name)

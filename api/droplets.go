@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -21,13 +20,15 @@ type dropletRequest struct {
 	UserData string   `json:"user_data"`
 	Tags     []string `json:"tags"`
 
+	// Weir measures every droplet from outside: that one has asked for it is remembered, and changes nothing.
+	Monitoring bool `json:"monitoring"`
+
 	// Weir has only the defaults of these: see template.
 	PrivateNetworking bool     `json:"private_networking"` // every droplet has it
 	PublicNetworking  *bool    `json:"public_networking"`
 	Backups           bool     `json:"backups"`
 	BackupPolicy      anything `json:"backup_policy"`
 	IPv6              bool     `json:"ipv6"`
-	Monitoring        bool     `json:"monitoring"`
 	WithDropletAgent  bool     `json:"with_droplet_agent"`
 	Volumes           anything `json:"volumes"`
 	VPCUUID           string   `json:"vpc_uuid"`
@@ -44,8 +45,6 @@ func (q *dropletRequest) refuse() error {
 		return invalid("backups is true: Weir makes no backups, leave it and backup_policy out or use false")
 	case q.IPv6:
 		return invalid("ipv6 is true: Weir's droplets have no IPv6 yet, leave it out or use false")
-	case q.Monitoring:
-		return invalid("monitoring is true: Weir has no agent for droplets yet, leave it out or use false")
 	case q.WithDropletAgent:
 		return invalid("with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false")
 	case bool(q.Volumes):
@@ -63,7 +62,7 @@ func (q *dropletRequest) template(region string) (weir.Template, error) {
 	if err := q.refuse(); err != nil {
 		return weir.Template{}, err
 	}
-	t := weir.Template{Region: cmp.Or(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags}
+	t := weir.Template{Region: regionOf(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags, Monitoring: q.Monitoring}
 	return t, t.Check(region)
 }
 

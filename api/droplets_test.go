@@ -311,7 +311,6 @@ func TestWhatWeirCannotGiveADropletIsRefusedByName(t *testing.T) {
 	for body, want := range map[string]string{
 		`"backups": true`:                         "backups is true: Weir makes no backups, leave it and backup_policy out or use false",
 		`"ipv6": true`:                            "ipv6 is true: Weir's droplets have no IPv6 yet, leave it out or use false",
-		`"monitoring": true`:                      "monitoring is true: Weir has no agent for droplets yet, leave it out or use false",
 		`"with_droplet_agent": true`:              "with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false",
 		`"public_networking": false`:              "public_networking is false: every droplet of Weir has a public address, leave it out or use true",
 		`"volumes": [{"id": "x"}]`:                "volumes is not empty: Weir has no volumes, leave it out",
@@ -381,3 +380,18 @@ func TestACloudThatIsFullSaysSo(t *testing.T) {
 }
 
 func long(n int) string { return strings.Repeat("x", n) }
+
+// Terraform's provider replaces a droplet whose features do not say what was asked for.
+func TestADropletSaysWhetherMonitoringWasAskedFor(t *testing.T) {
+	r := lab(t)
+	for _, asked := range []bool{true, false} {
+		d, _, err := r.do.Droplets.Create(t.Context(), &godo.DropletCreateRequest{Name: "x", Region: "LAB", Size: "s-1vcpu-1gb", Image: godo.DropletCreateImage{Slug: "debian-12-x64"}, Monitoring: asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, _, err = r.do.Droplets.Get(t.Context(), d.ID)
+		if err != nil || slices.Contains(d.Features, "monitoring") != asked || d.Region.Slug != "lab" {
+			t.Errorf("asked for %v: features %v in region %q (%v)", asked, d.Features, d.Region.Slug, err)
+		}
+	}
+}

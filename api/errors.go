@@ -12,6 +12,7 @@ import (
 // Words that clients compare with, letter by letter.
 const (
 	textNotFound     = "The resource you were accessing could not be found."
+	textNoRoute      = textNotFound + " Weir has nothing at %.60q, but load balancers, droplets and what belongs to them."
 	textUnauthorized = "Unable to authenticate you"
 	textForbidden    = "You are not authorized to perform this operation"
 	textTooMany      = "API Rate limit exceeded."

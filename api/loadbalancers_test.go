@@ -399,3 +399,16 @@ func TestLoadBalancersAreFoundByNameAndID(t *testing.T) {
 		t.Errorf("first page %v of %v (%v), want 2 of 3", all, resp.Meta, err)
 	}
 }
+
+// Terraform's provider sends a region as it is written, and keeps it in lower case.
+func TestARegionIsMeantInAnyCase(t *testing.T) {
+	r := lab(t)
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "web", Region: "Lab",
+		ForwardingRules: []godo.ForwardingRule{{EntryProtocol: "http", EntryPort: 80, TargetProtocol: "http", TargetPort: 80}}})
+	if err != nil || lb.Region.Slug != "lab" {
+		t.Errorf("load balancer: %v (%v), want it in lab", lb, err)
+	}
+	if ip, _, err := r.do.ReservedIPs.Create(t.Context(), &godo.ReservedIPCreateRequest{Region: "LAB"}); err != nil || ip.Region.Slug != "lab" {
+		t.Errorf("reserved IP: %v (%v), want it in lab", ip, err)
+	}
+}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,7 +54,7 @@ func (a *api) route(w http.ResponseWriter, r *http.Request) {
 		asked := probe{header: http.Header{}}
 		h.ServeHTTP(&asked, r)
 		if asked.status != http.StatusMethodNotAllowed {
-			return errNotFound
+			return &statusError{http.StatusNotFound, fmt.Sprintf(textNoRoute, r.URL.Path)}
 		}
 		allow := asked.header.Get("Allow")
 		w.Header().Set("Allow", allow)

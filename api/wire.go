@@ -159,6 +159,9 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 		Image: newImageWire(m.Image, region), Size: newSizeWire(size, region), SizeSlug: m.Size,
 		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: newRegionWire(region), Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
+	if m.Monitoring {
+		d.Features = append(d.Features, "monitoring")
+	}
 	if d.Status == "" {
 		d.Status = string(weir.MachineNew)
 	}

@@ -249,7 +249,7 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	if err != nil {
 		return err
 	}
-	lb.Name, lb.Region = q.Name, cmp.Or(q.Region, region)
+	lb.Name, lb.Region = q.Name, regionOf(q.Region, region)
 	lb.Algorithm = algorithmOf(q.Algorithm)
 	lb.Rules, lb.Health, lb.Machines, lb.Tag = rules, health, machines, q.Tag
 	lb.NoRecords = q.DisableLetsEncryptDNSRecords

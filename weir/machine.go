@@ -22,6 +22,9 @@ type Template struct {
 	UserData string   `json:"user_data,omitempty"`
 	SSHKeys  []string `json:"ssh_keys,omitempty"` // public keys, as in authorized_keys
 	Tags     []string `json:"tags,omitempty"`
+
+	// Monitoring is that somebody asked for it; every machine is measured by its cloud anyway.
+	Monitoring bool `json:"monitoring,omitempty"`
 }
 
 // Machine is one virtual server: an application server or a load balancer's instance.
