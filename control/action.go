@@ -64,5 +64,6 @@ func (c *Control) Actions(ctx context.Context) ([]weir.Action, error) {
 
 // Action returns one action, or weir.NotFound.
 func (c *Control) Action(ctx context.Context, id weir.ID) (weir.Action, error) {
-	return actions.Own(ctx, c.Store, id)
+	a, err := c.lists.actions.get(ctx, id)
+	return actions.own(ctx, id, a, err)
 }

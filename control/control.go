@@ -96,6 +96,7 @@ type Control struct {
 	figures *figures
 	leads   atomic.Pointer[term] // nil while another member does
 	tokens  tokenBook
+	lists   mirrored
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -114,6 +115,7 @@ func New(o Options) *Control {
 	}
 	c := &Control{Options: o, nodes: newNodes(), figures: newFigures()}
 	c.nodes.count = c.figures.hear
+	c.lists = newMirrored(c.Store)
 	return c
 }
 
@@ -128,7 +130,7 @@ func (c *Control) NodeURLs() []string {
 	return []string{c.NodeURL}
 }
 
-// Run serves nodes their configuration, and whenever c is the leader runs the
+// Run serves nodes their configuration, has lists ready for users, and whenever c is the leader runs the
 // controllers, until ctx ends, or the store does with an error.
 func (c *Control) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -137,6 +139,7 @@ func (c *Control) Run(ctx context.Context) error {
 	defer cancel()
 
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
+	wg.Go(func() { c.lists.run(ctx, c.Log) })
 	wg.Go(func() { c.meter(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {

@@ -30,12 +30,16 @@ func (c *Control) LoadBalancers(ctx context.Context) ([]weir.LoadBalancer, error
 
 // LoadBalancer returns one load balancer, or weir.NotFound.
 func (c *Control) LoadBalancer(ctx context.Context, id weir.ID) (weir.LoadBalancer, error) {
-	return keptBalancer(ctx, c.Store, id)
+	lb, err := c.lists.loadBalancers.get(ctx, id)
+	return kept(loadBalancers.own(ctx, id, lb, err))
 }
 
 // keptBalancer returns a load balancer of the caller's team that is not being deleted.
 func keptBalancer(ctx context.Context, r store.Reader, id weir.ID) (weir.LoadBalancer, error) {
-	lb, err := loadBalancers.Own(ctx, r, id)
+	return kept(loadBalancers.Own(ctx, r, id))
+}
+
+func kept(lb weir.LoadBalancer, err error) (weir.LoadBalancer, error) {
 	if err == nil && !lb.Deleting.IsZero() {
 		return lb, weir.Errorf(weir.NotFound, "load balancer %q is being deleted", lb.Name)
 	}

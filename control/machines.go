@@ -64,7 +64,8 @@ func (c *Control) Machines(ctx context.Context) ([]weir.Machine, error) {
 
 // Machine returns one machine, or weir.NotFound.
 func (c *Control) Machine(ctx context.Context, id weir.ID) (weir.Machine, error) {
-	return machines.Own(ctx, c.Store, id)
+	m, err := c.lists.machines.get(ctx, id)
+	return machines.own(ctx, id, m, err)
 }
 
 // CreateMachines adds a machine for each name, and the action of each one's creation:

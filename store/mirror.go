@@ -102,25 +102,55 @@ func (m *Mirror[T]) drop(key weir.ID) {
 	}
 }
 
-// Page returns at most n rows of a list, beginning with the one before which there are from others, and how
-// many the list has, all at one moment after the call. The rows are not to be changed. While the
-// store cannot be reached it waits, until ctx ends.
-func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []T, total int, err error) {
+// Pages is a mirror at one moment. Rows that it returns are not to be changed.
+type Pages[T any] interface {
+	// Page returns at most n rows of a list, those after its first from, and how many the list has. A
+	// from below 0 counts from the end.
+	Page(list string, from, n int) (page []T, total int)
+}
+
+// View gives f the mirror as it is at one moment after the call. While the store cannot be reached it waits,
+// until ctx ends. f must not wait for anything.
+func (m *Mirror[T]) View(ctx context.Context, f func(Pages[T])) error {
 	if err := m.await(ctx); err != nil {
-		return nil, 0, err
+		return fmt.Errorf("read %s: %w", m.table.name, err)
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	f((*moment[T])(m))
+	return nil
+}
+
+// Page is that of [Pages], at a moment after the call.
+func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []T, total int, err error) {
+	err = m.View(ctx, func(p Pages[T]) { page, total = p.Page(list, from, n) })
+	return page, total, err
+}
+
+// moment is a mirror while it is locked.
+type moment[T any] Mirror[T]
+
+func (m *moment[T]) Page(list string, from, n int) (page []T, total int) {
 	t := m.sorted[list]
 	if t == nil {
-		return nil, 0, nil
+		return nil, 0
 	}
 	total = t.Len()
-	for i := from; i < min(total, from+n); i++ {
+	from, end := PageOf(total, from, n)
+	for i := from; i < end; i++ {
 		row, _ := t.GetAt(i)
 		page = append(page, *row)
 	}
-	return page, total, nil
+	return page, total
+}
+
+// PageOf returns which of total rows are on a page as [Pages] has it: those from begin to before end.
+func PageOf(total, from, n int) (begin, end int) {
+	if from < 0 {
+		from += total
+	}
+	begin = min(max(from, 0), total)
+	return begin, begin + min(max(n, 0), total-begin)
 }
 
 // Get returns the row at key as it is at a moment after the call. If there is none, the error is weir.NotFound.
