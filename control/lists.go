@@ -91,6 +91,9 @@ func nameList(team weir.ID, name string) string {
 	return listOf(team, "name", strings.ToLower(name))
 }
 
+// comingList has the machines of all teams that the cloud is still to make.
+const comingList = "coming"
+
 // compareNumbers compares decimal IDs as numbers.
 func compareNumbers(a, b weir.ID) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
@@ -98,7 +101,7 @@ func compareNumbers(a, b weir.ID) int {
 
 // mirrored are all tables of which users see pages.
 type mirrored struct {
-	machines      *lists[weir.Machine] // those that users made, which is no instance and none of one's own
+	machines      *lists[weir.Machine] // by user's lists those that users made, which is no instance and none of one's own
 	loadBalancers *lists[weir.LoadBalancer]
 	actions       *lists[weir.Action] // the newest first
 	tags          *lists[tag]
@@ -108,11 +111,17 @@ func newMirrored(db *store.Store) mirrored {
 	return mirrored{
 		machines: newLists(db, machines.Table,
 			func(a, b *weir.Machine) bool { return compareNumbers(a.ID, b.ID) < 0 },
-			func(m *weir.Machine) []string {
-				if m.LoadBalancer != "" || m.Own {
+			func(m *weir.Machine) (in []string) {
+				if m.Own {
 					return nil
 				}
-				in := []string{listOf(m.Team), nameList(m.Team, m.Name)}
+				if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() {
+					in = append(in, comingList)
+				}
+				if m.LoadBalancer != "" {
+					return in
+				}
+				in = append(in, listOf(m.Team), nameList(m.Team, m.Name))
 				return append(in, tagLists(m.Team, m.Tags)...)
 			}),
 		loadBalancers: newLists(db, loadBalancers.Table,

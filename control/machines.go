@@ -100,16 +100,11 @@ func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Tem
 // that it is still to make counted in. It is asked before any row is written, so that
 // what cannot be is refused whole.
 func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
-	all, err := machines.All(ctx, c.Store)
+	_, coming, err := c.lists.machines.page(ctx, comingList, 0, 0)
 	if err != nil {
 		return err
 	}
-	for _, m := range all {
-		if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() && !m.Own {
-			n++
-		}
-	}
-	return c.Cloud.Room(ctx, t, n)
+	return c.Cloud.Room(ctx, t, n+coming)
 }
 
 // DeleteMachine has a machine drained and destroyed. A pool that counts it gets
