@@ -97,6 +97,7 @@ type Control struct {
 	leads   atomic.Pointer[term] // nil while another member does
 	tokens  tokenBook
 	lists   mirrored
+	numbers chan struct{} // full while numbers are taken; see numbered
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -113,7 +114,7 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(), figures: newFigures()}
+	c := &Control{Options: o, nodes: newNodes(), figures: newFigures(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
 	c.lists = newMirrored(c.Store)
 	return c

@@ -82,7 +82,7 @@ func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Tem
 	if err := c.room(ctx, t, len(names)); err != nil {
 		return nil, nil, err
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		made, asked = nil, nil
 		for _, name := range names {
 			m, a, err := newMachine(ctx, tx, weir.Machine{Team: weir.CallerOf(ctx).Team, Name: name, Template: t})
@@ -182,7 +182,7 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 //
 // enable_private_networking and disable_backups are done at once, for no machine is otherwise.
 func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		m, err := mine(ctx, tx, machine)
 		if err != nil {
 			return err
@@ -222,7 +222,7 @@ func (c *Control) RenameMachine(ctx context.Context, machine weir.ID, name strin
 	if err := weir.CheckName(name); err != nil {
 		return a, err
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		m, err := mine(ctx, tx, machine)
 		if err != nil {
 			return err

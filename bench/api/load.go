@@ -28,7 +28,8 @@ type load struct {
 // result is what it saw: answers a second, and how long they took in milliseconds.
 type result struct {
 	Rate, P50, P99 float64
-	Failed         int // answers of another status than 2xx
+	Answers        int
+	Failed         int // of them those of another status than 2xx
 }
 
 // request is one that is to be made.
@@ -171,7 +172,7 @@ func (l *load) run(ctx context.Context, k kind) (r result, err error) {
 	at := func(share float64) float64 {
 		return float64(took[min(int(share*float64(len(took))), len(took)-1)].Microseconds()) / 1000
 	}
-	return result{float64(len(took)) / spent, at(0.5), at(0.99), r.Failed}, nil
+	return result{float64(len(took)) / spent, at(0.5), at(0.99), len(took), r.Failed}, nil
 }
 
 // ask asks on one connection until the time is over.

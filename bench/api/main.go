@@ -135,20 +135,22 @@ func measure(ctx context.Context, db *store, o options, n int) error {
 		defer pprof.StopCPUProfile()
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "what\ta second\tp50 ms\tp99 ms\trefused\t")
+	fmt.Fprintln(out, "what\ta second\tp50 ms\tp99 ms\tCPU µs each\trefused\t")
 	for _, kind := range kinds() {
-		var rates, p50s, p99s []float64
+		var rates, p50s, p99s, cpus []float64
 		failed := 0
 		for run := range o.runs {
+			before := cpu()
 			got, err := ask(ctx, load{URL: p.url, Token: p.token, Kind: kind.name, Connections: o.connections, Time: o.time,
 				Balancers: n, Droplets: n * o.droplets, Seed: uint64(run)})
 			if err != nil {
 				return fmt.Errorf("%s: %w", kind.name, err)
 			}
+			cpus = append(cpus, float64((cpu()-before).Microseconds())/float64(got.Answers))
 			rates, p50s, p99s = append(rates, got.Rate), append(p50s, got.P50), append(p99s, got.P99)
 			failed += got.Failed
 		}
-		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%d\t\n", kind.name, spread(rates, "%.0f"), spread(p50s, "%.2f"), spread(p99s, "%.1f"), failed)
+		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%d\t\n", kind.name, spread(rates, "%.0f"), spread(p50s, "%.1f"), spread(p99s, "%.1f"), spread(cpus, "%.0f"), failed)
 	}
 	if err := out.Flush(); err != nil {
 		return err
@@ -185,6 +187,15 @@ func spread(all []float64, format string) string {
 	all = slices.Sorted(slices.Values(all))
 	f := func(x float64) string { return fmt.Sprintf(format, x) }
 	return f(all[len(all)/2]) + " (" + f(all[0]) + "–" + f(all[len(all)-1]) + ")"
+}
+
+// cpu returns the CPU time of this process so far.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // memory returns the heap of this process once what is dead is collected, and how much of it is in memory, all and
