@@ -12,7 +12,7 @@
 // in one transaction; nodes are goroutines in the control plane's process that wait as nodeapi does for
 // them, without TLS.
 //
-// Usage: go run ./bench/api [-sizes 1000,10000,100000] [-droplets 10] [-runs N] [-time 3s] [-connections N]
+// Usage: go run ./bench/api [-sizes 1000,10000,100000] [-droplets 10] [-runs N] [-time 3s] [-connections N] [-only REGEXP]
 package main
 
 import (
@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -43,6 +44,7 @@ type options struct {
 	connections int
 	dir         string
 	profile     string
+	only        *regexp.Regexp
 	load        string // what the process that asks is given; see load
 }
 
@@ -64,6 +66,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.connections, "connections", 32, "connections that ask")
 	flag.StringVar(&o.dir, "dir", "", "a directory on the disk that is to be measured; the system's for temporary files if empty")
 	flag.StringVar(&o.profile, "profile", "", "a file for the CPU profile of the control plane while it is asked")
+	only := flag.String("only", "", "a regular expression for what is measured; everything if empty")
 	flag.StringVar(&o.load, "load", "", "for the process that asks, which the bench starts")
 	flag.Parse()
 	if o.load != "" {
@@ -77,6 +80,10 @@ func run(ctx context.Context) error {
 		o.sizes = append(o.sizes, n)
 	}
 	slices.Sort(o.sizes)
+	var err error
+	if o.only, err = regexp.Compile(*only); err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	if o.droplets < 1 || o.runs < 1 || o.time < 100*time.Millisecond || o.connections < 1 {
 		return errors.New("-droplets, -runs, -time and -connections: want at least 1, and 100ms")
 	}
@@ -137,6 +144,9 @@ func measure(ctx context.Context, db *store, o options, n int) error {
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "what\ta second\tp50 ms\tp99 ms\tCPU µs each\trefused\t")
 	for _, kind := range kinds() {
+		if !o.only.MatchString(kind.name) {
+			continue
+		}
 		var rates, p50s, p99s, cpus []float64
 		failed := 0
 		for run := range o.runs {
@@ -154,6 +164,9 @@ func measure(ctx context.Context, db *store, o options, n int) error {
 	}
 	if err := out.Flush(); err != nil {
 		return err
+	}
+	if !o.only.MatchString("fan-out") {
+		return nil
 	}
 	all, err := p.fanOut(ctx, nodes, o.runs*4)
 	if err != nil {
