@@ -19,6 +19,8 @@
 //	               one that has it cannot serve
 //	watches        ask the instances whether they live and serve
 //
+// What users list comes a page at a time from memory; see lists.
+//
 // Nodes take part by three calls, [Control.Enrol], [Control.NodeConfig] and
 // [Control.Report], which package nodeapi serves to them.
 package control
