@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 # there: they are told of the weir that is built.
 GOTEST   := $(GO) test $(if $(SUDO),-exec 'sudo env WEIR_BINARY=$(CURDIR)/bin/weir')
 
-.PHONY: help deps build dev test bench-change bench-failover vet clean
+.PHONY: help deps build dev test bench-change bench-failover bench-api vet clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ bench-failover: deps build ## how long clients wait when a load balancer fails o
 	@$(SUDO) scripts/deps bench
 	$(GO) build -o bin/bench-failover ./bench/failover
 	$(SUDO) bin/bench-failover $(BENCHFLAGS)
+
+bench-api: ## what the API does a second among up to a million droplets, and how soon nodes hear
+	$(GO) build -o bin/bench-api ./bench/api
+	bin/bench-api $(BENCHFLAGS)
 
 clean: ## remove what was built
 	rm -rf bin

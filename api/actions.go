@@ -85,14 +85,14 @@ func (a *api) actOnDroplets(w http.ResponseWriter, r *http.Request) error {
 	if q.Type == "rename" {
 		return invalid("type is \"rename\": a name is for one droplet, rename each by its ID")
 	}
-	all, err := a.droplets(r.Context())
+	all, err := a.tagged(r.Context(), tag)
 	if err != nil {
 		return err
 	}
 	begun := []actionWire{}
 	for _, m := range all {
 		runs := slices.Contains([]string{"power_off", "shutdown", "reboot", "power_cycle"}, q.Type) // only one that runs can do so
-		if !m.HasTag(tag) || !m.Deleting.IsZero() || m.Off && runs {
+		if !m.Deleting.IsZero() || m.Off && runs {
 			continue
 		}
 		done, err := a.act(r.Context(), m.ID, q)
@@ -112,7 +112,9 @@ func (a *api) listDropletActions(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.replyActions(w, r, func(act weir.Action) bool { return act.Resource == weir.OnMachine && act.On == m.ID })
+	return pageOf(w, r, "actions", func(from, n int) ([]weir.Action, int, error) {
+		return a.Control.ActionPageOf(r.Context(), weir.OnMachine, m.ID, from, n)
+	}, a.actionWords)
 }
 
 func (a *api) getDropletAction(w http.ResponseWriter, r *http.Request) error {
@@ -131,7 +133,9 @@ func (a *api) getDropletAction(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) listActions(w http.ResponseWriter, r *http.Request) error {
-	return a.replyActions(w, r, func(weir.Action) bool { return true })
+	return pageOf(w, r, "actions", func(from, n int) ([]weir.Action, int, error) {
+		return a.Control.ActionPage(r.Context(), from, n)
+	}, a.actionWords)
 }
 
 func (a *api) getAction(w http.ResponseWriter, r *http.Request) error {
@@ -149,15 +153,4 @@ func (a *api) action(r *http.Request, name string) (weir.Action, error) {
 		return weir.Action{}, err
 	}
 	return a.Control.Action(r.Context(), id)
-}
-
-// replyActions answers with the actions that are wanted, the newest first.
-func (a *api) replyActions(w http.ResponseWriter, r *http.Request, wanted func(weir.Action) bool) error {
-	all, err := a.Control.Actions(r.Context())
-	if err != nil {
-		return err
-	}
-	all = slices.DeleteFunc(all, func(act weir.Action) bool { return !wanted(act) })
-	slices.Reverse(all)
-	return list(w, r, "actions", all, a.actionWords)
 }

@@ -2,9 +2,9 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"weir/weir"
@@ -20,27 +20,26 @@ var (
 	floatingIPs = addressNames{"floating_ip", "floating_ips"}
 )
 
-// addressWords puts a reserved IP in DigitalOcean's words.
-func (a *api) addressWords(addr weir.Address, machines map[weir.ID]weir.Machine) addressWire {
+// addressWords puts a reserved IP in DigitalOcean's words; has is the droplet that it is seen to point to, if any.
+func (a *api) addressWords(addr weir.Address, has *weir.Machine) addressWire {
 	w := addressWire{IP: addr.Addr.String(), Region: newRegionWire(a.Control.Region()), Locked: addr.Machine != addr.Assigned, ProjectID: addr.Place.Project}
-	if m, ok := machines[addr.Assigned]; ok && addr.Assigned != "" {
-		droplet := a.dropletWords(m)
+	if has != nil {
+		droplet := a.dropletWords(*has)
 		w.Droplet = &droplet
 	}
 	return w
 }
 
-// machinesByID returns all machines.
-func (a *api) machinesByID(ctx context.Context) (map[weir.ID]weir.Machine, error) {
-	all, err := a.Control.Machines(ctx)
-	if err != nil {
-		return nil, err
+// assigned returns the machine that a reserved IP is seen to point to, or nil if it is there no more or never was.
+func (a *api) assigned(ctx context.Context, addr weir.Address) (*weir.Machine, error) {
+	if addr.Assigned == "" {
+		return nil, nil
 	}
-	machines := make(map[weir.ID]weir.Machine, len(all))
-	for _, m := range all {
-		machines[m.ID] = m
+	m, err := a.Control.Machine(ctx, addr.Assigned)
+	if errors.Is(err, weir.NotFound) {
+		return nil, nil
 	}
-	return machines, nil
+	return &m, err
 }
 
 func (a *api) listAddresses(names addressNames) handler {
@@ -49,11 +48,17 @@ func (a *api) listAddresses(names addressNames) handler {
 		if err != nil {
 			return err
 		}
-		machines, err := a.machinesByID(r.Context())
-		if err != nil {
-			return err
-		}
-		return list(w, r, names.many, all, func(addr weir.Address) addressWire { return a.addressWords(addr, machines) })
+		return pageOf(w, r, names.many, func(from, n int) (page []addressWire, total int, err error) {
+			from, end := min(from, len(all)), min(from+n, len(all))
+			for _, addr := range all[from:end] {
+				has, err := a.assigned(r.Context(), addr)
+				if err != nil {
+					return nil, 0, err
+				}
+				page = append(page, a.addressWords(addr, has))
+			}
+			return page, len(all), nil
+		}, func(w addressWire) addressWire { return w })
 	}
 }
 
@@ -72,11 +77,11 @@ func (a *api) getAddress(names addressNames) handler {
 		if err != nil {
 			return err
 		}
-		machines, err := a.machinesByID(r.Context())
+		has, err := a.assigned(r.Context(), addr)
 		if err != nil {
 			return err
 		}
-		return reply(w, http.StatusOK, map[string]any{names.one: a.addressWords(addr, machines)})
+		return reply(w, http.StatusOK, map[string]any{names.one: a.addressWords(addr, has)})
 	}
 }
 
@@ -134,16 +139,11 @@ func (a *api) reserveAddress(names addressNames) handler {
 
 // lastAction returns the newest action of a reserved IP, or nil if it has none.
 func (a *api) lastAction(ctx context.Context, addr netip.Addr) (*weir.Action, error) {
-	all, err := a.Control.Actions(ctx)
-	if err != nil {
+	all, _, err := a.Control.ActionPageOf(ctx, weir.OnAddress, weir.ID(addr.String()), 0, 1)
+	if err != nil || len(all) == 0 {
 		return nil, err
 	}
-	for _, act := range slices.Backward(all) {
-		if isOf(act, addr) {
-			return &act, nil
-		}
-	}
-	return nil, nil
+	return &all[0], nil
 }
 
 // isOf reports whether an action is a reserved IP's.
@@ -210,13 +210,9 @@ func (a *api) listAddressActions(names addressNames) handler {
 		if err != nil {
 			return err
 		}
-		all, err := a.Control.Actions(r.Context())
-		if err != nil {
-			return err
-		}
-		all = slices.DeleteFunc(all, func(act weir.Action) bool { return !isOf(act, addr.Addr) })
-		slices.Reverse(all)
-		return list(w, r, "actions", all, func(act weir.Action) actionWire { return a.addressActionWords(names, act) })
+		return pageOf(w, r, "actions", func(from, n int) ([]weir.Action, int, error) {
+			return a.Control.ActionPageOf(r.Context(), weir.OnAddress, weir.ID(addr.Addr.String()), from, n)
+		}, func(act weir.Action) actionWire { return a.addressActionWords(names, act) })
 	}
 }
 

@@ -53,8 +53,6 @@ type Control interface {
 	// DeleteSSHKey forgets a key. Machines that have it keep it.
 	DeleteSSHKey(ctx context.Context, id weir.ID) error
 
-	// Actions returns all actions that are remembered, the oldest first.
-	Actions(ctx context.Context) ([]weir.Action, error)
 	// Action returns one action.
 	Action(ctx context.Context, id weir.ID) (weir.Action, error)
 
@@ -76,9 +74,6 @@ type Control interface {
 	// DeleteLoadBalancer has a load balancer, its instances and its address taken down.
 	DeleteLoadBalancer(ctx context.Context, id weir.ID) error
 
-	// Tags returns the names of all tags, sorted. A tag is there once it was created or put
-	// on something, until it is deleted.
-	Tags(ctx context.Context) ([]string, error)
 	// CreateTag makes a tag. If there is one of that name, it does nothing.
 	CreateTag(ctx context.Context, name string) error
 	// DeleteTag takes a tag off everything and forgets it. A load balancer whose servers go by
@@ -231,6 +226,23 @@ type Control interface {
 	CreateToken(ctx context.Context, t weir.Token) (made weir.Token, secret string, err error)
 	// RevokeToken makes a token worthless, as soon as it returns.
 	RevokeToken(ctx context.Context, id weir.ID) error
+
+	// Of what follows each call returns a page: at most n of what is meant, those after the first from, or
+	// from the end if from is below 0, and how many there are in all. It costs the same however many that is.
+
+	// MachinePage returns the machines that users have made, by ID.
+	MachinePage(ctx context.Context, f weir.Filter, from, n int) ([]weir.Machine, int, error)
+	// LoadBalancerPage returns load balancers, the oldest first.
+	LoadBalancerPage(ctx context.Context, f weir.Filter, from, n int) ([]weir.LoadBalancer, int, error)
+	// ActionPage returns actions, the newest first.
+	ActionPage(ctx context.Context, from, n int) ([]weir.Action, int, error)
+	// ActionPageOf returns the actions on one thing, the newest first.
+	ActionPageOf(ctx context.Context, kind weir.ResourceKind, on weir.ID, from, n int) ([]weir.Action, int, error)
+	// TagPage returns tags, sorted, with how many have them. A tag is there once it was created or put on
+	// something, until it is deleted.
+	TagPage(ctx context.Context, from, n int) ([]weir.Tag, int, error)
+	// TagNamed returns one tag, likewise.
+	TagNamed(ctx context.Context, name string) (weir.Tag, error)
 
 	// BeginAudit gives a its ID and its time. What is changed in a context that has it by
 	// weir.WithAudit is changed together with a record of it, that has no result yet.

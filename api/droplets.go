@@ -2,9 +2,8 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
-	"slices"
-	"strings"
 
 	"weir/weir"
 )
@@ -138,20 +137,24 @@ func (a *api) listDroplets(w http.ResponseWriter, r *http.Request) error {
 	if kind != "" && kind != "droplets" && kind != "gpus" {
 		return invalid("type is %.40q, want droplets or gpus", kind)
 	}
-	all, err := a.droplets(r.Context())
-	if err != nil {
-		return err
+	if kind == "gpus" {
+		return list(w, r, "droplets", nil, a.dropletWords)
 	}
-	all = slices.DeleteFunc(all, func(m weir.Machine) bool {
-		return kind == "gpus" || name != "" && !strings.EqualFold(m.Name, name) || tag != "" && !m.HasTag(tag)
-	})
-	return list(w, r, "droplets", all, a.dropletWords)
+	return pageOf(w, r, "droplets", func(from, n int) ([]weir.Machine, int, error) {
+		return a.Control.MachinePage(r.Context(), weir.Filter{Tag: tag, Name: name}, from, n)
+	}, a.dropletWords)
+}
+
+// tagged returns the droplets that have a tag.
+func (a *api) tagged(ctx context.Context, tag string) ([]weir.Machine, error) {
+	all, _, err := a.Control.MachinePage(ctx, weir.Filter{Tag: tag}, 0, math.MaxInt)
+	return all, err
 }
 
 // droplets returns the machines that users have.
 func (a *api) droplets(ctx context.Context) ([]weir.Machine, error) {
-	all, err := a.Control.Machines(ctx)
-	return slices.DeleteFunc(all, func(m weir.Machine) bool { return !isDroplet(m) }), err
+	all, _, err := a.Control.MachinePage(ctx, weir.Filter{}, 0, math.MaxInt)
+	return all, err
 }
 
 // droplet returns the droplet that a path names.

@@ -1,6 +1,10 @@
 package api
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
 	"net/http"
 	"slices"
 
@@ -10,31 +14,79 @@ import (
 func (a *api) listLoadBalancers(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	names, uuids := q["names"], q["uuids"]
-	all, err := a.Control.LoadBalancers(r.Context())
-	if err != nil {
-		return err
+	read := func(from, n int) ([]weir.LoadBalancer, int, error) {
+		return a.Control.LoadBalancerPage(r.Context(), weir.Filter{}, from, n)
 	}
-	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool {
-		return names != nil && !slices.Contains(names, lb.Name) || uuids != nil && !slices.Contains(uuids, string(lb.ID))
-	})
-	machines, err := a.Control.Machines(r.Context())
-	if err != nil {
-		return err
+	if names != nil || uuids != nil {
+		chosen, err := a.chosenBalancers(r.Context(), names, uuids)
+		if err != nil {
+			return err
+		}
+		read = func(from, n int) ([]weir.LoadBalancer, int, error) {
+			from = min(from, len(chosen))
+			return chosen[from:min(from+n, len(chosen))], len(chosen), nil
+		}
 	}
-	return list(w, r, "load_balancers", all, func(lb weir.LoadBalancer) loadBalancerWire {
-		return a.loadBalancerWords(lb, machines)
+	return pageOf(w, r, "load_balancers", func(from, n int) (page []loadBalancerWire, total int, err error) {
+		lbs, total, err := read(from, n)
+		for _, lb := range lbs {
+			machines, err := a.servers(r.Context(), lb)
+			if err != nil {
+				return nil, 0, err
+			}
+			page = append(page, a.loadBalancerWords(lb, machines))
+		}
+		return page, total, err
+	}, func(w loadBalancerWire) loadBalancerWire { return w })
+}
+
+// chosenBalancers returns the load balancers that have one of the names, and one of the IDs; nil stands for any.
+func (a *api) chosenBalancers(ctx context.Context, names, uuids []string) (chosen []weir.LoadBalancer, err error) {
+	seen := map[weir.ID]bool{}
+	add := func(lb weir.LoadBalancer) {
+		fits := (names == nil || slices.Contains(names, lb.Name)) && (uuids == nil || slices.Contains(uuids, string(lb.ID)))
+		if fits && !seen[lb.ID] {
+			seen[lb.ID] = true
+			chosen = append(chosen, lb)
+		}
+	}
+	for _, name := range names {
+		named, _, err := a.Control.LoadBalancerPage(ctx, weir.Filter{Name: name}, 0, math.MaxInt)
+		if err != nil {
+			return nil, err
+		}
+		for _, lb := range named {
+			add(lb)
+		}
+	}
+	for _, id := range uuids {
+		lb, err := a.Control.LoadBalancer(ctx, weir.ID(id))
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return nil, err
+		}
+		if err == nil {
+			add(lb)
+		}
+	}
+	slices.SortFunc(chosen, func(a, b weir.LoadBalancer) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
+	return chosen, nil
+}
+
+// servers returns the machines that a load balancer's tag means; none if it goes by IDs.
+func (a *api) servers(ctx context.Context, lb weir.LoadBalancer) ([]weir.Machine, error) {
+	if lb.Tag == "" {
+		return nil, nil
+	}
+	return a.tagged(ctx, lb.Tag)
 }
 
 // replyLoadBalancer answers with one load balancer.
 func (a *api) replyLoadBalancer(w http.ResponseWriter, r *http.Request, status int, lb weir.LoadBalancer) error {
-	var machines []weir.Machine
-	if lb.Tag != "" {
-		all, err := a.Control.Machines(r.Context())
-		if err != nil {
-			return err
-		}
-		machines = all
+	machines, err := a.servers(r.Context(), lb)
+	if err != nil {
+		return err
 	}
 	return reply(w, status, map[string]any{"load_balancer": a.loadBalancerWords(lb, machines)})
 }
@@ -118,13 +170,13 @@ func (a *api) forgetEcho(r *http.Request, q *loadBalancerRequest) error {
 	if q.Tag == "" || len(q.DropletIDs) == 0 {
 		return nil
 	}
-	all, err := a.Control.Machines(r.Context())
+	all, err := a.tagged(r.Context(), q.Tag)
 	if err != nil {
 		return err
 	}
 	tagged := map[int64]bool{}
 	for _, m := range all {
-		tagged[number(m.ID)] = m.HasTag(q.Tag)
+		tagged[number(m.ID)] = true
 	}
 	if !slices.ContainsFunc(q.DropletIDs, func(id int64) bool { return !tagged[id] }) {
 		q.DropletIDs = nil

@@ -281,7 +281,7 @@ func TestFiguresOfALoadBalancerAreWhatItsHAProxiesCounted(t *testing.T) {
 		calls := balancerMetrics(b.do.Monitoring)
 		common := map[string]string{"lb_id": lb.ID, "region": "lab"}
 		for name, call := range calls {
-			answer, _, err := call(t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: time.Now().Add(-10 * time.Minute), End: time.Now()})
+			answer, _, err := call(b.t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: time.Now().Add(-10 * time.Minute), End: time.Now()})
 			got := checked(t, name, answer, err, common)
 			if !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want[name]))) {
 				t.Errorf("%s: series %v, want %v", name, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want[name])))
@@ -310,12 +310,12 @@ func TestFiguresOfALoadBalancerAreWhatItsHAProxiesCounted(t *testing.T) {
 		}
 
 		// The last hours have longer steps, and the time before there was anything has none.
-		answer, _, err := calls["frontend_http_requests_per_second"](t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began.Add(-time.Hour), End: time.Now()})
+		answer, _, err := calls["frontend_http_requests_per_second"](b.t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began.Add(-time.Hour), End: time.Now()})
 		values := checked(t, "requests", answer, err, common)[""]
 		if n := len(values); n < 10 || n > 12 || values[1].Timestamp-values[0].Timestamp != 120_000 {
 			t.Errorf("%d values of the last hour: %v, want one each 2 min of the 23 min that there were", n, values)
 		}
-		answer, _, err = calls["frontend_http_requests_per_second"](t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began.Add(-2 * time.Hour), End: b.began.Add(-time.Hour)})
+		answer, _, err = calls["frontend_http_requests_per_second"](b.t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began.Add(-2 * time.Hour), End: b.began.Add(-time.Hour)})
 		if got := checked(t, "requests", answer, err, common); len(got) != 0 {
 			t.Errorf("%v an hour before there was a load balancer", got)
 		}
@@ -326,7 +326,7 @@ func TestFiguresOfALoadBalancerWithoutTrafficAreEmpty(t *testing.T) {
 	inBubble(t, func(b *bubble, _ []godo.Droplet) {
 		lb := b.balance()
 		for name, call := range balancerMetrics(b.do.Monitoring) {
-			answer, _, err := call(t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
+			answer, _, err := call(b.t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
 			if got := checked(t, name, answer, err, nil); len(got) != 0 {
 				t.Errorf("%s: %v of a load balancer nobody has reported on", name, got)
 			}
@@ -338,7 +338,7 @@ func TestFiguresOfALoadBalancerWithoutTrafficAreEmpty(t *testing.T) {
 			b.report(b.instances[1], idle)
 		}
 		for name, want := range map[string]int{"frontend_http_requests_per_second": 1, "frontend_http_responses": 0, "droplets_http_response_time_avg": 0, "frontend_cpu_utilization": 1} {
-			answer, _, err := balancerMetrics(b.do.Monitoring)[name](t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
+			answer, _, err := balancerMetrics(b.do.Monitoring)[name](b.t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
 			got := checked(t, name, answer, err, map[string]string{"lb_id": lb.ID, "region": "lab"})
 			if len(got) != want || want == 1 && got[""][0].Value != 0 {
 				t.Errorf("%s: %v without a request, want %d series, of 0", name, got, want)
@@ -357,7 +357,7 @@ func TestWhatAnInstanceCountedBeforeItWasHeardIsNotOfNow(t *testing.T) {
 		b.lives(time.Minute, h, &haproxy{pid: 9})
 		h.ended = nil
 		b.lives(time.Minute, h, &haproxy{pid: 9})
-		answer, _, err := b.do.Monitoring.GetLoadBalancerFrontendHttpRequestsPerSecond(t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
+		answer, _, err := b.do.Monitoring.GetLoadBalancerFrontendHttpRequestsPerSecond(b.t.Context(), &godo.LoadBalancerMetricsRequest{LoadBalancerID: lb.ID, Start: b.began, End: time.Now()})
 		values := checked(t, "requests", answer, err, map[string]string{"lb_id": lb.ID, "region": "lab"})[""]
 		if len(values) < 10 {
 			t.Errorf("%d values of 4 min", len(values))
@@ -402,7 +402,7 @@ func TestFiguresOfADropletAreWhatItsCloudTells(t *testing.T) {
 			"filesystem_size":  {m.GetDropletFilesystemSize, file, 25 * gb},
 			"filesystem_free":  {m.GetDropletFilesystemFree, file, 7 * gb},
 		} {
-			answer, _, err := c.ask(t.Context(), &r)
+			answer, _, err := c.ask(b.t.Context(), &r)
 			got := checked(t, name, answer, err, c.common)
 			if len(got) != 1 || len(got[""]) < 8 {
 				t.Errorf("%s: %v, want one series of 10 min", name, got)
@@ -418,7 +418,7 @@ func TestFiguresOfADropletAreWhatItsCloudTells(t *testing.T) {
 			name, direction string
 			want            float64
 		}{{"public", "inbound", 1}, {"public", "outbound", 2}, {"private", "inbound", 0.1}, {"private", "outbound", 0}} {
-			answer, _, err := m.GetDropletBandwidth(t.Context(), &godo.DropletBandwidthMetricsRequest{DropletMetricsRequest: r, Interface: link.name, Direction: link.direction})
+			answer, _, err := m.GetDropletBandwidth(b.t.Context(), &godo.DropletBandwidthMetricsRequest{DropletMetricsRequest: r, Interface: link.name, Direction: link.direction})
 			got := checked(t, "bandwidth", answer, err, map[string]string{"host_id": id, "interface": link.name, "direction": link.direction})
 			for _, v := range got[""] {
 				// What it did in a second may be seen before or after the second's end.
@@ -430,7 +430,7 @@ func TestFiguresOfADropletAreWhatItsCloudTells(t *testing.T) {
 				t.Errorf("bandwidth %s %s: %v, want one series", link.name, link.direction, got)
 			}
 		}
-		answer, _, err := m.GetDropletCPU(t.Context(), &r)
+		answer, _, err := m.GetDropletCPU(b.t.Context(), &r)
 		got := checked(t, "cpu", answer, err, host)
 		for mode, want := range map[string]float64{"user": 0.3, "system": 0.1, "idle": 0.6} {
 			values := got[mode]
@@ -445,7 +445,7 @@ func TestFiguresOfADropletAreWhatItsCloudTells(t *testing.T) {
 		}
 		for name, ask := range map[string]func(context.Context, *godo.DropletMetricsRequest) (*godo.MetricsResponse, *godo.Response, error){
 			"load_1": m.GetDropletLoad1, "load_5": m.GetDropletLoad5, "load_15": m.GetDropletLoad15} {
-			answer, _, err := ask(t.Context(), &r)
+			answer, _, err := ask(b.t.Context(), &r)
 			if got := checked(t, name, answer, err, host); len(got) != 0 {
 				t.Errorf("%s: %v, want none: it is not known", name, got)
 			}

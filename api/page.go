@@ -40,6 +40,14 @@ type meta struct {
 // list answers with the page of all that was asked for, below the key root; each thing
 // is put in words only if it is on the page.
 func list[T, W any](w http.ResponseWriter, r *http.Request, root string, all []T, words func(T) W) error {
+	return pageOf(w, r, root, func(from, n int) ([]T, int, error) {
+		from = min(from, len(all))
+		return all[from:min(from+n, len(all))], len(all), nil
+	}, words)
+}
+
+// pageOf is list where read returns the page: at most n of all, those after the first from, and how many there are.
+func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read func(from, n int) ([]T, int, error), words func(T) W) error {
 	page, err := natural(r, "page", 1)
 	if err != nil {
 		return err
@@ -49,11 +57,9 @@ func list[T, W any](w http.ResponseWriter, r *http.Request, root string, all []T
 		return err
 	}
 	size = min(size, maxPage)
-	last := max(1, (len(all)+size-1)/size)
-
-	var here []T
-	if page <= last {
-		here = all[(page-1)*size : min(page*size, len(all))]
+	here, total, err := read((page-1)*size, size)
+	if err != nil {
+		return err
 	}
 	out := make([]W, len(here))
 	for i := range here {
@@ -61,8 +67,8 @@ func list[T, W any](w http.ResponseWriter, r *http.Request, root string, all []T
 	}
 	return reply(w, http.StatusOK, map[string]any{
 		root:    out,
-		"links": links{Pages: pagesAround(r, page, last)},
-		"meta":  meta{len(all)},
+		"links": links{Pages: pagesAround(r, page, max(1, (total+size-1)/size))},
+		"meta":  meta{total},
 	})
 }
 

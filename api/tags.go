@@ -1,92 +1,46 @@
 package api
 
 import (
-	"context"
 	"net/http"
-	"slices"
-	"strings"
 
 	"weir/weir"
 )
 
-// tagged is all that can have a tag.
-type tagged struct {
-	droplets []weir.Machine
-	lbs      []weir.LoadBalancer
-}
-
-// tagged returns all that can have a tag.
-func (a *api) tagged(ctx context.Context) (all tagged, err error) {
-	if all.droplets, err = a.droplets(ctx); err != nil {
-		return all, err
-	}
-	all.lbs, err = a.Control.LoadBalancers(ctx)
-	return all, err
-}
-
 // tagWords puts a tag in DigitalOcean's words, with what has it. DigitalOcean has no count of load
 // balancers of its own: they are in that of all resources.
-func (a *api) tagWords(r *http.Request, name string, all tagged) tagWire {
-	t := tagWire{Name: name}
-	for _, m := range all.droplets {
-		if m.HasTag(name) {
-			t.Resources.Droplets.Count++
-			t.Resources.Droplets.Last = address(r, "/v2/droplets/"+string(m.ID), nil)
-		}
+func tagWords(r *http.Request, t weir.Tag) tagWire {
+	w := tagWire{Name: t.Name}
+	if w.Resources.Droplets.Count = t.Machines; t.Machines > 0 {
+		w.Resources.Droplets.Last = address(r, "/v2/droplets/"+string(t.LastMachine), nil)
 	}
-	t.Resources.taggedWire = t.Resources.Droplets
-	for _, lb := range all.lbs {
-		if lb.HasTag(name) {
-			t.Resources.Count++
-			t.Resources.Last = address(r, "/v2/load_balancers/"+string(lb.ID), nil)
-		}
+	w.Resources.taggedWire = w.Resources.Droplets
+	if w.Resources.Count += t.LoadBalancers; t.LoadBalancers > 0 {
+		w.Resources.Last = address(r, "/v2/load_balancers/"+string(t.LastLoadBalancer), nil)
 	}
-	return t
+	return w
 }
 
 func (a *api) listTags(w http.ResponseWriter, r *http.Request) error {
-	names, err := a.Control.Tags(r.Context())
-	if err != nil {
-		return err
-	}
-	all, err := a.tagged(r.Context())
-	if err != nil {
-		return err
-	}
-	return list(w, r, "tags", names, func(name string) tagWire { return a.tagWords(r, name, all) })
+	return pageOf(w, r, "tags", func(from, n int) ([]weir.Tag, int, error) {
+		return a.Control.TagPage(r.Context(), from, n)
+	}, func(t weir.Tag) tagWire { return tagWords(r, t) })
 }
 
-// tag returns the tag that a path names, as it was first written.
-func (a *api) tag(r *http.Request) (string, error) {
+// tag returns the tag that a path names.
+func (a *api) tag(r *http.Request) (weir.Tag, error) {
 	name := r.PathValue("name")
 	if weir.CheckTag(name) != nil {
-		return "", errNotFound
+		return weir.Tag{}, errNotFound
 	}
-	names, err := a.Control.Tags(r.Context())
-	if err != nil {
-		return "", err
-	}
-	i := slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
-	if i < 0 {
-		return "", errNotFound
-	}
-	return names[i], nil
-}
-
-func (a *api) replyTag(w http.ResponseWriter, r *http.Request, status int, name string) error {
-	all, err := a.tagged(r.Context())
-	if err != nil {
-		return err
-	}
-	return reply(w, status, map[string]any{"tag": a.tagWords(r, name, all)})
+	return a.Control.TagNamed(r.Context(), name)
 }
 
 func (a *api) getTag(w http.ResponseWriter, r *http.Request) error {
-	name, err := a.tag(r)
+	t, err := a.tag(r)
 	if err != nil {
 		return err
 	}
-	return a.replyTag(w, r, http.StatusOK, name)
+	return reply(w, http.StatusOK, map[string]any{"tag": tagWords(r, t)})
 }
 
 // tagRequest is the body that makes a tag.
@@ -105,15 +59,19 @@ func (a *api) createTag(w http.ResponseWriter, r *http.Request) error {
 	if err := a.Control.CreateTag(r.Context(), q.Name); err != nil {
 		return err
 	}
-	return a.replyTag(w, r, http.StatusCreated, q.Name)
-}
-
-func (a *api) deleteTag(w http.ResponseWriter, r *http.Request) error {
-	name, err := a.tag(r)
+	t, err := a.Control.TagNamed(r.Context(), q.Name)
 	if err != nil {
 		return err
 	}
-	if err := a.Control.DeleteTag(r.Context(), name); err != nil {
+	return reply(w, http.StatusCreated, map[string]any{"tag": tagWords(r, t)})
+}
+
+func (a *api) deleteTag(w http.ResponseWriter, r *http.Request) error {
+	t, err := a.tag(r)
+	if err != nil {
+		return err
+	}
+	if err := a.Control.DeleteTag(r.Context(), t.Name); err != nil {
 		return err
 	}
 	return reply(w, http.StatusNoContent, nil)
@@ -156,7 +114,7 @@ func resourcesIn(w http.ResponseWriter, r *http.Request) (droplets, lbs []weir.I
 }
 
 func (a *api) tagResources(w http.ResponseWriter, r *http.Request) error {
-	name, err := a.tag(r)
+	t, err := a.tag(r)
 	if err != nil {
 		return err
 	}
@@ -164,14 +122,14 @@ func (a *api) tagResources(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.Control.Tag(r.Context(), name, droplets, lbs); err != nil {
+	if err := a.Control.Tag(r.Context(), t.Name, droplets, lbs); err != nil {
 		return err
 	}
 	return reply(w, http.StatusNoContent, nil)
 }
 
 func (a *api) untagResources(w http.ResponseWriter, r *http.Request) error {
-	name, err := a.tag(r)
+	t, err := a.tag(r)
 	if err != nil {
 		return err
 	}
@@ -179,7 +137,7 @@ func (a *api) untagResources(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.Control.Untag(r.Context(), name, droplets, lbs); err != nil {
+	if err := a.Control.Untag(r.Context(), t.Name, droplets, lbs); err != nil {
 		return err
 	}
 	return reply(w, http.StatusNoContent, nil)

@@ -3,9 +3,9 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
@@ -310,16 +310,18 @@ func (a *api) loadBalancer(r *http.Request) (weir.LoadBalancer, error) {
 }
 
 func (a *api) findBalancer(ctx context.Context, name string) (weir.LoadBalancer, error) {
-	all, err := a.Control.LoadBalancers(ctx)
+	if opaque.MatchString(name) {
+		lb, err := a.Control.LoadBalancer(ctx, weir.ID(name))
+		if err == nil || !errors.Is(err, weir.NotFound) {
+			return lb, err
+		}
+	}
+	named, _, err := a.Control.LoadBalancerPage(ctx, weir.Filter{Name: name}, 0, 1)
 	if err != nil {
 		return weir.LoadBalancer{}, err
 	}
-	i := slices.IndexFunc(all, func(lb weir.LoadBalancer) bool { return string(lb.ID) == name })
-	if i < 0 {
-		i = slices.IndexFunc(all, func(lb weir.LoadBalancer) bool { return lb.Name == name })
-	}
-	if i < 0 {
+	if len(named) == 0 {
 		return weir.LoadBalancer{}, errNotFound
 	}
-	return all[i], nil
+	return named[0], nil
 }

@@ -11,6 +11,18 @@ import (
 	"weir/weir"
 )
 
+// numbered is an Update that takes numbers, of machines or actions: those of one member do so one after another,
+// since of many at once all but one would have to begin anew.
+func (c *Control) numbered(ctx context.Context, f func(tx *store.Tx) error) error {
+	select {
+	case c.numbers <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-c.numbers }()
+	return c.Store.Update(ctx, f)
+}
+
 // newAction records that something was asked of a machine or an address. It is of the caller's
 // team unless it says of which.
 func newAction(ctx context.Context, tx *store.Tx, a weir.Action) (weir.Action, error) {
@@ -64,5 +76,6 @@ func (c *Control) Actions(ctx context.Context) ([]weir.Action, error) {
 
 // Action returns one action, or weir.NotFound.
 func (c *Control) Action(ctx context.Context, id weir.ID) (weir.Action, error) {
-	return actions.Own(ctx, c.Store, id)
+	a, err := c.lists.actions.get(ctx, id)
+	return actions.own(ctx, id, a, err)
 }

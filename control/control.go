@@ -19,6 +19,8 @@
 //	               one that has it cannot serve
 //	watches        ask the instances whether they live and serve
 //
+// What users list comes a page at a time from memory; see lists.
+//
 // Nodes take part by three calls, [Control.Enrol], [Control.NodeConfig] and
 // [Control.Report], which package nodeapi serves to them.
 package control
@@ -96,6 +98,8 @@ type Control struct {
 	figures *figures
 	leads   atomic.Pointer[term] // nil while another member does
 	tokens  tokenBook
+	lists   mirrored
+	numbers chan struct{} // full while numbers are taken; see numbered
 }
 
 // New returns a control plane; it does nothing by itself until Run.
@@ -112,8 +116,9 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(), figures: newFigures()}
+	c := &Control{Options: o, nodes: newNodes(), figures: newFigures(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
+	c.lists = newMirrored(c.Store)
 	return c
 }
 
@@ -128,7 +133,7 @@ func (c *Control) NodeURLs() []string {
 	return []string{c.NodeURL}
 }
 
-// Run serves nodes their configuration, and whenever c is the leader runs the
+// Run serves nodes their configuration, has lists ready for users, and whenever c is the leader runs the
 // controllers, until ctx ends, or the store does with an error.
 func (c *Control) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -137,6 +142,7 @@ func (c *Control) Run(ctx context.Context) error {
 	defer cancel()
 
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
+	wg.Go(func() { c.lists.run(ctx, c.Log) })
 	wg.Go(func() { c.meter(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {

@@ -679,9 +679,9 @@ func (s configure) do(ctx context.Context, _ *term, tx *store.Tx, v *balancerVie
 	return nil
 }
 
-func (forget) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
+func (forget) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
 	loadBalancers.Delete(tx, lb.ID)
-	return nil
+	return freeName(ctx, tx, *lb)
 }
 
 // changeMachine changes a machine's row, if it is still there.

@@ -30,12 +30,16 @@ func (c *Control) LoadBalancers(ctx context.Context) ([]weir.LoadBalancer, error
 
 // LoadBalancer returns one load balancer, or weir.NotFound.
 func (c *Control) LoadBalancer(ctx context.Context, id weir.ID) (weir.LoadBalancer, error) {
-	return keptBalancer(ctx, c.Store, id)
+	lb, err := c.lists.loadBalancers.get(ctx, id)
+	return kept(loadBalancers.own(ctx, id, lb, err))
 }
 
 // keptBalancer returns a load balancer of the caller's team that is not being deleted.
 func keptBalancer(ctx context.Context, r store.Reader, id weir.ID) (weir.LoadBalancer, error) {
-	lb, err := loadBalancers.Own(ctx, r, id)
+	return kept(loadBalancers.Own(ctx, r, id))
+}
+
+func kept(lb weir.LoadBalancer, err error) (weir.LoadBalancer, error) {
 	if err == nil && !lb.Deleting.IsZero() {
 		return lb, weir.Errorf(weir.NotFound, "load balancer %q is being deleted", lb.Name)
 	}
@@ -116,14 +120,12 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	if err := c.checkPlace(lb); err != nil {
 		return lb, err
 	}
-	all, err := loadBalancers.AllOwn(ctx, tx)
+	taken, err := c.nameTaken(ctx, tx, lb)
 	if err != nil {
 		return lb, err
 	}
-	for _, other := range all {
-		if other.ID != lb.ID && other.Name == lb.Name && other.Deleting.IsZero() {
-			return lb, weir.Errorf(weir.Invalid, "name is not unique: there is a load balancer %q already", lb.Name) // a text that clients match
-		}
+	if taken {
+		return lb, weir.Errorf(weir.Invalid, "name is not unique: there is a load balancer %q already", lb.Name) // a text that clients match
 	}
 	var servers []weir.ID
 	for _, id := range lb.Machines {
@@ -137,6 +139,48 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	}
 	lb.Machines = servers
 	return lb, checkCertificates(ctx, tx, lb)
+}
+
+// balancerNames are which load balancer has a name, by balancerName: of two that want it at once, one writes first.
+// A row is of no account once its load balancer has another name, or is being deleted.
+var balancerNames = store.NewTable[weir.ID]("load_balancer_names")
+
+// balancerName is the key of a name: names have characters that a key has not.
+func balancerName(lb weir.LoadBalancer) weir.ID {
+	return weir.ID(fmt.Sprintf("%s/%x", lb.Team, lb.Name))
+}
+
+// nameTaken reports whether another load balancer has lb's name.
+func (c *Control) nameTaken(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (bool, error) {
+	// Rows from before there were such keys are in no other place than the list.
+	others, _, err := c.lists.loadBalancers.page(ctx, listOf(lb.Team, "name", lb.Name), 0, 2)
+	if err != nil || slices.ContainsFunc(others, func(other weir.LoadBalancer) bool { return other.ID != lb.ID }) {
+		return err == nil, err
+	}
+	id, err := balancerNames.Get(ctx, tx, balancerName(lb))
+	if err == nil && id != lb.ID {
+		other, err := loadBalancers.Get(ctx, tx, id)
+		if errors.Is(err, weir.NotFound) {
+			return false, nil
+		}
+		return other.Name == lb.Name && other.Deleting.IsZero(), err
+	}
+	if errors.Is(err, weir.NotFound) {
+		err = nil
+	}
+	return false, err
+}
+
+// freeName has a load balancer give up its name, if it is still its.
+func freeName(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+	id, err := balancerNames.Get(ctx, tx, balancerName(lb))
+	if err == nil && id == lb.ID {
+		balancerNames.Delete(tx, balancerName(lb))
+	}
+	if errors.Is(err, weir.NotFound) {
+		err = nil
+	}
+	return err
 }
 
 // putBalancer checks a load balancer, has it be in a project, stores it with its tags, and returns it as it is stored. It is
@@ -164,6 +208,12 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 	if err := settle(ctx, tx, lb.Team, &lb.Place); err != nil {
 		return lb, fmt.Errorf("load balancer %q: %w", lb.Name, err)
 	}
+	if was.Name != lb.Name && was.Name != "" {
+		if err := freeName(ctx, tx, was); err != nil {
+			return lb, err
+		}
+	}
+	balancerNames.Put(tx, balancerName(lb), lb.ID)
 	loadBalancers.Put(tx, lb.ID, lb)
 	return lb, nil
 }

@@ -64,7 +64,8 @@ func (c *Control) Machines(ctx context.Context) ([]weir.Machine, error) {
 
 // Machine returns one machine, or weir.NotFound.
 func (c *Control) Machine(ctx context.Context, id weir.ID) (weir.Machine, error) {
-	return machines.Own(ctx, c.Store, id)
+	m, err := c.lists.machines.get(ctx, id)
+	return machines.own(ctx, id, m, err)
 }
 
 // CreateMachines adds a machine for each name, and the action of each one's creation:
@@ -81,7 +82,7 @@ func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Tem
 	if err := c.room(ctx, t, len(names)); err != nil {
 		return nil, nil, err
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		made, asked = nil, nil
 		for _, name := range names {
 			m, a, err := newMachine(ctx, tx, weir.Machine{Team: weir.CallerOf(ctx).Team, Name: name, Template: t})
@@ -99,16 +100,11 @@ func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Tem
 // that it is still to make counted in. It is asked before any row is written, so that
 // what cannot be is refused whole.
 func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
-	all, err := machines.All(ctx, c.Store)
+	_, coming, err := c.lists.machines.page(ctx, comingList, 0, 0)
 	if err != nil {
 		return err
 	}
-	for _, m := range all {
-		if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() && !m.Own {
-			n++
-		}
-	}
-	return c.Cloud.Room(ctx, t, n)
+	return c.Cloud.Room(ctx, t, n+coming)
 }
 
 // DeleteMachine has a machine drained and destroyed. A pool that counts it gets
@@ -186,7 +182,7 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 //
 // enable_private_networking and disable_backups are done at once, for no machine is otherwise.
 func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		m, err := mine(ctx, tx, machine)
 		if err != nil {
 			return err
@@ -226,7 +222,7 @@ func (c *Control) RenameMachine(ctx context.Context, machine weir.ID, name strin
 	if err := weir.CheckName(name); err != nil {
 		return a, err
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		m, err := mine(ctx, tx, machine)
 		if err != nil {
 			return err

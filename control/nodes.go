@@ -85,14 +85,14 @@ func enrolled(ctx context.Context, tx *store.Tx, machine weir.ID) (bool, error) 
 type nodes struct {
 	mu       sync.Mutex
 	configs  map[weir.ID]weir.NodeConfig
-	changed  chan struct{} // closed and replaced when configs changes
+	waits    map[weir.ID]chan struct{} // closed and forgotten when a node's configuration changes
 	reported map[weir.ID]weir.NodeStatus
 	count    func(*weir.NodeStatus, *weir.NodeConfig) // told of each report of a node that has a configuration
 	hear     func(was, is weir.NodeStatus)            // told of each report while this member leads; nil otherwise
 }
 
 func newNodes() *nodes {
-	return &nodes{configs: map[weir.ID]weir.NodeConfig{}, changed: make(chan struct{}), reported: map[weir.ID]weir.NodeStatus{}}
+	return &nodes{configs: map[weir.ID]weir.NodeConfig{}, waits: map[weir.ID]chan struct{}{}, reported: map[weir.ID]weir.NodeStatus{}}
 }
 
 // follow keeps configs as they are in the store until ctx ends.
@@ -111,8 +111,10 @@ func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 		} else {
 			n.configs[change.Key] = change.Row
 		}
-		close(n.changed)
-		n.changed = make(chan struct{})
+		if wait := n.waits[change.Key]; wait != nil {
+			close(wait)
+			delete(n.waits, change.Key)
+		}
 		n.mu.Unlock()
 	}
 }
@@ -121,10 +123,7 @@ func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 // or ctx's error.
 func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
 	for {
-		c.nodes.mu.Lock()
-		config, ok := c.nodes.configs[node]
-		changed := c.nodes.changed
-		c.nodes.mu.Unlock()
+		config, ok, changed := c.nodes.config(node)
 		if ok && config.Revision != after {
 			return config, nil
 		}
@@ -134,6 +133,20 @@ func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (we
 		case <-changed:
 		}
 	}
+}
+
+// config returns the configuration of node, if it has one, and what is closed when that changes: a change
+// wakes those alone whom it concerns.
+func (n *nodes) config(node weir.ID) (config weir.NodeConfig, ok bool, changed <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	config, ok = n.configs[node]
+	wait := n.waits[node]
+	if wait == nil {
+		wait = make(chan struct{})
+		n.waits[node] = wait
+	}
+	return config, ok, wait
 }
 
 // Report takes what a node says of itself. Only what is of consequence is stored;

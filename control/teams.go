@@ -22,6 +22,11 @@ func newTeamed[T any](name string, team func(T) weir.ID) teamed[T] {
 // Own returns the row at key if it is of the caller's team, and otherwise weir.NotFound.
 func (t teamed[T]) Own(ctx context.Context, r store.Reader, key weir.ID) (T, error) {
 	row, err := t.Get(ctx, r, key)
+	return t.own(ctx, key, row, err)
+}
+
+// own is Own of a row that was read, or why it was not.
+func (t teamed[T]) own(ctx context.Context, key weir.ID, row T, err error) (T, error) {
 	if err == nil && t.team(row) != weir.CallerOf(ctx).Team {
 		var none T
 		return none, weir.Errorf(weir.NotFound, "there is no %q of team %s", key, weir.TeamName(weir.CallerOf(ctx).Team))

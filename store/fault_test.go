@@ -279,6 +279,51 @@ func TestATransactionWhoseMomentIsForgottenBeginsAnew(t *testing.T) {
 	}
 }
 
+// forgetsOnce is a backend that forgets a moment at the third part of a table that is read of it.
+type forgetsOnce struct {
+	store.Backend
+	parts int
+}
+
+func (f *forgetsOnce) Read(ctx context.Context, span store.Span, revision int64) ([]store.Entry, int64, error) {
+	if span.After != "" {
+		if f.parts++; f.parts == 3 {
+			return nil, 0, fmt.Errorf("revision %d: %w", revision, store.ErrCompacted)
+		}
+	}
+	return f.Backend.Read(ctx, span, revision)
+}
+
+func TestAFollowerOfALargeTableHearsOfEachRowOnceWhateverIsForgotten(t *testing.T) {
+	const many = 9000
+	ctx, jobs := t.Context(), store.NewTable[job]("jobs")
+	s := store.New(&forgetsOnce{Backend: store.NewMemory()})
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		for n := range many {
+			jobs.Put(tx, weir.ID(fmt.Sprint(n)), job{Number: n})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := map[weir.ID]int{}
+	for change, err := range jobs.Follow(ctx, s) {
+		if err != nil || change.Deleted {
+			t.Fatalf("got %v and error %v, want rows", change, err)
+		}
+		if change.Synced {
+			break
+		}
+		if heard[change.Key]++; heard[change.Key] > 1 || fmt.Sprint(change.Row.Number) != string(change.Key) {
+			t.Fatalf("got %v at %s, for the %d. time", change.Row, change.Key, heard[change.Key])
+		}
+	}
+	if len(heard) != many {
+		t.Errorf("heard of %d rows of %d before it knew all", len(heard), many)
+	}
+}
+
 func TestMemoryForgetsOldHistory(t *testing.T) {
 	ctx, jobs := t.Context(), store.NewTable[job]("jobs")
 	b := store.NewMemory()

@@ -44,7 +44,8 @@ func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], err
 	}
 }
 
-// news is what happened to a table by whole commits, up to a revision.
+// news is what happened to a table by whole commits, up to a revision. Of the rows that there are when a follower
+// begins there are many news; all but the last of them have no revision.
 type news[T any] struct {
 	changes []decoded[T]
 	at      int64
@@ -61,17 +62,17 @@ func (t Table[T]) follow(ctx context.Context, s *Store) iter.Seq2[news[T], error
 	return func(yield func(news[T], error) bool) {
 		f := follower[T]{table: t, known: map[weir.ID]int64{}}
 		for wait := newWait(); ; {
-			all, at, err := readTable(ctx, s.backend, t.name, 0)
+			at, more, err := f.list(ctx, s.backend, func(n news[T]) bool { return yield(n, nil) })
+			if !more {
+				return
+			}
 			if err == nil {
-				if !yield(news[T]{f.list(all, at), at}, nil) {
-					return
-				}
 				for events, err := range s.backend.Watch(ctx, tableSpan(t.name), at) {
 					if err != nil {
 						break
 					}
 					wait = newWait()
-					if !yield(news[T]{f.tell(events), events[len(events)-1].Revision}, nil) {
+					if !yield(f.tell(events), nil) {
 						return
 					}
 				}
@@ -93,49 +94,80 @@ type follower[T any] struct {
 	synced bool
 }
 
-// list returns how all, which is what there is at a revision, differs from what was told.
-func (f *follower[T]) list(all []record, at int64) (changes []decoded[T]) {
+// listed is how many rows a follower reads at once: a large table is never in memory as it is stored.
+const listed = 2000
+
+// list tells how what there is at one moment differs from what was told, and returns that moment's revision, and
+// whether to go on. The first time it tells of some rows at a time, and later all at once.
+func (f *follower[T]) list(ctx context.Context, b Backend, tell func(news[T]) bool) (at int64, more bool, err error) {
 	vanished := map[weir.ID]bool{}
 	for key := range f.known {
 		vanished[key] = true
 	}
-	for _, r := range all {
-		delete(vanished, r.key)
-		if f.known[r.key] != r.revision {
-			changes = append(changes, f.put(r))
+	var changes []decoded[T]
+	for span, rest := (Span{Key: tableSpan(f.table.name).Key, Prefix: true, Limit: listed}), true; rest; {
+		page, revision, err := readSpan(ctx, b, span, at)
+		if err != nil {
+			return 0, true, err // known is what was told
+		}
+		at, rest = revision, len(page) == listed
+		for _, r := range page {
+			delete(vanished, r.key)
+			if f.known[r.key] != r.revision {
+				changes = append(changes, f.decode(r))
+			}
+		}
+		if !rest {
+			break
+		}
+		span.After = span.Key + string(page[len(page)-1].key)
+		if !f.synced {
+			f.note(changes)
+			if !tell(news[T]{changes: changes}) {
+				return 0, false, nil
+			}
+			changes = nil
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(vanished)) {
-		changes = append(changes, f.delete(key, at))
+		changes = append(changes, decoded[T]{Change: Change[T]{Key: key, Revision: at, Deleted: true}})
 	}
+	f.note(changes)
 	if !f.synced {
 		f.synced = true
 		changes = append(changes, decoded[T]{Change: Change[T]{Synced: true, Revision: at}})
 	}
-	return changes
+	return at, tell(news[T]{changes, at}), nil
 }
 
-// tell returns the changes that events are.
-func (f *follower[T]) tell(events []Event) (changes []decoded[T]) {
+// note remembers what is about to be told.
+func (f *follower[T]) note(changes []decoded[T]) {
+	for _, c := range changes {
+		if c.Deleted {
+			delete(f.known, c.Key)
+		} else {
+			f.known[c.Key] = c.Revision
+		}
+	}
+}
+
+// tell returns the news that events are.
+func (f *follower[T]) tell(events []Event) news[T] {
 	prefix := tableSpan(f.table.name).Key
+	var changes []decoded[T]
 	for _, e := range events {
 		key := weir.ID(e.Key[len(prefix):])
 		if e.Deleted {
-			changes = append(changes, f.delete(key, e.Revision))
+			changes = append(changes, decoded[T]{Change: Change[T]{Key: key, Revision: e.Revision, Deleted: true}})
 		} else {
-			changes = append(changes, f.put(record{key, e.Value, e.Revision}))
+			changes = append(changes, f.decode(record{key, e.Value, e.Revision}))
 		}
 	}
-	return changes
+	f.note(changes)
+	return news[T]{changes, events[len(events)-1].Revision}
 }
 
-func (f *follower[T]) put(r record) decoded[T] {
-	f.known[r.key] = r.revision
+func (f *follower[T]) decode(r record) decoded[T] {
 	row, err := f.table.decode(r)
 	return decoded[T]{Change[T]{Key: r.key, Row: row, Revision: r.revision}, err}
-}
-
-func (f *follower[T]) delete(key weir.ID, revision int64) decoded[T] {
-	delete(f.known, key)
-	return decoded[T]{Change: Change[T]{Key: key, Revision: revision, Deleted: true}}
 }

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -26,13 +28,24 @@ type Mirror[T any] struct {
 	sorted  map[string]*btree.BTreeG[*T] // by list
 	at      int64                        // the revision up to which all is here; 0 before the first time
 	changed chan struct{}                // closed, and replaced, when at rises
+
+	asking chan struct{} // full while somebody asks the store
+	queue  sync.Mutex
+	next   *asked // the question that is not put yet; nil if nobody waits for one
+}
+
+// asked is a question to the store whose answer many wait for.
+type asked struct {
+	done chan struct{} // closed when the answer is there
+	last int64         // the revision of the table's last change
+	err  error
 }
 
 // NewMirror returns a mirror of a table of s, which is empty until it runs. Of two rows less tells which is
 // before the other; no two may be equal. A row is in each list that lists names for it.
 func NewMirror[T any](s *Store, t Table[T], less func(a, b *T) bool, lists func(*T) []string) *Mirror[T] {
 	return &Mirror[T]{store: s, table: t, less: less, lists: lists, rows: map[weir.ID]*T{},
-		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{})}
+		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{}), asking: make(chan struct{}, 1)}
 }
 
 // Run keeps the mirror as the table is until ctx ends.
@@ -89,36 +102,75 @@ func (m *Mirror[T]) drop(key weir.ID) {
 	}
 }
 
-// Page returns at most n rows of a list, beginning with the one before which there are from others, and how
-// many the list has, all at one moment after the call. The rows are not to be changed. While the
-// store cannot be reached it waits, until ctx ends.
-func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []T, total int, err error) {
+// Pages is a mirror at one moment. Rows that it returns are not to be changed.
+type Pages[T any] interface {
+	// Page returns at most n rows of a list, those after its first from, and how many the list has. A
+	// from below 0 counts from the end.
+	Page(list string, from, n int) (page []T, total int)
+}
+
+// View gives f the mirror as it is at one moment after the call. While the store cannot be reached it waits,
+// until ctx ends. f must not wait for anything.
+func (m *Mirror[T]) View(ctx context.Context, f func(Pages[T])) error {
 	if err := m.await(ctx); err != nil {
-		return nil, 0, err
+		return fmt.Errorf("read %s: %w", m.table.name, err)
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	f((*moment[T])(m))
+	return nil
+}
+
+// Page is that of [Pages], at a moment after the call.
+func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []T, total int, err error) {
+	err = m.View(ctx, func(p Pages[T]) { page, total = p.Page(list, from, n) })
+	return page, total, err
+}
+
+// moment is a mirror while it is locked.
+type moment[T any] Mirror[T]
+
+func (m *moment[T]) Page(list string, from, n int) (page []T, total int) {
 	t := m.sorted[list]
 	if t == nil {
-		return nil, 0, nil
+		return nil, 0
 	}
 	total = t.Len()
-	for i := from; i < min(total, from+n); i++ {
+	from, end := PageOf(total, from, n)
+	for i := from; i < end; i++ {
 		row, _ := t.GetAt(i)
 		page = append(page, *row)
 	}
-	return page, total, nil
+	return page, total
+}
+
+// PageOf returns which of total rows are on a page as [Pages] has it: those from begin to before end.
+func PageOf(total, from, n int) (begin, end int) {
+	if from < 0 {
+		from += total
+	}
+	begin = min(max(from, 0), total)
+	return begin, begin + min(max(n, 0), total-begin)
+}
+
+// Get returns the row at key as it is at a moment after the call. If there is none, the error is weir.NotFound.
+func (m *Mirror[T]) Get(ctx context.Context, key weir.ID) (row T, err error) {
+	if err := m.await(ctx); err != nil {
+		return row, fmt.Errorf("read %q in %s: %w", key, m.table.name, err)
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if there := m.rows[key]; there != nil {
+		return *there, nil
+	}
+	return row, weir.Errorf(weir.NotFound, "there is no %q in %s", key, m.table.name)
 }
 
 // await returns once all is here that was stored when it was called.
 func (m *Mirror[T]) await(ctx context.Context) error {
-	entries, _, err := m.store.backend.Read(ctx, Span{Key: touchedSpan(m.table.name).Key}, 0)
+	last, err := m.last(ctx)
 	if err != nil {
 		return err
-	}
-	var last int64
-	if len(entries) > 0 {
-		last = entries[0].Revision
 	}
 	for {
 		m.mu.RLock()
@@ -134,5 +186,55 @@ func (m *Mirror[T]) await(ctx context.Context) error {
 		case <-m.store.Done():
 			return m.store.Err()
 		}
+	}
+}
+
+// last returns the revision of the table's last change, as of a moment after the call. Those who come while the
+// store is being asked share the next answer: a thousand who read at once cost the store one read or two.
+func (m *Mirror[T]) last(ctx context.Context) (int64, error) {
+	for {
+		m.queue.Lock()
+		q, mine := m.next, m.next == nil
+		if mine {
+			q = &asked{done: make(chan struct{})}
+			m.next = q
+		}
+		m.queue.Unlock()
+		if mine {
+			m.ask(ctx, q)
+			return q.last, q.err
+		}
+		select {
+		case <-q.done:
+			if ctx.Err() == nil && (errors.Is(q.err, context.Canceled) || errors.Is(q.err, context.DeadlineExceeded)) {
+				continue // who asked has gone away
+			}
+			return q.last, q.err
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// ask answers q, which is m's next, once it is its turn.
+func (m *Mirror[T]) ask(ctx context.Context, q *asked) {
+	defer close(q.done)
+	begin := func() {
+		m.queue.Lock()
+		defer m.queue.Unlock()
+		m.next = nil
+	}
+	select {
+	case m.asking <- struct{}{}:
+	case <-ctx.Done():
+		begin()
+		q.err = ctx.Err()
+		return
+	}
+	defer func() { <-m.asking }()
+	begin()
+	entries, _, err := m.store.backend.Read(ctx, Span{Key: touchedSpan(m.table.name).Key}, 0)
+	if q.err = err; len(entries) > 0 {
+		q.last = entries[0].Revision
 	}
 }

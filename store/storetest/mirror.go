@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -61,6 +62,10 @@ func testMirror(t *testing.T, s *store.Store) {
 				}
 				if slices.Contains(page, row) != there {
 					t.Errorf("what was just written, %+v (%v), is not what the mirror has", row, there)
+				}
+				got, err := m.Get(ctx, weir.ID(name))
+				if there && (err != nil || got != row) || !there && !errors.Is(err, weir.NotFound) {
+					t.Errorf("the mirror has %+v, %v at %s; just written: %+v (%v)", got, err, name, row, there)
 				}
 				if there && !slices.Contains(page, thing{Name: name + "-twin", Count: row.Count}) {
 					t.Errorf("half of the commit of %s is not there", name)
