@@ -152,6 +152,8 @@ var reference = []group{
 		{at: "GET /v2/snapshots", says: "List snapshots, of which there are none.", ok: page("snapshots", nobody{})},
 		{at: "GET /v2/volumes", says: "List volumes, of which there are none.", ok: page("volumes", nobody{})},
 		{at: "GET /v2/reserved_ipv6", says: "List reserved IPv6 addresses, of which there are none.", ok: page("reserved_ipv6s", nobody{})},
+		{at: "POST /v2/volumes", says: "Make a volume. It is refused: there are none.", ok: refused},
+		{at: "POST /v2/images", says: "Bring an image. It is refused: there are only those that are listed.", ok: refused},
 		{at: "POST /v2/reserved_ipv6", says: "Reserve an IPv6 address. It is refused: droplets have no IPv6.", ok: refused},
 	}},
 
