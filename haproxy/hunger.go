@@ -85,7 +85,8 @@ type hunger struct {
 	pid   int
 	at    time.Time
 	usage usage         // then
-	waits time.Duration // for a CPU until then, with what the kernel has not counted yet
+	owed  time.Duration // of waiting that the kernel had not counted then
+	waits time.Duration // for a CPU until then, with that
 	share float64       // of the time, lately
 	bad   bool
 }
@@ -99,16 +100,18 @@ const (
 
 // feel takes another look, some time after the last one.
 func (h *hunger) feel(pid int, at time.Time, u usage) {
-	waits := u.waited
+	owed := time.Duration(0)
 	if h.pid == pid && u.waited >= h.usage.waited && at.After(h.at) { // otherwise a worker has ended, with what it had waited
 		const memory = 2 * time.Second
 		gap := at.Sub(h.at)
-		if u.queued && u.waited == h.usage.waited && u.ran-h.usage.ran < gap/2 {
-			waits = h.waits + gap // it waits still
+		owed = max(0, h.owed-(u.waited-h.usage.waited))
+		if u.queued && u.ran-h.usage.ran < gap/2 {
+			owed = max(owed, h.owed+gap-(u.waited-h.usage.waited)) // one of them waits still
 		}
+		waits := u.waited + owed
 		weight := min(1, float64(gap)/float64(memory))
 		h.share += weight * (float64(max(waits-h.waits, 0))/float64(gap) - h.share)
 		h.bad = h.share >= starved || h.bad && h.share >= fed
 	}
-	h.pid, h.at, h.usage, h.waits = pid, at, u, waits
+	h.pid, h.at, h.usage, h.owed, h.waits = pid, at, u, owed, u.waited+owed
 }

@@ -55,32 +55,35 @@ func TestHAProxyThatIsStarvedIsNoticed(t *testing.T) {
 	p, _ := startProxy(t, Options{})
 	set(t, p, testDocument(freeAddr(t)))
 	before, _ := status(t, p)
-	only := new(unix.CPUSet)
-	if err := unix.SchedGetaffinity(0, only); err != nil {
+	all, only := new(unix.CPUSet), new(unix.CPUSet)
+	if err := unix.SchedGetaffinity(0, all); err != nil {
 		t.Fatal(err)
 	}
 	first := 0
-	for !only.IsSet(first) {
+	for !all.IsSet(first) {
 		first++
 	}
-	only.Zero()
 	only.Set(first)
 
-	for _, pid := range []int{masterOf(t, p), before.PID} {
-		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, thread := range threads {
-			id, _ := strconv.Atoi(thread.Name())
-			if err := unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+	put := func(policy uint32, on *unix.CPUSet) {
+		t.Helper()
+		for _, pid := range []int{masterOf(t, p), before.PID} {
+			threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err := unix.SchedSetaffinity(id, only); err != nil {
-				t.Fatal(err)
+			for _, thread := range threads {
+				id, _ := strconv.Atoi(thread.Name())
+				if err := unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}, 0); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.SchedSetaffinity(id, on); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
+	put(unix.SCHED_IDLE, only)
 	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", before.PID), []byte("19"), 0)
 	busy := exec.Command("taskset", "--cpu-list", strconv.Itoa(first), "nice", "--adjustment", "-20", "sh", "-c", "while :; do :; done")
 	if err := busy.Start(); err != nil {
@@ -94,6 +97,7 @@ func TestHAProxyThatIsStarvedIsNoticed(t *testing.T) {
 		return ""
 	})
 	busy.Process.Kill()
+	put(unix.SCHED_NORMAL, all)
 	if h, _ := status(t, p); h.PID != before.PID || h.Err != "" {
 		t.Errorf("worker %d (%q) after a time of want, want %d still", h.PID, h.Err, before.PID)
 	}
