@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -49,6 +50,7 @@ type region struct {
 	front  string
 	cmd    *exec.Cmd
 	ended  chan error
+	out    *os.File // what weir dev says
 }
 
 // newRegion prepares a region of its own; start starts it.
@@ -83,18 +85,21 @@ func freeAddr(t *testing.T) string {
 // start starts weir dev and waits until it says where the load balancer is.
 func (r *region) start(args ...string) {
 	r.t.Helper()
-	out, in := io.Pipe()
+	out, in, err := os.Pipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	r.cmd = exec.Command(r.binary, append([]string{"dev", "--data", r.data, "--api", r.api, "--front", r.front}, args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = in, in
-	if err := r.cmd.Start(); err != nil {
+	err = r.cmd.Start()
+	in.Close()
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	cmd, ended := r.cmd, make(chan error, 1)
-	r.ended = ended
+	r.ended, r.out = ended, out
 	go func() {
-		err := cmd.Wait()
-		in.Close()
-		ended <- err
+		ended <- cmd.Wait()
 	}()
 	said := make(chan string)
 	go func() {
@@ -349,7 +354,23 @@ func TestRegionServesGrowsShrinksAndComesBack(t *testing.T) {
 	if got := r.inventory(); fmt.Sprint(got) != fmt.Sprint(had) {
 		t.Errorf("inventory after a stop is %v, want %v", got, had)
 	}
+
+	// Nobody reads what it says any more, as when Ctrl-C also ends the tee behind it.
+	gateway = r.gateway()
+	r.out.Close()
 	r.stop(syscall.SIGTERM)
+	if left := append(leftovers(r.data), kernel(gateway)...); len(left) > 0 {
+		t.Errorf("after a stop that nobody heard of there is %q", left)
+	}
+	if signal.Ignored(syscall.SIGHUP) {
+		return
+	}
+	r.start()
+	gateway = r.gateway()
+	r.stop(syscall.SIGHUP)
+	if left := append(leftovers(r.data), kernel(gateway)...); len(left) > 0 {
+		t.Errorf("after its terminal was closed there is %q", left)
+	}
 }
 
 func TestServerThatWasBrokenOnPurposeServesAgain(t *testing.T) {
