@@ -295,7 +295,7 @@ func (f *forgetsOnce) Read(ctx context.Context, span store.Span, revision int64)
 }
 
 func TestAFollowerOfALargeTableHearsOfEachRowOnceWhateverIsForgotten(t *testing.T) {
-	const many = 9000
+	const many = 90_000
 	ctx, jobs := t.Context(), store.NewTable[job]("jobs")
 	s := store.New(&forgetsOnce{Backend: store.NewMemory()})
 	err := s.Update(ctx, func(tx *store.Tx) error {

@@ -94,8 +94,9 @@ type follower[T any] struct {
 	synced bool
 }
 
-// listed is how many rows a follower reads at once: a large table is never in memory as it is stored.
-const listed = 2000
+// listed is how many rows a follower reads at once: a large table is never in memory as it is stored. With each part
+// etcd counts what is left of the table, so that parts should be few.
+const listed = 20_000
 
 // list tells how what there is at one moment differs from what was told, and returns that moment's revision, and
 // whether to go on. The first time it tells of some rows at a time, and later all at once.

@@ -26,6 +26,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -211,11 +212,10 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// memory returns the heap of this process once what is dead is collected, and how much of it is in memory, all and
-// what is not pages of files.
+// memory returns the heap of this process once what is dead is collected and given back, which generating the rows
+// left too, and how much of the process is in memory then: all, and what is not pages of files.
 func memory() (heap, rss, own int) {
-	runtime.GC()
-	runtime.GC()
+	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	text, err := os.ReadFile("/proc/self/status")
