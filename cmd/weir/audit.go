@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -103,47 +101,10 @@ func (a *audit) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tell := newAuditTeller(stdout, fresh).tell
-	switch {
-	case a.format.json && !a.follow:
-		return writeJSON(stdout, append([]weir.Audit{}, fresh...))
-	case a.format.json:
-		lines := json.NewEncoder(stdout)
-		lines.SetEscapeHTML(false)
-		tell = func(e weir.Audit) error { return lines.Encode(e) }
-	case len(fresh) == 0 && !a.follow:
-		fmt.Fprintln(stderr, "nobody has asked for a change")
-	}
-	for away := false; ; {
-		for _, e := range fresh {
-			if err := tell(e); err != nil {
-				return err
-			}
-		}
-		if !a.follow {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil // that is how following ends
-		case <-time.After(auditEvery):
-		}
-		fresh, err = t.next(ctx, 0, true)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, errAway):
-			if !away {
-				fmt.Fprintf(stderr, "note: %s; trying again\n", oneLine(err.Error()))
-			}
-			away = true
-		case err != nil:
-			return err
-		case away:
-			fmt.Fprintln(stderr, "note: the API answers again")
-			away = false
-		}
-	}
+	told := tale[weir.Audit]{format: a.format, follow: a.follow, every: auditEvery, nothing: "nobody has asked for a change",
+		tell: newAuditTeller(stdout, fresh).tell,
+		next: func(ctx context.Context) ([]weir.Audit, error) { return t.next(ctx, 0, true) }}
+	return told.run(ctx, fresh, stdout, stderr)
 }
 
 // trail reads the audit log, each request once.

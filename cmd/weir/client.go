@@ -302,25 +302,29 @@ func (c *client) statusAt(ctx context.Context, path string) (s weir.RegionStatus
 }
 
 // machines returns all machines, by ID, load balancers' instances included.
-func (c *client) machines(ctx context.Context) (all []api.InventoryMachine, err error) {
+func (c *client) machines(ctx context.Context) ([]api.InventoryMachine, error) {
+	return everyPage[api.InventoryMachine](ctx, c, "machines")
+}
+
+// everyPage returns all that a list of Weir's own has, which may take several pages.
+func everyPage[T any](ctx context.Context, c *client, name string) (all []T, err error) {
 	const size = 200
 	for page, total := 1, -1; ; page++ {
-		var answer struct {
-			Machines []api.InventoryMachine `json:"machines"`
-			Meta     *godo.Meta             `json:"meta"`
-		}
-		if _, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v2/weir/machines?page=%d&per_page=%d", page, size), nil, &answer); err != nil {
+		var answer map[string]json.RawMessage
+		if _, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v2/weir/%s?page=%d&per_page=%d", name, page, size), nil, &answer); err != nil {
 			return nil, err
 		}
-		if answer.Meta == nil {
+		var rows []T
+		var meta *godo.Meta
+		if json.Unmarshal(answer[name], &rows) != nil || json.Unmarshal(answer["meta"], &meta) != nil || meta == nil {
 			return nil, c.stranger()
 		}
-		if total >= 0 && total != answer.Meta.Total {
+		if total >= 0 && total != meta.Total {
 			all, page, total = nil, 0, -1 // it has changed since the first page: begin anew
 			continue
 		}
-		total = answer.Meta.Total
-		all = append(all, answer.Machines...)
+		total = meta.Total
+		all = append(all, rows...)
 		if page*size >= total {
 			return all, nil
 		}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -72,47 +70,10 @@ func (e *events) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return orNotThere(err, "there is no load balancer %q, and nothing is remembered of one", e.balancer)
 	}
-	tell := newTeller(stdout, first).tell
-	switch {
-	case e.format.json && !e.follow:
-		return writeJSON(stdout, append([]weir.Event{}, first...))
-	case e.format.json:
-		lines := json.NewEncoder(stdout)
-		lines.SetEscapeHTML(false)
-		tell = func(e weir.Event) error { return lines.Encode(e) }
-	case len(first) == 0 && !e.follow:
-		fmt.Fprintln(stderr, "nothing has happened yet")
-	}
-	for away := false; ; {
-		for _, event := range first {
-			if err := tell(event); err != nil {
-				return err
-			}
-		}
-		if !e.follow {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil // that is how following ends
-		case <-time.After(followEvery):
-		}
-		first, err = s.next(ctx, api.MaxEvents)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, errAway):
-			if !away {
-				fmt.Fprintf(stderr, "note: %s; trying again\n", oneLine(err.Error()))
-			}
-			away = true
-		case err != nil:
-			return err
-		case away:
-			fmt.Fprintln(stderr, "note: the API answers again")
-			away = false
-		}
-	}
+	told := tale[weir.Event]{format: e.format, follow: e.follow, every: followEvery, nothing: "nothing has happened yet",
+		tell: newTeller(stdout, first).tell,
+		next: func(ctx context.Context) ([]weir.Event, error) { return s.next(ctx, api.MaxEvents) }}
+	return told.run(ctx, first, stdout, stderr)
 }
 
 // story reads what happens, each event once.

@@ -7,11 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/digitalocean/godo"
 	"github.com/spf13/cobra"
 
 	"weir/api"
@@ -159,23 +157,8 @@ func seenAgo(seen, now time.Time) string {
 }
 
 // nodes returns the machines of one's own, by name.
-func (c *client) nodes(ctx context.Context) (all []weir.NodeOverview, err error) {
-	for page := 1; ; page++ {
-		var answer struct {
-			Nodes []weir.NodeOverview `json:"nodes"`
-			Meta  *godo.Meta          `json:"meta"`
-		}
-		if _, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v2/weir/nodes?page=%d&per_page=200", page), nil, &answer); err != nil {
-			return nil, err
-		}
-		if answer.Meta == nil {
-			return nil, c.stranger()
-		}
-		all = append(all, answer.Nodes...)
-		if len(answer.Nodes) == 0 || len(all) >= answer.Meta.Total {
-			return slices.Clip(all), nil
-		}
-	}
+func (c *client) nodes(ctx context.Context) ([]weir.NodeOverview, error) {
+	return everyPage[weir.NodeOverview](ctx, c, "nodes")
 }
 
 // ownMachines writes the machines of one's own that are no load balancer's, whose instances

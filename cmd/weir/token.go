@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/digitalocean/godo"
 	"github.com/spf13/cobra"
 
 	"weir/api"
@@ -209,21 +208,6 @@ func revokeTokens(ctx context.Context, u *user, names []string) error {
 }
 
 // tokens returns all tokens, the oldest first.
-func (c *client) tokens(ctx context.Context) (all []api.Token, err error) {
-	for page := 1; ; page++ {
-		var answer struct {
-			Tokens []api.Token `json:"tokens"`
-			Meta   *godo.Meta  `json:"meta"`
-		}
-		if _, err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v2/weir/tokens?page=%d&per_page=200", page), nil, &answer); err != nil {
-			return nil, err
-		}
-		if answer.Meta == nil {
-			return nil, c.stranger()
-		}
-		all = append(all, answer.Tokens...)
-		if len(answer.Tokens) == 0 || len(all) >= answer.Meta.Total {
-			return slices.Clip(all), nil
-		}
-	}
+func (c *client) tokens(ctx context.Context) ([]api.Token, error) {
+	return everyPage[api.Token](ctx, c, "tokens")
 }
