@@ -36,7 +36,7 @@ func newSparse() *rate.Limiter { return rate.NewLimiter(rate.Every(time.Minute),
 // none is missing if this process dies in between.
 func (a *api) record(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
 	caller := weir.CallerOf(r.Context())
-	entry := a.Control.BeginAudit(weir.Audit{Team: caller.Team, User: caller.User, Token: caller.Token, From: from(r),
+	entry := a.Control.BeginAudit(weir.Audit{Team: caller.Team, User: caller.User, Token: caller.Token, Name: caller.Name, From: from(r),
 		Method: bounded(r.Method), Path: auditPath(r.URL), Resource: resource(r), Request: weir.ID(w.Header().Get(requestID))})
 	held := &heldAnswer{header: w.Header()}
 	returned := false

@@ -495,7 +495,7 @@ func (g *generator) response(a answer) yaml.MapSlice {
 
 const aboutAPI = `DigitalOcean's API v2 for load balancing and what belongs to it, answered by a Weir on machines of your own, and Weir's own calls below /v2/weir/.
 
-DigitalOcean's clients work here by a changed URL alone. What an answer says is what Weir does: a field that Weir cannot honour is refused with 422 and a sentence that says what to do instead. Unknown fields and nulls are ignored, and a field that has DigitalOcean's default is accepted. What DigitalOcean has no word for is below the key weir of an answer; that key is left out when it has nothing to say.
+DigitalOcean's clients work here by a changed URL; what the Kubernetes cloud controller needs beside it is in docs/clients.md. What an answer says is what Weir does: a field that Weir cannot honour is refused with 422 and a sentence that says what to do instead. Unknown fields and nulls are ignored, and a field that has DigitalOcean's default is accepted. What DigitalOcean has no word for is below the key weir of an answer; that key is left out when it has nothing to say.
 
 A token goes into the header Authorization, behind the word Bearer. x-weir-scope names the scope that it needs. A token of one team sees nothing of another's.
 

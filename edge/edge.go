@@ -98,7 +98,7 @@ func (t *Tokens) Authorize(ctx context.Context, token string) (c weir.Caller, er
 	if err != nil {
 		return c, weir.Errorf(weir.Unavailable, "it cannot be told whether the token is good: %w", err)
 	}
-	return weir.Caller{Team: found.Team, User: found.User, Token: found.ID, Scopes: found.Scopes}, nil
+	return weir.Caller{Team: found.Team, User: found.User, Token: found.ID, Name: found.Name, Scopes: found.Scopes}, nil
 }
 
 // Lacks returns the scope that c would need for a route and lacks, or "" if c may.

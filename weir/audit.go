@@ -13,7 +13,8 @@ type Audit struct {
 	At       time.Time  `json:"at"`
 	Team     ID         `json:"team,omitempty"`
 	User     string     `json:"user,omitempty"`
-	Token    ID         `json:"token,omitempty"` // by which it is listed
+	Token    ID         `json:"token,omitempty"`      // by which it is listed
+	Name     string     `json:"token_name,omitempty"` // of that token
 	From     netip.Addr `json:"from,omitzero"`
 	Method   string     `json:"method"`
 	Path     string     `json:"path"`

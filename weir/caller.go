@@ -14,6 +14,7 @@ type Caller struct {
 	Team  ID         // "" for the first one
 	User  string     // a person or a program, as whoever made the token has named them
 	Token ID         // by which the token is listed; never the token itself
+	Name  string     // of that token
 	From  netip.Addr // where the request came from
 
 	Scopes []Scope // what the token is for

@@ -210,6 +210,8 @@ func newAuditTeller(w io.Writer, first []weir.Audit) *auditTeller {
 func auditColumns(e weir.Audit) [3]string {
 	who := oneLine(e.User)
 	switch {
+	case who == "" && e.Name != "":
+		who = "token " + oneLine(e.Name)
 	case who == "" && e.Token != "":
 		who = "token " + string(e.Token)
 	case who == "" && e.Status == http.StatusUnauthorized:
