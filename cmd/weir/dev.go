@@ -11,11 +11,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,10 +72,8 @@ Ctrl-C stops everything and keeps all disks.`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.out = cmd.OutOrStdout()
-			// Whoever reads what we say may have ended, as a tee does at Ctrl-C: machines are not left for that.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGPIPE)
-			defer stop()
-			return d.run(ctx)
+			outliveReader()
+			return d.run(cmd.Context())
 		},
 	}
 	f := cmd.Flags()

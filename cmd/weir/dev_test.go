@@ -225,6 +225,26 @@ func (r *region) answers(n int) (names []string) {
 	return slices.Compact(names)
 }
 
+// leave has a client of the API leave in the middle of an answer.
+func (r *region) leave() {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.api)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer conn.Close() // with what was not read: a reset
+	client := conn.(*net.TCPConn)
+	// More answers than a connection holds.
+	if _, err := client.Write(bytes.Repeat([]byte("GET /openapi.yaml HTTP/1.1\r\nHost: weir\r\n\r\n"), 100)); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err != nil {
+		r.t.Fatal(err)
+	}
+	client.CloseWrite()
+	time.Sleep(50 * time.Millisecond)
+}
+
 // traffic sends requests all the time until stop, which returns how many it sent and
 // how many failed.
 func (r *region) traffic() (stop func() (sent, failed int64)) {
@@ -355,9 +375,15 @@ func TestRegionServesGrowsShrinksAndComesBack(t *testing.T) {
 		t.Errorf("inventory after a stop is %v, want %v", got, had)
 	}
 
-	// Nobody reads what it says any more, as when Ctrl-C also ends the tee behind it.
+	// Nobody reads what it says any more, as when Ctrl-C also ends the tee behind it; nor what it answers.
 	gateway = r.gateway()
 	r.out.Close()
+	for range 10 {
+		r.leave()
+	}
+	if got := r.inventory(); fmt.Sprint(got) != fmt.Sprint(had) {
+		t.Errorf("inventory after clients have left is %v, want %v", got, had)
+	}
 	r.stop(syscall.SIGTERM)
 	if left := append(leftovers(r.data), kernel(gateway)...); len(left) > 0 {
 		t.Errorf("after a stop that nobody heard of there is %q", left)

@@ -33,6 +33,12 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// outliveReader has a command that serves go on when whoever reads what it says has ended, as a
+// tee does at Ctrl-C. The signal alone says nothing: any connection that a client has closed raises it.
+func outliveReader() {
+	signal.Notify(make(chan os.Signal), syscall.SIGPIPE) // nobody receives: what is written is in vain, and that is all
+}
+
 // run runs one command line and returns its exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := rootCommand()

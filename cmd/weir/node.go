@@ -44,6 +44,7 @@ control plane to trust. The verbs below are for the one who runs the control pla
 			if err != nil {
 				return err
 			}
+			outliveReader()
 			leanMemory()
 			priority := "real time"
 			if err := heartbeat.Prioritize(); err != nil {

@@ -79,6 +79,7 @@ call, but for that of the data directory on this host itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s.out = cmd.OutOrStdout()
 			s.log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			outliveReader()
 			return s.run(cmd.Context())
 		},
 	}
