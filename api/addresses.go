@@ -125,25 +125,9 @@ func (a *api) reserveAddress(names addressNames) handler {
 		var begun links
 		if machine != "" {
 			begun.Droplets = []actionLink{{number(machine), "droplet", address(r, "/v2/droplets/"+string(machine), nil)}}
-			act, err := a.lastAction(r.Context(), addr.Addr)
-			if err != nil {
-				return err
-			}
-			if act != nil {
-				begun.Actions = []actionLink{linkTo(r, number(act.ID), addressAction(act.Type))}
-			}
 		}
 		return reply(w, http.StatusAccepted, map[string]any{names.one: a.addressWords(addr, nil), "links": begun})
 	}
-}
-
-// lastAction returns the newest action of a reserved IP, or nil if it has none.
-func (a *api) lastAction(ctx context.Context, addr netip.Addr) (*weir.Action, error) {
-	all, _, err := a.Control.ActionPageOf(ctx, weir.OnAddress, weir.ID(addr.String()), 0, 1)
-	if err != nil || len(all) == 0 {
-		return nil, err
-	}
-	return &all[0], nil
 }
 
 // isOf reports whether an action is a reserved IP's.

@@ -17,10 +17,11 @@
 // All of it is described in an OpenAPI document, which GET /openapi.yaml answers with: see [OpenAPI].
 //
 // Every answer has an ID, and says how often its caller may call. Every request for a change
-// is in the audit log, what is refused included.
+// is in the audit log, what is refused included; of those without a known token, and of those who ask too
+// often, as many as are no flood.
 //
-// DigitalOcean's wire types are in wire.go and the files whose names begin with wire_; those of /v2/weir/
-// are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
+// DigitalOcean's wire types are in wire.go, the files whose names begin with wire_, and beside the handlers of
+// the smaller resources; those of /v2/weir/ are exported, in weirwire.go, for the CLI to use with godo's NewRequest and Do.
 //
 // The droplets of this API are the machines that users have: the instances of load
 // balancers, and the addresses of those, are seen below /v2/weir/ only.
@@ -53,7 +54,7 @@ type Options struct {
 	Docs http.Handler
 
 	// Metrics answers GET /metrics, and is told of each answer. Callers on this machine need no token
-	// for it; others need one of the first team, as it tells of all. Nil: there is none.
+	// for it; others need that of an operator, as it tells of all teams. Nil: there is none.
 	Metrics Metrics
 
 	// Public and Private are the region's networks, from which droplets are told their netmasks

@@ -148,7 +148,7 @@ func (h *heldAnswer) created() (ids []weir.ID) {
 
 // resource returns what the path of a request names.
 func resource(r *http.Request) weir.ID {
-	for _, name := range []string{"id", "name", "ip", "uuid", "slug"} {
+	for _, name := range []string{"id", "name", "ip"} {
 		if value := r.PathValue(name); value != "" {
 			return weir.ID(bounded(value))
 		}

@@ -75,16 +75,7 @@ func (p *probe) Write(b []byte) (int, error) { return len(b), nil }
 // answer has h answer those who may call, and answers for it if it returns an error.
 func (a *api) answer(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		r, err := a.admit(r)
-		if errors.Is(err, weir.Denied) {
-			err = &statusError{http.StatusUnauthorized, textUnauthorized}
-		}
-		if err == nil {
-			err = a.limit(w, r)
-		}
-		if err == nil {
-			err = a.permit(r)
-		}
+		r, err := a.letIn(w, r)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			a.record(w, r, func(w http.ResponseWriter, r *http.Request) { a.respond(w, r, h, err) })
 			return
@@ -112,28 +103,33 @@ func (a *api) respond(w http.ResponseWriter, r *http.Request, h handler, err err
 	}
 }
 
+// letIn returns a request with its caller, or why it is not answered.
+func (a *api) letIn(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
+	r, err := a.admit(r)
+	if errors.Is(err, weir.Denied) {
+		err = &statusError{http.StatusUnauthorized, textUnauthorized}
+	}
+	if err == nil {
+		err = a.limit(w, r)
+	}
+	if err == nil {
+		err = a.permit(r)
+	}
+	return r, err
+}
+
 // page serves next to callers on this machine, and to others with a token, who see what it
 // is for.
 func (a *api) page(next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		var err error
 		if !local(r) {
-			admitted, err := a.admit(r)
-			if err != nil {
-				a.refuse(w, http.StatusUnauthorized, textUnauthorized)
-				return
-			}
-			if err := a.limit(w, admitted); err != nil {
-				status, text := statusOf(err)
-				a.refuse(w, status, text)
-				return
-			}
-			if lacks := a.lacks(admitted); lacks != "" {
-				a.forbid(w, lacks)
-				return
-			}
-			r = admitted
+			r, err = a.letIn(w, r)
 		}
-		next.ServeHTTP(w, r)
+		a.respond(w, r, func(w http.ResponseWriter, r *http.Request) error {
+			next.ServeHTTP(w, r)
+			return nil
+		}, err)
 	}
 }
 
@@ -169,15 +165,6 @@ func (l *listener) WriteHeader(status int) {
 }
 
 func (l *listener) Unwrap() http.ResponseWriter { return l.ResponseWriter }
-
-// lacks returns the scope that the caller of r would need for its route and lacks, if any.
-// What is no route is for everybody to learn that it is none.
-func (a *api) lacks(r *http.Request) weir.Scope {
-	if r.Pattern == "" {
-		return ""
-	}
-	return a.Users.Lacks(weir.CallerOf(r.Context()), r.Pattern)
-}
 
 // admit returns a request that has a token which is good, with its caller, and a weir.Denied for
 // one that has none.
@@ -237,7 +224,10 @@ func (a *api) refuse(w http.ResponseWriter, status int, text string) {
 
 // permit returns a lackError if the token of r's caller is not for its route.
 func (a *api) permit(r *http.Request) error {
-	if lacks := a.lacks(r); lacks != "" {
+	if r.Pattern == "" {
+		return nil // it is for everybody to learn that this is no route
+	}
+	if lacks := a.Users.Lacks(weir.CallerOf(r.Context()), r.Pattern); lacks != "" {
 		return &lackError{lacks}
 	}
 	return nil

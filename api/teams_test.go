@@ -80,7 +80,7 @@ func TestNothingOfOneTeamIsThereForAnother(t *testing.T) {
 		if m.key, _, err = x.do.Keys.Create(ctx, &godo.KeyCreateRequest{Name: "anna", PublicKey: publicKey}); err != nil {
 			t.Fatal(err)
 		}
-		m.lb, _, err = x.do.LoadBalancers.Create(ctx, &godo.LoadBalancerRequest{Name: "shop", Tag: "web", ForwardingRules: []godo.ForwardingRule{webRule}})
+		m.lb, _, err = x.do.LoadBalancers.Create(ctx, &godo.LoadBalancerRequest{Name: "shop", Tag: "web", Tags: []string{"web"}, ForwardingRules: []godo.ForwardingRule{webRule}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,6 +251,9 @@ func TestNothingOfOneTeamIsThereForAnother(t *testing.T) {
 	}
 	if _, err := blue.do.Tags.Delete(ctx, "web"); err != nil {
 		t.Error(err)
+	}
+	if lb, _, err := green.do.LoadBalancers.Get(ctx, theirs.lb.ID); err != nil || !slices.Contains(lb.Tags, "web") {
+		t.Errorf("green's load balancer has the tags %v (%v) after blue has deleted its tag, want web still", lb.Tags, err)
 	}
 	if a := blue.ask("DELETE", "/v2/weir/pools/app", ""); a.status != 204 {
 		t.Errorf("delete a pool: %d %s, want 204", a.status, a.text)

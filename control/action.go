@@ -67,13 +67,6 @@ func completeAction(ctx context.Context, tx *store.Tx, id weir.ID, why string) e
 // overtaken is why an action failed that something else was asked after, before it was done.
 const overtaken = "something else was asked for before it was done"
 
-// Actions returns all actions, oldest first.
-func (c *Control) Actions(ctx context.Context) ([]weir.Action, error) {
-	all, err := actions.AllOwn(ctx, c.Store)
-	byNumber(all, func(a weir.Action) weir.ID { return a.ID })
-	return all, err
-}
-
 // Action returns one action, or weir.NotFound.
 func (c *Control) Action(ctx context.Context, id weir.ID) (weir.Action, error) {
 	a, err := c.lists.actions.get(ctx, id)

@@ -272,7 +272,7 @@ func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) 
 
 // AssignAddress points addr to machine, or to nobody if that is empty.
 func (c *Control) AssignAddress(ctx context.Context, addr netip.Addr, machine weir.ID) (a weir.Action, err error) {
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		row, err := freeAddress(ctx, tx, addr)
 		if err != nil {
 			return err

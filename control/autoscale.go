@@ -68,7 +68,7 @@ func (c *Control) CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Po
 		return p, fmt.Errorf("pool %q: %w", p.Name, err)
 	}
 	made := p
-	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+	err := c.numbered(ctx, func(tx *store.Tx) error {
 		made = p
 		made.ID = weir.ID(uuid.NewString())
 		if err := putAutoscale(ctx, tx, &made); err != nil {

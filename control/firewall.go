@@ -408,7 +408,7 @@ func (t *term) reconcileRules(ctx context.Context, _ weir.ID) (again time.Durati
 // A machine that was deleted is as it was.
 func (t *term) noteRules(was, is weir.Machine) {
 	gone := reflect.DeepEqual(was, is)
-	if is.Rules != nil {
+	if is.Rules != nil && !gone {
 		t.ruled.Store(is.ID, nil)
 	} else {
 		t.ruled.Delete(is.ID)

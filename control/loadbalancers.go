@@ -103,11 +103,18 @@ func sameOrder[T comparable](was, is []T) []T {
 // CheckLoadBalancer returns lb as [Control.CreateLoadBalancer] would store it, or
 // [Control.UpdateLoadBalancer] if it has an ID, or why neither would.
 func (c *Control) CheckLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
+	lb.Team = weir.CallerOf(ctx).Team
 	checked := lb
-	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
-		checked, err = c.checkBalancer(ctx, tx, lb)
+	nothing := errors.New("nothing is to be stored")
+	err := c.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if checked, err = c.putBalancer(ctx, tx, lb); err == nil {
+			err = nothing
+		}
 		return err
 	})
+	if errors.Is(err, nothing) {
+		err = nil
+	}
 	return checked, err
 }
 
@@ -183,8 +190,8 @@ func freeName(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
 	return err
 }
 
-// putBalancer checks a load balancer, has it be in a project, stores it with its tags, and returns it as it is stored. It is
-// new until its instances do what is now asked of it.
+// putBalancer checks a load balancer, has it be in a project, stores it with its tags, and returns it as
+// it is stored. It is new until its instances do what is now asked of it.
 func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
 	lb, err := c.checkBalancer(ctx, tx, lb)
 	if err != nil {
@@ -205,8 +212,10 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 	if lb.Status.Phase == weir.LoadBalancerActive && asksElse(was, lb) {
 		lb.Status.Phase = weir.LoadBalancerNew
 	}
-	if err := settle(ctx, tx, lb.Team, &lb.Place); err != nil {
-		return lb, fmt.Errorf("load balancer %q: %w", lb.Name, err)
+	if was.ID == "" || was.Place.Project != lb.Place.Project {
+		if err := settle(ctx, tx, lb.Team, &lb.Place); err != nil {
+			return lb, fmt.Errorf("load balancer %q: %w", lb.Name, err)
+		}
 	}
 	if was.Name != lb.Name && was.Name != "" {
 		if err := freeName(ctx, tx, was); err != nil {

@@ -149,9 +149,6 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	if !m.Deleting.IsZero() {
 		return nil
 	}
-	m.Deleting = time.Now().UTC()
-	machines.Put(tx, m.ID, m)
-
 	if p, err := pools.Get(ctx, tx, m.Pool); err == nil {
 		if p.Autoscale == nil {
 			p.Count = max(0, p.Count-1)
@@ -160,6 +157,13 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	} else if !errors.Is(err, weir.NotFound) {
 		return err
 	}
+	return leave(ctx, tx, m)
+}
+
+// leave has a machine go, and all that names it forget it.
+func leave(ctx context.Context, tx *store.Tx, m weir.Machine) error {
+	m.Deleting = time.Now().UTC()
+	machines.Put(tx, m.ID, m)
 	if err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetMachine(f, m.ID) }); err != nil {
 		return err
 	}
@@ -309,15 +313,6 @@ func addTag(ctx context.Context, tx *store.Tx, team weir.ID, name string) error 
 	return nil
 }
 
-// Tags returns the names of all tags.
-func (c *Control) Tags(ctx context.Context) (names []string, err error) {
-	all, err := tags.AllOwn(ctx, c.Store)
-	for _, t := range all {
-		names = append(names, t.Name)
-	}
-	return names, err
-}
-
 // CreateTag makes a tag. If there is one of that name, it does nothing.
 func (c *Control) CreateTag(ctx context.Context, name string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error { return addTag(ctx, tx, weir.CallerOf(ctx).Team, name) })
@@ -341,7 +336,7 @@ func (c *Control) DeleteTag(ctx context.Context, name string) error {
 				machines.Put(tx, m.ID, m)
 			}
 		}
-		lbs, err := loadBalancers.All(ctx, tx)
+		lbs, err := loadBalancers.AllOwn(ctx, tx)
 		if err != nil {
 			return err
 		}

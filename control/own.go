@@ -31,7 +31,7 @@ func (c *Control) AddNode(ctx context.Context, name string) (m weir.Machine, tok
 	if err != nil {
 		return m, "", err
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		was, err := ownNamed(ctx, tx, name)
 		switch {
 		case errors.Is(err, weir.NotFound):

@@ -91,9 +91,7 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 			return err
 		}
 		for _, m := range drop {
-			m.Deleting = time.Now().UTC()
-			machines.Put(tx, m.ID, m)
-			if err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetMachine(f, m.ID) }); err != nil {
+			if err := leave(ctx, tx, m); err != nil {
 				return err
 			}
 		}
@@ -275,7 +273,7 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 	if err := c.room(ctx, t, n); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", name, err)
 	}
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		p, err := grown(tx)
 		if err != nil {
 			return err

@@ -176,6 +176,15 @@ func (c *Control) DeleteProject(ctx context.Context, id weir.ID) error {
 				return weir.Errorf(weir.Conflict, "cannot delete a project with resources. move or remove the resources first") // a text that clients match
 			}
 		}
+		ips, err := addresses.All(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, a := range ips {
+			if !a.Addr.IsValid() && a.Deleting.IsZero() && a.Place.Project == p.ID {
+				return weir.Errorf(weir.Conflict, "project %q: a reserved IP is about to be in it, try again when it is there", p.Name)
+			}
+		}
 		projects.Delete(tx, p.ID)
 		return nil
 	})

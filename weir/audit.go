@@ -3,6 +3,7 @@ package weir
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -49,5 +50,5 @@ type AuditFilter struct {
 // Fits reports whether f means a.
 func (f AuditFilter) Fits(a Audit) bool {
 	return (f.Token == "" || f.Token == a.Token) && (f.User == "" || f.User == a.User) &&
-		len(a.Path) >= len(f.Path) && a.Path[:len(f.Path)] == f.Path && !a.At.Before(f.Since)
+		strings.HasPrefix(a.Path, f.Path) && !a.At.Before(f.Since)
 }
