@@ -77,25 +77,29 @@ type Machines interface {
 
 // Address is a reserved IP as its cloud shows it.
 type Address struct {
-	Addr    netip.Addr
-	Owner   weir.ID // who reserved it
-	Machine weir.ID // who has it; empty for nobody
+	Addr     netip.Addr
+	Owner    weir.ID   // who reserved it
+	Machines []weir.ID // who have it, in the order in which they were assigned; none for nobody
 }
 
 // Addresses moves reserved IPs between machines.
 type Addresses interface {
-	// Addresses returns the reserved IPs that we hold, each with the machine that has it.
+	// Addresses returns the reserved IPs that we hold, each with the machines that have it.
 	Addresses(ctx context.Context) ([]Address, error)
 
 	// Reserve gets an address for owner. If owner has one already, it returns that.
 	// None left is weir.Exhausted.
 	Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error)
 
-	// Assign gives addr to machine, taking it from whichever had it, at once and
-	// without breaking flows that are established. If machine has it already, Assign
-	// does nothing. An empty machine takes the address from whoever has it. An address
-	// or a machine that is not there is weir.NotFound.
-	Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error
+	// Spread returns how many machines can have one reserved IP at the same time, at least 1.
+	Spread() int
+
+	// Assign gives addr to machines, taking it from whichever others had it, at once and
+	// without breaking flows that are established. Of several each gets as many of the new flows,
+	// chosen by a hash of who sends them; one that is off gets none. If they have it already, Assign
+	// does nothing. Without machines nobody has it then. An address
+	// or a machine that is not there is weir.NotFound, and more than Spread is weir.Invalid.
+	Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error
 
 	// Release gives addr back. If we do not hold it, Release does nothing.
 	Release(ctx context.Context, addr netip.Addr) error

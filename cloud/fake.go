@@ -20,6 +20,7 @@ type FakeOptions struct {
 	Region    string // the only one that it takes machines in; "lab" if empty
 	Machines  int    // how many machines it has room for; 1000 if 0
 	Addresses int    // how many reserved IPs it has; 100 if 0
+	Spread    int    // how many machines can have one; 8 if 0
 
 	// Boots says how long a new machine's user-data runs and what becomes of it. If
 	// nil, it is done at once.
@@ -72,6 +73,7 @@ func NewFake(o FakeOptions) *Fake {
 	o.Region = cmp.Or(o.Region, "lab")
 	o.Machines = cmp.Or(o.Machines, 1000)
 	o.Addresses = cmp.Or(o.Addresses, 100)
+	o.Spread = cmp.Or(o.Spread, 8)
 	if o.Boots == nil {
 		o.Boots = func(Spec) (time.Duration, weir.Boot) { return 0, weir.Boot{State: weir.BootDone} }
 	}
@@ -263,9 +265,7 @@ func (f *Fake) DeleteMachine(ctx context.Context, id weir.ID) error {
 	return f.call(ctx, func() error {
 		delete(f.machines, id)
 		for _, a := range f.addresses {
-			if a.Machine == id {
-				a.Machine = ""
-			}
+			a.Machines = slices.DeleteFunc(a.Machines, func(m weir.ID) bool { return m == id })
 		}
 		return nil
 	}, "delete machine %s", id)
@@ -298,7 +298,9 @@ func (f *Fake) Addresses(ctx context.Context) ([]Address, error) {
 	var all []Address
 	err := f.call(ctx, func() error {
 		for _, addr := range slices.SortedFunc(maps.Keys(f.addresses), netip.Addr.Compare) {
-			all = append(all, *f.addresses[addr])
+			a := *f.addresses[addr]
+			a.Machines = slices.Clone(a.Machines)
+			all = append(all, a)
 		}
 		return nil
 	}, "list addresses")
@@ -336,21 +338,27 @@ func (f *Fake) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
 	return got, nil
 }
 
+// Spread keeps the promise of [Addresses].
+func (f *Fake) Spread() int { return f.o.Spread }
+
 // Assign keeps the promise of [Addresses].
-func (f *Fake) Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error {
+func (f *Fake) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error {
 	return f.call(ctx, func() error {
 		a := f.addresses[addr]
 		if a == nil {
 			return weir.Errorf(weir.NotFound, "there is no such address")
 		}
-		if machine != "" {
-			if _, err := f.machine(machine); err != nil {
+		if len(machines) > f.o.Spread {
+			return weir.Errorf(weir.Invalid, "it can be spread over %d machines, want %d", f.o.Spread, len(machines))
+		}
+		for _, m := range machines {
+			if _, err := f.machine(m); err != nil {
 				return err
 			}
 		}
-		a.Machine = machine
+		a.Machines = slices.Clone(machines)
 		return nil
-	}, "assign %s to machine %q", addr, machine)
+	}, "assign %s to machines %q", addr, machines)
 }
 
 // Release keeps the promise of [Addresses].

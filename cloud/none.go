@@ -44,8 +44,11 @@ func (None) Reserve(context.Context, weir.ID) (netip.Addr, error) {
 	return netip.Addr{}, errNone("reserve addresses")
 }
 
+// Spread is 1.
+func (None) Spread() int { return 1 }
+
 // Assign is weir.NotFound.
-func (None) Assign(_ context.Context, addr netip.Addr, _ weir.ID) error {
+func (None) Assign(_ context.Context, addr netip.Addr, _ ...weir.ID) error {
 	return weir.Errorf(weir.NotFound, "this Weir has no cloud, and no reserved IP %s", addr)
 }
 

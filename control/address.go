@@ -24,15 +24,15 @@ const (
 )
 
 // planAddress returns the next step that brings a reserved IP to its row, or "".
-// seen is nil if the cloud holds none for its owner; ready says that the machine it
-// should point to is there.
-func planAddress(row weir.Address, seen *cloud.Address, ready bool) addressStep {
+// seen is nil if the cloud holds none for its owner; to are those machines it
+// should point to that are there.
+func planAddress(row weir.Address, seen *cloud.Address, to []weir.ID) addressStep {
 	switch {
 	case !row.Deleting.IsZero():
 		return stepRelease
 	case seen == nil:
 		return stepReserve
-	case seen.Machine != row.Machine && (ready || row.Machine == ""):
+	case !slices.Equal(seen.Machines, to) && (len(to) > 0 || row.Machine == ""):
 		return stepAssign
 	}
 	return ""
@@ -58,12 +58,17 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 	if err != nil {
 		return 0, err
 	}
-	m, err := machines.Get(ctx, t.db, row.Machine)
-	if err != nil && !errors.Is(err, weir.NotFound) {
-		return 0, err
+	var to []weir.ID
+	for _, id := range append([]weir.ID{row.Machine}, row.Sharing...) {
+		m, err := machines.Get(ctx, t.db, id)
+		if err != nil && !errors.Is(err, weir.NotFound) {
+			return 0, err
+		}
+		if err == nil && m.Status.Phase != weir.MachineNew && m.Deleting.IsZero() {
+			to = append(to, id)
+		}
 	}
-	ready := err == nil && m.Status.Phase != weir.MachineNew && m.Deleting.IsZero()
-	switch planAddress(row, seen, ready) {
+	switch planAddress(row, seen, to) {
 	case stepRelease:
 		if seen != nil {
 			if err := t.Cloud.Release(ctx, seen.Addr); err != nil {
@@ -84,10 +89,10 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 			return 0, err
 		}
 	case stepAssign:
-		if err := t.Cloud.Assign(ctx, seen.Addr, row.Machine); err != nil {
+		if err := t.Cloud.Assign(ctx, seen.Addr, to...); err != nil {
 			return 0, err
 		}
-		t.Log.Info("address assigned", "addr", seen.Addr, "from", seen.Machine, "to", row.Machine)
+		t.Log.Info("address assigned", "addr", seen.Addr, "from", seen.Machines, "to", to)
 	}
 	if seen, err = t.seenAddress(ctx, owner); err != nil || seen == nil {
 		return 0, err
@@ -121,8 +126,11 @@ func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen clou
 		if err != nil {
 			return err
 		}
-		row.Addr, row.Assigned, row.Err = seen.Addr, seen.Machine, ""
-		if seen.Machine == acted.Machine {
+		row.Addr, row.Assigned, row.Shared, row.Err = seen.Addr, "", nil, ""
+		if len(seen.Machines) > 0 {
+			row.Assigned, row.Shared = seen.Machines[0], seen.Machines[1:]
+		}
+		if row.Assigned == acted.Machine {
 			for _, id := range acted.Actions {
 				a, err := actions.Get(ctx, tx, id)
 				if err != nil {
@@ -312,8 +320,11 @@ func (c *Control) ReleaseAddress(ctx context.Context, addr netip.Addr) error {
 func unassign(ctx context.Context, tx *store.Tx, machine weir.ID) error {
 	all, err := addresses.All(ctx, tx)
 	for _, a := range all {
-		if a.Machine == machine {
-			a.Machine = ""
+		if a.Machine == machine || slices.Contains(a.Sharing, machine) {
+			if a.Machine == machine {
+				a.Machine = ""
+			}
+			a.Sharing = slices.DeleteFunc(a.Sharing, func(m weir.ID) bool { return m == machine })
 			addresses.Put(tx, a.Owner, a)
 		}
 	}

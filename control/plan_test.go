@@ -134,22 +134,26 @@ func TestPoolReplacesWhatWasMadeFromAnOlderTemplate(t *testing.T) {
 }
 
 func TestAddressGoesOnlyToAMachineThatIsThere(t *testing.T) {
-	seen := &cloud.Address{Machine: "100001"}
+	seen, spread := &cloud.Address{Machines: []weir.ID{"100001"}}, &cloud.Address{Machines: []weir.ID{"100001", "100002"}}
+	to := func(ids ...weir.ID) []weir.ID { return ids }
 	for _, test := range []struct {
 		name  string
 		row   weir.Address
 		seen  *cloud.Address
-		ready bool
+		to    []weir.ID
 		want  addressStep
 	}{
-		{"one that is not there is reserved", weir.Address{}, nil, false, stepReserve},
-		{"one that points where it should is left alone", weir.Address{Machine: "100001"}, seen, true, ""},
-		{"it moves", weir.Address{Machine: "100002"}, seen, true, stepAssign},
-		{"it waits for its machine", weir.Address{Machine: "100002"}, seen, false, ""},
-		{"it is taken from its machine", weir.Address{}, seen, false, stepAssign},
-		{"it is given back", weir.Address{Machine: "100002", Deleting: testNow}, seen, true, stepRelease},
+		{"one that is not there is reserved", weir.Address{}, nil, nil, stepReserve},
+		{"one that points where it should is left alone", weir.Address{Machine: "100001"}, seen, to("100001"), ""},
+		{"it moves", weir.Address{Machine: "100002"}, seen, to("100002"), stepAssign},
+		{"it waits for its machine", weir.Address{Machine: "100002"}, seen, nil, ""},
+		{"it is spread", weir.Address{Machine: "100001", Sharing: to("100002")}, seen, to("100001", "100002"), stepAssign},
+		{"it does not wait for those that share it", weir.Address{Machine: "100001", Sharing: to("100003")}, spread, to("100001"), stepAssign},
+		{"one that is spread is left alone", weir.Address{Machine: "100001", Sharing: to("100002")}, spread, to("100001", "100002"), ""},
+		{"it is taken from its machine", weir.Address{}, seen, nil, stepAssign},
+		{"it is given back", weir.Address{Machine: "100002", Deleting: testNow}, seen, to("100002"), stepRelease},
 	} {
-		if got := planAddress(test.row, test.seen, test.ready); got != test.want {
+		if got := planAddress(test.row, test.seen, test.to); got != test.want {
 			t.Errorf("%s: step %q, want %q", test.name, got, test.want)
 		}
 	}

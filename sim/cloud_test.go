@@ -151,8 +151,8 @@ func (c tardy) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
 	return c.Cloud.Reserve(ctx, owner)
 }
 
-func (c tardy) Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error {
-	do := func(ctx context.Context) error { return c.Cloud.Assign(ctx, addr, machine) }
+func (c tardy) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error {
+	do := func(ctx context.Context) error { return c.Cloud.Assign(ctx, addr, machines...) }
 	if err := c.late("assign "+addr.String(), do); err != nil {
 		return err
 	}

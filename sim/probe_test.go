@@ -3,8 +3,10 @@ package sim
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
+	"weir/cloud"
 	"weir/control"
 	"weir/weir"
 )
@@ -76,7 +78,8 @@ func pathOf(i, n int) string {
 	return public
 }
 
-// whoHas returns the machine that traffic to an address gets to, if it is a load balancer's.
+// whoHas returns the machine that traffic to an address gets to, if it is a load balancer's: of several that have it
+// another at each moment.
 func (w *world) whoHas(addr netip.Addr) (id weir.ID) {
 	if addr == segment.Addr() {
 		var since time.Time
@@ -91,10 +94,10 @@ func (w *world) whoHas(addr netip.Addr) (id weir.ID) {
 	if err != nil {
 		return ""
 	}
-	for _, a := range all {
-		if a.Addr == addr {
-			id = a.Machine
-		}
+	i := slices.IndexFunc(all, func(a cloud.Address) bool { return a.Addr == addr })
+	if i < 0 || len(all[i].Machines) == 0 {
+		return ""
 	}
-	return id
+	has := all[i].Machines
+	return has[time.Now().UnixMilli()%int64(len(has))]
 }

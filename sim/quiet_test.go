@@ -308,13 +308,19 @@ func (w *world) amissAddresses(s *snapshot, r *report) {
 			continue
 		}
 		held := s.holds[i]
-		target := row.Machine
-		if _, ok := s.machine(target); !ok {
-			target = "" // it was deleted
+		var target []weir.ID
+		for _, id := range append([]weir.ID{row.Machine}, row.Sharing...) {
+			if _, ok := s.machine(id); ok { // and was not deleted
+				target = append(target, id)
+			}
+		}
+		var shown []weir.ID
+		if row.Assigned != "" {
+			shown = append([]weir.ID{row.Assigned}, row.Shared...)
 		}
 		r.want(held.Addr == row.Addr, "address of %s is %s, its row has %s", row.Owner, held.Addr, row.Addr)
-		r.want(held.Machine == target, "address %s points to %q, want %q", held.Addr, held.Machine, target)
-		r.want(held.Machine == row.Assigned, "address %s points to %q, its row shows %q", held.Addr, held.Machine, row.Assigned)
+		r.want(slices.Equal(held.Machines, target), "address %s points to %q, want %q", held.Addr, held.Machines, target)
+		r.want(slices.Equal(held.Machines, shown), "address %s points to %q, its row shows %q", held.Addr, held.Machines, shown)
 	}
 }
 

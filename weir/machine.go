@@ -267,18 +267,26 @@ const (
 	OnAddress ResourceKind = "reserved_ip"
 )
 
-// Address is a reserved IP: it is ours until released, and points to one machine or none.
+// Address is a reserved IP: it is ours until released, and points to one machine or none. That of a
+// load balancer may be spread over others too.
 type Address struct {
 	Team     ID          `json:"team,omitempty"`
 	Mode     AddressMode `json:"mode,omitempty"`
 	Owner    ID          `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
 	Addr     netip.Addr  `json:"addr,omitzero"`     // as soon as the cloud has given one
-	Machine  ID          `json:"machine,omitempty"` // where it should point
+	Machine  ID          `json:"machine,omitempty"` // where it should point …
+	Sharing  []ID        `json:"sharing,omitempty"` // … and to whom else, each with as many of its new flows
 	Created  time.Time   `json:"created"`
 	Deleting time.Time   `json:"deleting,omitzero"`
 	Place    Place       `json:"place,omitzero"`    // the project that it is in
 	Actions  []ID        `json:"actions,omitempty"` // those in progress, oldest first
 
-	Assigned ID     `json:"assigned,omitempty"` // where it was last seen to point
+	Assigned ID     `json:"assigned,omitempty"` // where it was last seen to point …
+	Shared   []ID   `json:"shared,omitempty"`   // … and to whom else
 	Err      string `json:"err,omitempty"`      // why it is not yet as it should be
+}
+
+// Has reports whether a machine has the address, or should.
+func (a *Address) Has(machine ID) bool {
+	return a.Machine == machine || a.Assigned == machine || slices.Contains(a.Sharing, machine) || slices.Contains(a.Shared, machine)
 }

@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
 		{"a deleted machine leaves nothing", testDelete},
 		{"an owner has one reserved IP", testReserve},
 		{"a reserved IP moves", testAssign},
+		{"a reserved IP is spread over machines", testSpread},
 		{"a released address is gone", testRelease},
 		{"too few addresses are exhausted", testAddressesExhausted},
 		{"a firewall is what was last set", testFirewall},
@@ -140,12 +141,12 @@ func (s suite) reserve(t *testing.T, owner weir.ID) netip.Addr {
 	return addr
 }
 
-// holds fails the test unless addr is held by owner and points to machine.
-func (s suite) holds(t *testing.T, addr netip.Addr, owner, machine weir.ID) {
+// holds fails the test unless addr is held by owner and points to machines.
+func (s suite) holds(t *testing.T, addr netip.Addr, owner weir.ID, machines ...weir.ID) {
 	t.Helper()
-	want := cloud.Address{Addr: addr, Owner: owner, Machine: machine}
-	if got := s.addresses(t)[addr]; got != want {
-		t.Errorf("address is %+v, want %+v", got, want)
+	got := s.addresses(t)[addr]
+	if got.Addr != addr || got.Owner != owner || !slices.Equal(got.Machines, machines) {
+		t.Errorf("address is %+v, want %s of %s at %q", got, addr, owner, machines)
 	}
 }
 
@@ -412,14 +413,14 @@ func testDelete(t *testing.T, s suite) {
 		t.Errorf("machines %v, want 100002 alone", got)
 	}
 	same(t, "the other", s.machine(t, "100002"), kept)
-	s.holds(t, addr, "owner", "")
+	s.holds(t, addr, "owner")
 	s.holds(t, other, "other", "100002")
 
 	off := s.create(t, "100003") // which may have the addresses of the first
 	if off.Firewall != nil {
 		t.Errorf("a new machine has the firewall %v", off.Firewall)
 	}
-	s.holds(t, addr, "owner", "")
+	s.holds(t, addr, "owner")
 	must(t, "power off", s.PowerOff(s.ctx, "100003"))
 	must(t, "delete a machine that is off", s.DeleteMachine(s.ctx, "100003"))
 	if got := s.machines(t); len(got) != 1 {
@@ -450,18 +451,18 @@ func testReserve(t *testing.T, s suite) {
 	if all := s.addresses(t); len(all) != 2 {
 		t.Errorf("we hold %v, want two addresses", all)
 	}
-	s.holds(t, got[0], "owner-0", "")
-	s.holds(t, got[1], "owner-1", "")
+	s.holds(t, got[0], "owner-0")
+	s.holds(t, got[1], "owner-1")
 }
 
 func testAssign(t *testing.T, s suite) {
 	s.create(t, "100001")
 	s.create(t, "100002")
 	addr := s.reserve(t, "owner")
-	must(t, "take from nobody", s.Assign(s.ctx, addr, ""))
-	for _, to := range []weir.ID{"100001", "100001", "100002", "100001", "", "", "100002"} {
-		must(t, fmt.Sprintf("assign to %q", to), s.Assign(s.ctx, addr, to))
-		s.holds(t, addr, "owner", to)
+	must(t, "take from nobody", s.Assign(s.ctx, addr))
+	for _, to := range [][]weir.ID{{"100001"}, {"100001"}, {"100002"}, {"100001"}, nil, nil, {"100002"}} {
+		must(t, fmt.Sprintf("assign to %q", to), s.Assign(s.ctx, addr, to...))
+		s.holds(t, addr, "owner", to...)
 	}
 	want(t, "assign to a machine that is not there", s.Assign(s.ctx, addr, "100009"), weir.NotFound)
 	s.holds(t, addr, "owner", "100002")
@@ -469,6 +470,29 @@ func testAssign(t *testing.T, s suite) {
 	must(t, "power off", s.PowerOff(s.ctx, "100001"))
 	must(t, "assign to a machine that is off", s.Assign(s.ctx, addr, "100001"))
 	s.holds(t, addr, "owner", "100001")
+}
+
+func testSpread(t *testing.T, s suite) {
+	if s.Spread() < 2 {
+		t.Skip("this cloud has an address at one machine at a time")
+	}
+	s.create(t, "100001")
+	s.create(t, "100002")
+	s.create(t, "100003")
+	addr := s.reserve(t, "owner")
+	for _, to := range [][]weir.ID{{"100001", "100002"}, {"100002", "100001"}, {"100003"}, {"100003", "100002"}, nil, {"100001", "100003"}} {
+		must(t, fmt.Sprintf("assign to %q", to), s.Assign(s.ctx, addr, to...))
+		s.holds(t, addr, "owner", to...)
+	}
+	want(t, "assign to a machine that is not there", s.Assign(s.ctx, addr, "100002", "100009"), weir.NotFound)
+	want(t, "assign to more than can be", s.Assign(s.ctx, addr, slices.Repeat([]weir.ID{"100001"}, s.Spread()+1)...), weir.Invalid)
+	s.holds(t, addr, "owner", "100001", "100003")
+	must(t, "power off", s.PowerOff(s.ctx, "100003"))
+	s.holds(t, addr, "owner", "100001", "100003")
+	must(t, "delete", s.DeleteMachine(s.ctx, "100001"))
+	s.holds(t, addr, "owner", "100003")
+	must(t, "delete", s.DeleteMachine(s.ctx, "100003"))
+	s.holds(t, addr, "owner")
 }
 
 func testRelease(t *testing.T, s suite) {
@@ -482,8 +506,8 @@ func testRelease(t *testing.T, s suite) {
 		t.Errorf("we hold %v, want %s alone", all, other)
 	}
 	want(t, "assign what was released", s.Assign(s.ctx, addr, "100001"), weir.NotFound)
-	s.holds(t, other, "other", "")
-	s.holds(t, s.reserve(t, "owner"), "owner", "")
+	s.holds(t, other, "other")
+	s.holds(t, s.reserve(t, "owner"), "owner")
 }
 
 func testAddressesExhausted(t *testing.T, s suite) {
@@ -500,7 +524,7 @@ func testAddressesExhausted(t *testing.T, s suite) {
 		}
 		must(t, "reserve again for one that has one", errorOf(s.Reserve(s.ctx, "owner-0")))
 		must(t, "release", s.Release(s.ctx, held[0]))
-		s.holds(t, s.reserve(t, "late"), "late", "")
+		s.holds(t, s.reserve(t, "late"), "late")
 		return
 	}
 	t.Skipf("%d addresses do not exhaust this cloud", manyAddresses)
@@ -659,7 +683,7 @@ func testNotFound(t *testing.T, s suite) {
 	addr := s.reserve(t, "owner")
 	want(t, "assign", s.Assign(s.ctx, addr, "100009"), weir.NotFound)
 	must(t, "release", s.Release(s.ctx, addr))
-	want(t, "assign what we do not hold", s.Assign(s.ctx, addr, ""), weir.NotFound)
+	want(t, "assign what we do not hold", s.Assign(s.ctx, addr), weir.NotFound)
 	must(t, "release what we do not hold", s.Release(s.ctx, addr))
 	must(t, "delete what is not there", s.DeleteMachine(s.ctx, "100009"))
 }
@@ -697,6 +721,6 @@ func testCutShort(t *testing.T, s suite) {
 		if got := s.machines(t); len(got) > 0 {
 			t.Errorf("machines %v, want none", got)
 		}
-		s.holds(t, addr, "owner", "")
+		s.holds(t, addr, "owner")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"weir/cloud"
@@ -69,7 +70,7 @@ func (c *Cloud) Addresses(ctx context.Context) ([]cloud.Address, error) {
 	defer done()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := slices.Clone(c.reserved)
+	all := cloned(c.reserved)
 	slices.SortFunc(all, func(a, b cloud.Address) int { return a.Addr.Compare(b.Addr) })
 	return all, nil
 }
@@ -95,25 +96,33 @@ func (c *Cloud) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) 
 	return got, nil
 }
 
+// Spread keeps the promise of [cloud.Addresses].
+func (c *Cloud) Spread() int { return spread }
+
 // Assign keeps the promise of [cloud.Addresses].
-func (c *Cloud) Assign(ctx context.Context, addr netip.Addr, machine weir.ID) error {
+func (c *Cloud) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error {
 	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
 		i := indexOf(all, addr)
 		if i < 0 {
 			return nil, weir.Errorf(weir.NotFound, "there is no such address")
 		}
-		if machine != "" && c.machine(machine) == nil {
-			return nil, weir.Errorf(weir.NotFound, "there is no machine %s", machine)
+		if len(machines) > spread {
+			return nil, weir.Errorf(weir.Invalid, "it can be spread over %d machines, want %d", spread, len(machines))
+		}
+		for _, m := range machines {
+			if c.machine(m) == nil {
+				return nil, weir.Errorf(weir.NotFound, "there is no machine %s", m)
+			}
 		}
 		a := all[i]
-		if a.Machine == machine {
+		if slices.Equal(a.Machines, machines) {
 			return all, nil
 		}
-		a.Machine = machine
+		a.Machines = slices.Clone(machines)
 		return slices.Insert(slices.Delete(all, i, i+1), 0, a), nil // the newest comes first
 	})
 	if err != nil {
-		return fmt.Errorf("assign %s to machine %q: %w", addr, machine, err)
+		return fmt.Errorf("assign %s to machines %q: %w", addr, machines, err)
 	}
 	return nil
 }
@@ -140,13 +149,13 @@ func (c *Cloud) changeReserved(ctx context.Context, change func([]cloud.Address)
 	c.reserving.Lock()
 	defer c.reserving.Unlock()
 	c.mu.Lock()
-	before := slices.Clone(c.reserved)
+	before := cloned(c.reserved)
 	c.mu.Unlock()
-	after, err := change(slices.Clone(before))
+	after, err := change(cloned(before))
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(before, after) {
+	if !reflect.DeepEqual(before, after) {
 		if err := writeJSON(c.paths.reserved(), after); err != nil {
 			return err
 		}
@@ -157,18 +166,20 @@ func (c *Cloud) changeReserved(ctx context.Context, change func([]cloud.Address)
 	return c.point()
 }
 
-// point has each reserved IP lead to its machine, if that is on.
+// point has each reserved IP lead to those of its machines that are on.
 func (c *Cloud) point() error {
 	c.pointing.Lock() // so that what was looked at last is what is set last
 	defer c.pointing.Unlock()
-	points := map[netip.Addr]netip.Addr{}
+	points := map[netip.Addr][]netip.Addr{}
 	var order []netip.Addr
 	c.mu.Lock()
 	for _, a := range c.reserved {
-		if m := c.machines[a.Machine]; m != nil && m.on() {
-			points[a.Addr] = m.record.Anchor
-			order = append(order, a.Addr)
+		for _, id := range a.Machines {
+			if m := c.machines[id]; m != nil && m.on() {
+				points[a.Addr] = append(points[a.Addr], m.record.Anchor)
+			}
 		}
+		order = append(order, a.Addr)
 	}
 	c.mu.Unlock()
 	return c.gateway.pointReserved(points, order)
@@ -196,6 +207,15 @@ func (c *Cloud) setFirewall(ctx context.Context, id weir.ID, f *weir.Firewall) e
 		return weir.Errorf(weir.NotFound, "there is no machine %s", id)
 	}
 	return c.change(m, func(r *record) { r.Firewall = f.Clone() }, func(r *record) error { return c.gateway.setFirewall(r, f) })
+}
+
+// cloned returns a copy that shares nothing with all.
+func cloned(all []cloud.Address) []cloud.Address {
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Machines = slices.Clone(all[i].Machines)
+	}
+	return all
 }
 
 func indexOf(all []cloud.Address, addr netip.Addr) int {

@@ -3,7 +3,6 @@ package local
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -19,6 +18,7 @@ import (
 // The gateway's nftables, as `ip netns exec GATEWAY nft list ruleset` shows them:
 //
 //	map reserved   reserved IP : anchor address     prerouting and output: dnat
+//	map spread     reserved IP . slot : anchor address   likewise, of those that several machines have
 //	map anchors    anchor address : reserved IP     postrouting: snat
 //	map firewalls  address : jump to its machine's chain of openings
 //	map confined   address : jump to its machine's chain of exits
@@ -29,12 +29,22 @@ import (
 // machine's chain of openings accepts them and goes to chain refused. What a machine asks of
 // the gateway itself meets neither. Chain lost answers for machines that are not there. Each
 // change is one transaction, so no packet meets half of it.
+//
+// The slot of a flow is a hash of its source's address and port; machines that have an address take turns in its slots.
 var (
 	table     = &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}
 	reserved  = nftables.Set{Table: table, ID: 1, Name: "reserved", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
 	anchors   = nftables.Set{Table: table, ID: 2, Name: "anchors", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
 	firewalls = nftables.Set{Table: table, ID: 3, Name: "firewalls", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
+	spreading = nftables.Set{Table: table, ID: 5, Name: "spread", IsMap: true, Concatenation: true, KeyType: spreadKey, DataType: nftables.TypeIPAddr}
 	confined  = nftables.Set{Table: table, ID: 4, Name: "confined", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
+)
+
+var spreadKey = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInteger)
+
+const (
+	spreadSlots = 240 // of each address, so that up to six machines get the same share, and spread ones as good as that
+	spread      = 40  // how many machines an address is spread over at most
 )
 
 // refusing is the chain that says no.
@@ -58,7 +68,7 @@ func (g *gateway) transact(change func(*nftables.Conn) error) error {
 func (g *gateway) setTable() error {
 	return g.transact(func(c *nftables.Conn) error {
 		c.AddTable(table)
-		for _, s := range []nftables.Set{reserved, anchors, firewalls, confined} {
+		for _, s := range []nftables.Set{reserved, spreading, anchors, firewalls, confined} {
 			if err := c.AddSet(&s, nil); err != nil {
 				return err
 			}
@@ -70,11 +80,15 @@ func (g *gateway) setTable() error {
 			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(exprs...)})
 		}
 		refuse := c.AddChain(&nftables.Chain{Table: table, Name: refusing})
-		toAnchor := translate(expr.NATTypeDestNAT, destination, &reserved)
-		rule(base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest), toAnchor)
-		rule(base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest), toAnchor)
+		for _, chain := range []*nftables.Chain{
+			base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
+			base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
+		} {
+			rule(chain, slotted, translate(expr.NATTypeDestNAT, &spreading))
+			rule(chain, []expr.Any{destination}, translate(expr.NATTypeDestNAT, &reserved))
+		}
 		rule(base("leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
-			translate(expr.NATTypeSourceNAT, source, &anchors))
+			[]expr.Any{source}, translate(expr.NATTypeSourceNAT, &anchors))
 		ask := func(which *expr.Payload, m nftables.Set) []expr.Any {
 			return []expr.Any{which, &expr.Lookup{SourceRegister: 1, SetName: m.Name, SetID: m.ID, IsDestRegSet: true}}
 		}
@@ -110,23 +124,41 @@ func (g *gateway) answerForLost(chain *nftables.Chain, rule func(*nftables.Chain
 	}
 }
 
+// pointed says where reserved IPs lead, by the keys of the gateway's maps.
+type pointed struct{ single, slots, back map[string]netip.Addr }
+
 // pointReserved has the reserved IPs point to the anchor addresses in want, and to
 // nothing where they are not in it. Flows that are established stay where they are. The
 // machine of an anchor address that several point to is seen as the first of order.
-func (g *gateway) pointReserved(want map[netip.Addr]netip.Addr, order []netip.Addr) error {
+func (g *gateway) pointReserved(want map[netip.Addr][]netip.Addr, order []netip.Addr) error {
 	g.filter.Lock()
 	defer g.filter.Unlock()
-	gone, come := diff(g.points, want)
-	seen := seenAs(want, order)
-	goneBack, comeBack := diff(g.seen, seen)
-	if len(gone)+len(come)+len(goneBack)+len(comeBack) == 0 {
+	led := pointed{map[string]netip.Addr{}, map[string]netip.Addr{}, seenAs(want, order)}
+	for addr, to := range want {
+		key := string(addr.AsSlice())
+		if len(to) == 1 {
+			led.single[key] = to[0]
+			continue
+		}
+		for slot := range spreadSlots {
+			led.slots[key+string(binaryutil.NativeEndian.PutUint32(uint32(slot)))] = to[slot%len(to)]
+		}
+	}
+	type change struct {
+		set        *nftables.Set
+		gone, come []nftables.SetElement
+	}
+	changes := []change{{set: &reserved}, {set: &spreading}, {set: &anchors}}
+	n := 0
+	for i, maps := range [][2]map[string]netip.Addr{{g.led.single, led.single}, {g.led.slots, led.slots}, {g.led.back, led.back}} {
+		changes[i].gone, changes[i].come = diff(maps[0], maps[1])
+		n += len(changes[i].gone) + len(changes[i].come)
+	}
+	if n == 0 {
 		return nil
 	}
 	err := g.transact(func(c *nftables.Conn) error {
-		for _, change := range []struct {
-			set        *nftables.Set
-			gone, come []nftables.SetElement
-		}{{&reserved, gone, come}, {&anchors, goneBack, comeBack}} {
+		for _, change := range changes {
 			for chunk := range slices.Chunk(change.gone, chunkSize) {
 				if err := c.SetDeleteElements(change.set, chunk); err != nil {
 					return err
@@ -143,7 +175,7 @@ func (g *gateway) pointReserved(want map[netip.Addr]netip.Addr, order []netip.Ad
 	if err != nil {
 		return fmt.Errorf("point reserved IPs: %w", err)
 	}
-	g.points, g.seen = maps.Clone(want), seen
+	g.led = led
 	return nil
 }
 
@@ -151,9 +183,9 @@ func (g *gateway) pointReserved(want map[netip.Addr]netip.Addr, order []netip.Ad
 const chunkSize = 500
 
 // diff finds what to take out of have and what to put in so that it is want.
-func diff(have, want map[netip.Addr]netip.Addr) (gone, come []nftables.SetElement) {
-	element := func(k, v netip.Addr) nftables.SetElement {
-		return nftables.SetElement{Key: k.AsSlice(), Val: v.AsSlice()}
+func diff(have, want map[string]netip.Addr) (gone, come []nftables.SetElement) {
+	element := func(k string, v netip.Addr) nftables.SetElement {
+		return nftables.SetElement{Key: []byte(k), Val: v.AsSlice()}
 	}
 	for k, v := range have {
 		if want[k] != v {
@@ -169,12 +201,13 @@ func diff(have, want map[netip.Addr]netip.Addr) (gone, come []nftables.SetElemen
 }
 
 // seenAs turns points around: for each anchor address the first of order that points to it.
-func seenAs(points map[netip.Addr]netip.Addr, order []netip.Addr) map[netip.Addr]netip.Addr {
-	seen := map[netip.Addr]netip.Addr{}
+func seenAs(points map[netip.Addr][]netip.Addr, order []netip.Addr) map[string]netip.Addr {
+	seen := map[string]netip.Addr{}
 	for _, r := range order {
-		anchor, ok := points[r]
-		if _, taken := seen[anchor]; ok && !taken {
-			seen[anchor] = r
+		for _, anchor := range points[r] {
+			if key := string(anchor.AsSlice()); !seen[key].IsValid() {
+				seen[key] = r
+			}
 		}
 	}
 	return seen
@@ -321,9 +354,17 @@ var (
 	}
 )
 
-// translate gives a packet the address that m has for its address which.
-func translate(kind expr.NATType, which *expr.Payload, m *nftables.Set) []expr.Any {
-	return []expr.Any{which,
+// slotted is the address that a packet is for, with the slot of its flow.
+var slotted = []expr.Any{
+	&expr.Payload{DestRegister: unix.NFT_REG32_04, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+	&expr.Payload{DestRegister: unix.NFT_REG32_05, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+	destination,
+	&expr.Hash{SourceRegister: unix.NFT_REG32_04, DestRegister: unix.NFT_REG32_01, Length: 8, Modulus: spreadSlots, Seed: 1, Type: expr.HashTypeJenkins},
+}
+
+// translate gives a packet the address that m has for what is in the register.
+func translate(kind expr.NATType, m *nftables.Set) []expr.Any {
+	return []expr.Any{
 		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
 		&expr.NAT{Type: kind, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}}
 }

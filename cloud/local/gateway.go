@@ -38,12 +38,11 @@ type gateway struct {
 	links    *netlink.Handle // in the namespace
 	networks networks
 
-	sink    int                       // the index of the link that loses all that is sent to it
-	filter  sync.Mutex                // one nftables transaction at a time; for what is below
-	points  map[netip.Addr]netip.Addr // anchor addresses by reserved IP, as set last
-	seen    map[netip.Addr]netip.Addr // reserved IPs by anchor address, likewise
-	walled  map[weir.ID]walls         // the machines that have a firewall
-	wounded map[weir.ID]bool          // the machines that are cut off, or may be
+	sink    int               // the index of the link that loses all that is sent to it
+	filter  sync.Mutex        // one nftables transaction at a time; for what is below
+	led     pointed           // what was set last
+	walled  map[weir.ID]walls // the machines that have a firewall
+	wounded map[weir.ID]bool  // the machines that are cut off, or may be
 }
 
 // newGateway makes the gateway and gives its namespace a name.

@@ -233,9 +233,8 @@ func (c *Cloud) load() error {
 		if !c.networks.Reserved.Contains(a.Addr) {
 			return weir.Errorf(weir.Conflict, "reserved IP %s is not in the range %s", a.Addr, c.networks.Reserved)
 		}
-		if c.machines[a.Machine] == nil {
-			c.reserved[i].Machine = "" // its deletion was cut short
-		}
+		// Of some the deletion was cut short.
+		c.reserved[i].Machines = slices.DeleteFunc(a.Machines, func(m weir.ID) bool { return c.machines[m] == nil })
 	}
 	return nil
 }
@@ -274,7 +273,7 @@ func (c *Cloud) guest(addr netip.Addr) (guest, bool) {
 		}
 		g := guest{record: m.record, Region: c.region, Networks: c.networks}
 		for _, a := range c.reserved {
-			if a.Machine == m.record.ID {
+			if slices.Contains(a.Machines, m.record.ID) {
 				g.Reserved = append(g.Reserved, a.Addr)
 			}
 		}

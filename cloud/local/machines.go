@@ -413,9 +413,7 @@ func (c *Cloud) delete(ctx context.Context, m *machine) error {
 	c.mu.Unlock()
 	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
 		for i := range all {
-			if all[i].Machine == id {
-				all[i].Machine = ""
-			}
+			all[i].Machines = slices.DeleteFunc(all[i].Machines, func(m weir.ID) bool { return m == id })
 		}
 		return all, nil
 	})

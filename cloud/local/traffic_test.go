@@ -84,9 +84,9 @@ func TestReservedIPMovesAndEstablishedFlowsStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	assign := func(id weir.ID) {
+	assign := func(ids ...weir.ID) {
 		t.Helper()
-		if err := c.Assign(t.Context(), addr, id); err != nil {
+		if err := c.Assign(t.Context(), addr, ids...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,9 +123,38 @@ func TestReservedIPMovesAndEstablishedFlowsStay(t *testing.T) {
 	assign(second.ID)
 	who(dial(), "web-2")
 	who(old, "web-1")
-	assign("")
+	assign()
 	if _, err := c.Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 7).String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a reserved IP that was taken away: error %v, want that it is refused", err)
+	}
+	who(old, "web-1")
+	assign(first.ID, second.ID)
+	shares := func() map[string]int {
+		t.Helper()
+		n := map[string]int{}
+		for range 100 {
+			conn, err := c.Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 7).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, err := say(conn)
+			conn.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[name]++
+		}
+		return n
+	}
+	if got := shares(); got["web-1"] < 25 || got["web-2"] < 25 {
+		t.Errorf("of 100 flows to two machines they have %v, want half each", got)
+	}
+	who(old, "web-1")
+	if err := c.PowerOff(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := shares(); got["web-1"] != 100 {
+		t.Errorf("of 100 flows to two machines one of which is off they have %v, want all for the other", got)
 	}
 	who(old, "web-1")
 	assign(first.ID)
