@@ -135,6 +135,7 @@ func (g *gateway) pointReserved(want map[netip.Addr][]netip.Addr, order []netip.
 	defer g.filter.Unlock()
 	led := pointed{map[string]netip.Addr{}, map[string]netip.Addr{}, seenAs(want, order)}
 	for addr, to := range want {
+		slices.SortFunc(to, netip.Addr.Compare)
 		key := string(addr.AsSlice())
 		if len(to) == 1 {
 			led.single[key] = to[0]
