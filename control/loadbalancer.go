@@ -489,13 +489,14 @@ func (v *balancerView) deaf() string {
 const lookAgain = 200 * time.Millisecond
 
 // unsettled reports whether what is to be done about instances, or said of them, depends on what becomes known of
-// them with time: one is not well, the address is at none of them or answers no more, or there is one too many.
+// them with time: one is not well, the address is at none of them, at too few or answers no more, or there is one too many.
 func (v *balancerView) unsettled(health []weir.Health) bool {
 	well := func(h weir.Health) bool { return h.State == weir.InstanceWell || h.State == weir.InstanceDrained }
 	active := func(h weir.Health) bool { return v.address != nil && h.Machine == v.address.Machine }
 	return !v.seen.service.mute.IsZero() ||
 		slices.ContainsFunc(health, func(h weir.Health) bool { return !well(h) }) ||
 		len(health) > 0 && !slices.ContainsFunc(health, active) ||
+		v.address != nil && len(v.address.Sharing) < v.lb.WantActive()-1 ||
 		v.lb.Mode == weir.InCloud && len(health) > v.lb.WantInstances()
 }
 

@@ -183,3 +183,15 @@ func TestLoadBalancerIsActiveWhenAllThatShouldHaveItsAddress(t *testing.T) {
 		t.Error("with two of three that have the address it is whole, want that it is not")
 	}
 }
+
+// A share that nobody was fit for is given as soon as somebody is, though nothing else happens.
+func TestLoadBalancerIsLookedAtUntilAllSharesAreGiven(t *testing.T) {
+	v := spread()
+	if v.unsettled(v.judge()) {
+		t.Error("with all shares given it is unsettled, want that it is not")
+	}
+	v.address.Sharing = v.address.Sharing[:1]
+	if !v.unsettled(v.judge()) {
+		t.Error("with a share to give it is settled, want that it is not")
+	}
+}
