@@ -224,6 +224,63 @@ func TestValidateOnlyChangesNothing(t *testing.T) {
 	}
 }
 
+func TestValidateOnlyKnowsTheProjects(t *testing.T) {
+	r := lab(t)
+	own, _, err := r.do.Projects.Create(t.Context(), &godo.CreateProjectRequest{Name: "shop", Purpose: "Web Application"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lost = "8c3f9d1e-0000-4000-8000-000000000000"
+	body := `{"name": "shop", "tag": "web", "tags": ["shop"], "project_id": %q, "validate_only": %v, "forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}]}`
+	nothing := func(when string) {
+		t.Helper()
+		for _, path := range []string{"/v2/load_balancers", "/v2/tags", "/v2/projects/" + own.ID + "/resources", "/v2/projects/default/resources"} {
+			if is := r.ask("GET", path, ""); is.status != 200 || is.body["meta"].(map[string]any)["total"] != 0.0 {
+				t.Errorf("after %s %s is %d %s, want nothing there", when, path, is.status, is.text)
+			}
+		}
+	}
+	for _, dry := range []bool{true, false} {
+		is := r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, lost, dry))
+		if want := `load balancer "shop": project_id is "` + lost + `": there is no such project, leave it out for the default one`; is.status != 422 || is.body["message"] != want {
+			t.Errorf("in an unknown project, dry %v: %d %s, want 422 %s", dry, is.status, is.text, want)
+		}
+		nothing(fmt.Sprintf("a project that is not there, dry %v,", dry))
+	}
+	is := r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, own.ID, true))
+	would, _ := is.body["load_balancer"].(map[string]any)
+	if is.status != 200 || would["name"] != "shop" || would["project_id"] != own.ID || would["status"] != "new" || would["id"] != "" || would["ip"] != "" {
+		t.Errorf("%d %s, want 200 with what it would be", is.status, is.text)
+	}
+	nothing("a dry run")
+
+	is = r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, own.ID, false))
+	made, _ := is.body["load_balancer"].(map[string]any)
+	if is.status != 202 {
+		t.Fatalf("%d %s, want 202", is.status, is.text)
+	}
+	path := fmt.Sprint("/v2/load_balancers/", made["id"])
+	if is := r.ask("PUT", path, fmt.Sprintf(body, lost, true)); is.status != 422 {
+		t.Errorf("a change into an unknown project: %d %s, want 422", is.status, is.text)
+	}
+	if is := r.ask("PUT", path, fmt.Sprintf(body, r.defaultProject(), true)); is.status != 200 || is.body["load_balancer"].(map[string]any)["project_id"] != r.defaultProject() {
+		t.Errorf("a change into the default project: %d %s, want 200 with that project", is.status, is.text)
+	}
+	if is := r.ask("GET", path, ""); is.status != 200 || is.body["load_balancer"].(map[string]any)["project_id"] != own.ID {
+		t.Errorf("after dry runs it is %s, want it in %s as before", is.text, own.ID)
+	}
+}
+
+// defaultProject returns the ID of the default project.
+func (r *region) defaultProject() string {
+	r.t.Helper()
+	p, _, err := r.do.Projects.GetDefault(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p.ID
+}
+
 func TestPuttingBackWhatWasReadChangesNothing(t *testing.T) {
 	r := lab(t)
 	r.serve()
