@@ -180,6 +180,8 @@ func TestABodyThatIsNotWhatItShouldBe(t *testing.T) {
 		{`[1]`, 422, "the body is a JSON array, want an object"},
 		{`"x"`, 422, "the body is a JSON string, want an object"},
 		{`{"name": 1}`, 422, "name is a number, want a string"},
+		{`{"name": {}}`, 422, "name is an object, want a string"},
+		{`{"name": []}`, 422, "name is an array, want a string"},
 		{`{"name": "` + long(1<<20) + `"}`, 413, "the body is longer than 1048576 bytes"},
 		{strings.Repeat(`{"name":`, 100000), 400, "the body is not JSON: "},
 	} {

@@ -145,10 +145,10 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		rule(`"entry_protocol": "udp", "target_protocol": "udp"`):          `forwarding_rules[0].entry_protocol is "udp": Weir does not balance UDP yet, use tcp or http`,
 		rule(`"target_protocol": "https"`):                                 `forwarding_rules[0].target_protocol is "https": Weir does not speak TLS to droplets yet, use http, or tcp to tcp`,
 		rule(`"certificate_id": "892071a0"`):                               `forwarding_rules[0].certificate_id is "892071a0": Weir does not terminate TLS yet, leave it out and use tcp to tcp to pass TLS through to the droplets`,
-		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": target_protocol is "tcp" where entry_protocol is "http", want the same`,
-		rule(`"entry_port": 0`):                                            `load balancer "x": entry_port is 0, want 1 to 65535`,
+		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": forwarding_rules[0].target_protocol is "tcp" where entry_protocol is "http", want the same`,
+		rule(`"entry_port": 0`):                                            `load balancer "x": forwarding_rules[0].entry_port is 0, want 1 to 65535`,
 		rule(`"entry_port": "80"`):                                         "forwarding_rules.entry_port is a string, want an integer",
-		`"forwarding_rules": []`:                                           `load balancer "x": it has no forwarding rule, want at least one`,
+		`"forwarding_rules": []`:                                           `load balancer "x": forwarding_rules is empty, want at least one rule`,
 		`"health_check": {"protocol": "https"}`:                            `health_check.protocol is "https": Weir does not speak TLS to droplets yet, use http or tcp`,
 		`"health_check": {"check_interval_seconds": 2}`:                    `load balancer "x": health_check: check_interval_seconds is 2, want 3 to 300`,
 		`"health_check": {"check_interval_seconds": 9223372036854775807}`:  `load balancer "x": health_check: check_interval_seconds is 9223372036, want 3 to 300`,
@@ -383,10 +383,10 @@ func TestDropletsAndRulesComeAndGoOneByOne(t *testing.T) {
 	}{
 		{func() (*godo.Response, error) {
 			return r.do.LoadBalancers.RemoveForwardingRules(t.Context(), lb.ID, tcp)
-		}, "no forwarding rule, want at least one"},
+		}, "forwarding_rules is empty, want at least one rule"},
 		{func() (*godo.Response, error) {
 			return r.do.LoadBalancers.AddForwardingRules(t.Context(), lb.ID, godo.ForwardingRule{EntryProtocol: "tcp", EntryPort: 25, TargetProtocol: "tcp", TargetPort: 26})
-		}, "two forwarding rules have entry_port 25"},
+		}, "forwarding_rules[1].entry_port is 25 as in a rule before it, want another"},
 		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, 999) }, "there is no droplet 999"},
 		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID) }, "droplet_ids is empty"},
 	} {
