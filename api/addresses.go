@@ -48,17 +48,10 @@ func (a *api) listAddresses(names addressNames) handler {
 		if err != nil {
 			return err
 		}
-		return pageOf(w, r, names.many, func(from, n int) (page []addressWire, total int, err error) {
-			from, end := min(from, len(all)), min(from+n, len(all))
-			for _, addr := range all[from:end] {
-				has, err := a.assigned(r.Context(), addr)
-				if err != nil {
-					return nil, 0, err
-				}
-				page = append(page, a.addressWords(addr, has))
-			}
-			return page, len(all), nil
-		}, func(w addressWire) addressWire { return w })
+		return pageWith(w, r, names.many, cut(all), func(addr weir.Address) (addressWire, error) {
+			has, err := a.assigned(r.Context(), addr)
+			return a.addressWords(addr, has), err
+		})
 	}
 }
 
