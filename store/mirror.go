@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -28,24 +27,13 @@ type Mirror[T any] struct {
 	sorted  map[string]*btree.BTreeG[*T] // by list
 	at      int64                        // the revision up to which all is here; 0 before the first time
 	changed chan struct{}                // closed, and replaced, when at rises
-
-	asking chan struct{} // full while somebody asks the store
-	queue  sync.Mutex
-	next   *asked // the question that is not put yet; nil if nobody waits for one
-}
-
-// asked is a question to the store whose answer many wait for.
-type asked struct {
-	done chan struct{} // closed when the answer is there
-	last int64         // the revision of the table's last change
-	err  error
 }
 
 // NewMirror returns a mirror of a table of s, which is empty until it runs. Of two rows less tells which is
 // before the other; no two may be equal. A row is in each list that lists names for it.
 func NewMirror[T any](s *Store, t Table[T], less func(a, b *T) bool, lists func(*T) []string) *Mirror[T] {
 	return &Mirror[T]{store: s, table: t, less: less, lists: lists, rows: map[weir.ID]*T{},
-		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{}), asking: make(chan struct{}, 1)}
+		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{})}
 }
 
 // Run keeps the mirror as the table is until ctx ends.
@@ -168,7 +156,7 @@ func (m *Mirror[T]) Get(ctx context.Context, key weir.ID) (row T, err error) {
 
 // await returns once all is here that was stored when it was called.
 func (m *Mirror[T]) await(ctx context.Context) error {
-	last, err := m.last(ctx)
+	last, err := m.store.Touched(ctx, m.table.name)
 	if err != nil {
 		return err
 	}
@@ -186,55 +174,5 @@ func (m *Mirror[T]) await(ctx context.Context) error {
 		case <-m.store.Done():
 			return m.store.Err()
 		}
-	}
-}
-
-// last returns the revision of the table's last change, as of a moment after the call. Those who come while the
-// store is being asked share the next answer: a thousand who read at once cost the store one read or two.
-func (m *Mirror[T]) last(ctx context.Context) (int64, error) {
-	for {
-		m.queue.Lock()
-		q, mine := m.next, m.next == nil
-		if mine {
-			q = &asked{done: make(chan struct{})}
-			m.next = q
-		}
-		m.queue.Unlock()
-		if mine {
-			m.ask(ctx, q)
-			return q.last, q.err
-		}
-		select {
-		case <-q.done:
-			if ctx.Err() == nil && (errors.Is(q.err, context.Canceled) || errors.Is(q.err, context.DeadlineExceeded)) {
-				continue // who asked has gone away
-			}
-			return q.last, q.err
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-}
-
-// ask answers q, which is m's next, once it is its turn.
-func (m *Mirror[T]) ask(ctx context.Context, q *asked) {
-	defer close(q.done)
-	begin := func() {
-		m.queue.Lock()
-		defer m.queue.Unlock()
-		m.next = nil
-	}
-	select {
-	case m.asking <- struct{}{}:
-	case <-ctx.Done():
-		begin()
-		q.err = ctx.Err()
-		return
-	}
-	defer func() { <-m.asking }()
-	begin()
-	entries, _, err := m.store.backend.Read(ctx, Span{Key: touchedSpan(m.table.name).Key}, 0)
-	if q.err = err; len(entries) > 0 {
-		q.last = entries[0].Revision
 	}
 }
