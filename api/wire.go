@@ -58,11 +58,37 @@ type diskSizeWire struct {
 
 func newSizeWire(s weir.Size, region string) sizeWire {
 	return sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
-		Available: true, Description: "Basic", DiskInfo: disks(s)}
+		Available: true, Description: "Basic", DiskInfo: []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}}
 }
 
-func disks(s weir.Size) []diskWire {
-	return []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}
+// catalog is what many answers have in common, which is made once. None of it is to be changed.
+type catalog struct {
+	region regionWire
+	sizes  map[string]sizeWire
+	vpc    weir.ID
+}
+
+func newCatalog(region string) catalog {
+	c := catalog{newRegionWire(region), map[string]sizeWire{}, weir.NetworkID(region)}
+	for _, s := range weir.Sizes() {
+		c.sizes[s.Slug] = newSizeWire(s, region)
+	}
+	return c
+}
+
+// regionWords is newRegionWire, for the region that is ours as a rule.
+func (a *api) regionWords(region string) regionWire {
+	if region == a.catalog.region.Slug {
+		return a.catalog.region
+	}
+	return newRegionWire(region)
+}
+
+func (a *api) sizeWords(slug string) sizeWire {
+	if s, ok := a.catalog.sizes[slug]; ok {
+		return s
+	}
+	return newSizeWire(weir.Size{Slug: slug}, a.catalog.region.Slug)
 }
 
 type imageWire struct {
@@ -86,9 +112,9 @@ type imageWire struct {
 // it is the same for ever and everywhere.
 func newImageWire(slug, region string) imageWire {
 	distribution, name := "Unknown", slug
-	for _, d := range []string{"Debian", "Ubuntu"} {
-		if version, ok := strings.CutPrefix(slug, strings.ToLower(d)+"-"); ok {
-			distribution, name = d, strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
+	for _, d := range [][2]string{{"Debian", "debian-"}, {"Ubuntu", "ubuntu-"}} {
+		if version, ok := strings.CutPrefix(slug, d[1]); ok {
+			distribution, name = d[0], strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
 		}
 	}
 	h := fnv.New32a()
@@ -149,15 +175,12 @@ type networkWire struct {
 // it is being deleted, and it is gone when it is gone: clients that wait for that know
 // nothing in between.
 func (a *api) dropletWords(m weir.Machine) dropletWire {
-	region, size := a.Control.Region(), weir.Size{Slug: m.Size}
-	if s, ok := weir.SizeOf(m.Size); ok {
-		size = s
-	}
-	d := dropletWire{ID: number(m.ID), Name: m.Name, Memory: size.Memory >> 20, CPUs: size.CPUs, Disk: size.Disk >> 30,
-		DiskInfo: disks(size), Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
+	size := a.sizeWords(m.Size)
+	d := dropletWire{ID: number(m.ID), Name: m.Name, Memory: size.Memory, CPUs: size.CPUs, Disk: size.Disk,
+		DiskInfo: size.DiskInfo, Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
 		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
-		Image: newImageWire(m.Image, region), Size: newSizeWire(size, region), SizeSlug: m.Size,
-		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: newRegionWire(region), Tags: some(m.Tags), VPCUUID: a.vpcID(),
+		Image: newImageWire(m.Image, a.catalog.region.Slug), Size: size, SizeSlug: m.Size,
+		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: a.catalog.region, Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
 	if m.Monitoring {
 		d.Features = append(d.Features, "monitoring")
@@ -211,7 +234,7 @@ type actionWeir struct {
 // actionWords puts an action in DigitalOcean's words.
 func (a *api) actionWords(act weir.Action) actionWire {
 	w := actionWire{ID: number(act.ID), Status: "in-progress", Type: act.Type, Started: timeWire(act.Started),
-		ResourceID: number(act.On), ResourceType: string(act.Resource), Region: newRegionWire(act.Region), RegionSlug: act.Region,
+		ResourceID: number(act.On), ResourceType: string(act.Resource), Region: a.regionWords(act.Region), RegionSlug: act.Region,
 		Weir: actionWeir{act.Err}}
 	if act.Resource == weir.OnAddress {
 		w.Type = addressAction(act.Type)

@@ -85,7 +85,7 @@ type firewallWire struct {
 func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBalancerWire {
 	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: 1, Type: "REGIONAL", Algorithm: string(lb.Algorithm),
 		Status: string(lb.Status.Phase), Created: timeWire(lb.Created), ForwardingRules: ruleWords(lb.Rules),
-		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
+		StickySessions: stickyWire{"none"}, Region: a.regionWords(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
 		DisableLetsEncryptDNSRecords: lb.NoRecords,
 		HTTPIdleTimeoutSeconds:       int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
 		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",

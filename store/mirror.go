@@ -125,6 +125,7 @@ func (m *moment[T]) Page(list string, from, n int) (page []T, total int) {
 	}
 	total = t.Len()
 	from, end := PageOf(total, from, n)
+	page = make([]T, 0, end-from)
 	for i := from; i < end; i++ {
 		row, _ := t.GetAt(i)
 		page = append(page, *row)
