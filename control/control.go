@@ -133,17 +133,24 @@ func (c *Control) NodeURLs() []string {
 	return []string{c.NodeURL}
 }
 
-// Run serves nodes their configuration, has lists ready for users, and whenever c is the leader runs the
-// controllers, until ctx ends, or the store does with an error.
+// Serve serves nodes their configuration and has lists ready for users, until ctx ends.
+func (c *Control) Serve(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
+	wg.Go(func() { c.lists.run(ctx, c.Log) })
+	wg.Go(func() { c.meter(ctx) })
+}
+
+// Run does what Serve does, and whenever c is the leader runs the controllers, until ctx ends, or the store does
+// with an error.
 func (c *Control) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
-	wg.Go(func() { c.lists.run(ctx, c.Log) })
-	wg.Go(func() { c.meter(ctx) })
+	wg.Go(func() { c.Serve(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {
 			t := newTerm(c, led)
