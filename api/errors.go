@@ -108,10 +108,15 @@ func reply(w http.ResponseWriter, status int, v any) error {
 	if err != nil {
 		return err
 	}
+	send(w, status, body)
+	return nil
+}
+
+// send answers with what is JSON already.
+func send(w http.ResponseWriter, status int, body []byte) {
 	body = append(body, '\n')
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	w.Write(body) // fails if the client has left: there is nobody to tell
-	return nil
 }

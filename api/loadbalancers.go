@@ -29,6 +29,7 @@ func (a *api) listLoadBalancers(w http.ResponseWriter, r *http.Request) error {
 	}
 	return pageOf(w, r, "load_balancers", func(from, n int) (page []loadBalancerWire, total int, err error) {
 		lbs, total, err := read(from, n)
+		page = make([]loadBalancerWire, 0, len(lbs))
 		for _, lb := range lbs {
 			machines, err := a.servers(r.Context(), lb)
 			if err != nil {

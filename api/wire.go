@@ -21,6 +21,8 @@ type regionWire struct {
 	Sizes     []string `json:"sizes"`
 	Features  []string `json:"features"`
 	Available bool     `json:"available"`
+
+	made string // all of it in JSON
 }
 
 func newRegionWire(region string) regionWire {
@@ -29,6 +31,7 @@ func newRegionWire(region string) regionWire {
 	for _, s := range weir.Sizes() {
 		w.Sizes = append(w.Sizes, s.Slug)
 	}
+	w.made = encoded(w)
 	return w
 }
 
@@ -44,6 +47,8 @@ type sizeWire struct {
 	Available    bool       `json:"available"`
 	Description  string     `json:"description"`
 	DiskInfo     []diskWire `json:"disk_info"`
+
+	made struct{ all, disks string } // all of it, and its disks, in JSON
 }
 
 type diskWire struct {
@@ -57,21 +62,69 @@ type diskSizeWire struct {
 }
 
 func newSizeWire(s weir.Size, region string) sizeWire {
-	return sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
+	w := sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
 		Available: true, Description: "Basic", DiskInfo: []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}}
+	w.made.all, w.made.disks = encoded(w), encoded(w.DiskInfo)
+	return w
+}
+
+type imageWire struct {
+	ID            int64    `json:"id"`
+	Name          string   `json:"name"`
+	Type          string   `json:"type"`
+	Distribution  string   `json:"distribution"`
+	Slug          string   `json:"slug"`
+	Public        bool     `json:"public"`
+	Regions       []string `json:"regions"`
+	MinDiskSize   int      `json:"min_disk_size"` // GiB
+	SizeGigabytes float64  `json:"size_gigabytes"`
+	Created       string   `json:"created_at"`
+	Description   string   `json:"description"`
+	Tags          []string `json:"tags"`
+	Status        string   `json:"status"`
+	ErrorMessage  string   `json:"error_message"`
+
+	made string // all of it in JSON
+}
+
+// imageNumber returns the number of an image. It is made from the slug, so that it is the same for ever and
+// everywhere.
+func imageNumber(slug string) int64 {
+	h := fnv.New32a()
+	h.Write([]byte(slug))
+	return 1 + int64(h.Sum32())
+}
+
+// newImageWire returns an image by its slug.
+func newImageWire(slug, region string) imageWire {
+	distribution, name := "Unknown", slug
+	for _, d := range [][2]string{{"Debian", "debian-"}, {"Ubuntu", "ubuntu-"}} {
+		if version, ok := strings.CutPrefix(slug, d[1]); ok {
+			distribution, name = d[0], strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
+		}
+	}
+	w := imageWire{ID: imageNumber(slug), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
+		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available",
+		Description: "On a region of one machine, each droplet is the system of that machine"}
+	w.made = encoded(w)
+	return w
 }
 
 // catalog is what many answers have in common, which is made once. None of it is to be changed.
 type catalog struct {
 	region regionWire
 	sizes  map[string]sizeWire
+	images map[string]imageWire // those that the API lists
 	vpc    weir.ID
 }
 
 func newCatalog(region string) catalog {
-	c := catalog{newRegionWire(region), map[string]sizeWire{}, weir.NetworkID(region)}
+	c := catalog{newRegionWire(region), map[string]sizeWire{}, map[string]imageWire{}, weir.NetworkID(region)}
 	for _, s := range weir.Sizes() {
 		c.sizes[s.Slug] = newSizeWire(s, region)
+	}
+	for _, slug := range weir.Images() {
+		c.images[slug] = newImageWire(slug, region)
 	}
 	return c
 }
@@ -91,37 +144,11 @@ func (a *api) sizeWords(slug string) sizeWire {
 	return newSizeWire(weir.Size{Slug: slug}, a.catalog.region.Slug)
 }
 
-type imageWire struct {
-	ID            int64    `json:"id"`
-	Name          string   `json:"name"`
-	Type          string   `json:"type"`
-	Distribution  string   `json:"distribution"`
-	Slug          string   `json:"slug"`
-	Public        bool     `json:"public"`
-	Regions       []string `json:"regions"`
-	MinDiskSize   int      `json:"min_disk_size"` // GiB
-	SizeGigabytes float64  `json:"size_gigabytes"`
-	Created       string   `json:"created_at"`
-	Description   string   `json:"description"`
-	Tags          []string `json:"tags"`
-	Status        string   `json:"status"`
-	ErrorMessage  string   `json:"error_message"`
-}
-
-// newImageWire returns an image by its slug. Its number is made from the slug, so that
-// it is the same for ever and everywhere.
-func newImageWire(slug, region string) imageWire {
-	distribution, name := "Unknown", slug
-	for _, d := range [][2]string{{"Debian", "debian-"}, {"Ubuntu", "ubuntu-"}} {
-		if version, ok := strings.CutPrefix(slug, d[1]); ok {
-			distribution, name = d[0], strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
-		}
+func (a *api) imageWords(slug string) imageWire {
+	if i, ok := a.catalog.images[slug]; ok {
+		return i
 	}
-	h := fnv.New32a()
-	h.Write([]byte(slug))
-	return imageWire{ID: 1 + int64(h.Sum32()), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
-		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available",
-		Description: "On a region of one machine, each droplet is the system of that machine"}
+	return newImageWire(slug, a.catalog.region.Slug)
 }
 
 type dropletWire struct {
@@ -179,7 +206,7 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 	d := dropletWire{ID: number(m.ID), Name: m.Name, Memory: size.Memory, CPUs: size.CPUs, Disk: size.Disk,
 		DiskInfo: size.DiskInfo, Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
 		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
-		Image: newImageWire(m.Image, a.catalog.region.Slug), Size: size, SizeSlug: m.Size,
+		Image: a.imageWords(m.Image), Size: size, SizeSlug: m.Size,
 		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: a.catalog.region, Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
 	if m.Monitoring {

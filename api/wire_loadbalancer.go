@@ -98,6 +98,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		w.IP = lb.Status.Address.String()
 	}
 	if lb.Tag == "" {
+		w.DropletIDs = make([]int64, 0, len(lb.Machines))
 		for _, id := range lb.Machines {
 			w.DropletIDs = append(w.DropletIDs, number(id))
 		}
