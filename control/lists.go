@@ -84,6 +84,14 @@ func (r rows[T]) Page(list string, from, n int) (page []T, total int) {
 	return page[from:end], len(page)
 }
 
+func (r rows[T]) Each(list string, from, n int, do func(*T)) (total int) {
+	page, total := r.Page(list, from, n)
+	for i := range page {
+		do(&page[i])
+	}
+	return total
+}
+
 // The names of lists. No ID of a team, and no tag, has a slash.
 func listOf(team weir.ID, by ...string) string { return string(team) + "/" + strings.Join(by, "/") }
 func tagList(team weir.ID, tag string) string  { return listOf(team, "tag", strings.ToLower(tag)) }

@@ -94,9 +94,9 @@ type follower[T any] struct {
 	synced bool
 }
 
-// listed is how many rows a follower reads at once: a large table is never in memory as it is stored. With each part
+// atOnce is how many rows a follower reads at once: a large table is never in memory as it is stored. With each part
 // etcd counts what is left of the table, so that parts should be few.
-const listed = 20_000
+const atOnce = 20_000
 
 // list tells how what there is at one moment differs from what was told, and returns that moment's revision, and
 // whether to go on. The first time it tells of some rows at a time, and later all at once.
@@ -106,12 +106,12 @@ func (f *follower[T]) list(ctx context.Context, b Backend, tell func(news[T]) bo
 		vanished[key] = true
 	}
 	var changes []decoded[T]
-	for span, rest := (Span{Key: tableSpan(f.table.name).Key, Prefix: true, Limit: listed}), true; rest; {
+	for span, rest := (Span{Key: tableSpan(f.table.name).Key, Prefix: true, Limit: atOnce}), true; rest; {
 		page, revision, err := readSpan(ctx, b, span, at)
 		if err != nil {
 			return 0, true, err // known is what was told
 		}
-		at, rest = revision, len(page) == listed
+		at, rest = revision, len(page) == atOnce
 		for _, r := range page {
 			delete(vanished, r.key)
 			if f.known[r.key] != r.revision {

@@ -24,16 +24,32 @@ type Mirror[T any] struct {
 
 	mu      sync.RWMutex
 	rows    map[weir.ID]*T
-	sorted  map[string]*btree.BTreeG[*T] // by list
-	at      int64                        // the revision up to which all is here; 0 before the first time
-	changed chan struct{}                // closed, and replaced, when at rises
+	sorted  map[string]listed[T] // by list
+	at      int64                // the revision up to which all is here; 0 before the first time
+	changed chan struct{}        // closed, and replaced, when at rises
+}
+
+// listed is a list in order. Very many have one row: a name's, for one.
+type listed[T any] struct {
+	one  *T // if it is the only one
+	many *btree.BTreeG[*T]
+}
+
+func (l listed[T]) len() int {
+	switch {
+	case l.many != nil:
+		return l.many.Len()
+	case l.one != nil:
+		return 1
+	}
+	return 0
 }
 
 // NewMirror returns a mirror of a table of s, which is empty until it runs. Of two rows less tells which is
 // before the other; no two may be equal. A row is in each list that lists names for it.
 func NewMirror[T any](s *Store, t Table[T], less func(a, b *T) bool, lists func(*T) []string) *Mirror[T] {
 	return &Mirror[T]{store: s, table: t, less: less, lists: lists, rows: map[weir.ID]*T{},
-		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{})}
+		sorted: map[string]listed[T]{}, changed: make(chan struct{})}
 }
 
 // Run keeps the mirror as the table is until ctx ends.
@@ -52,7 +68,8 @@ func (m *Mirror[T]) Run(ctx context.Context, log *slog.Logger) {
 			default:
 				m.drop(c.Key)
 				if !c.Deleted {
-					m.put(c.Key, &c.Row)
+					row := c.Row // by itself: c is more
+					m.put(c.Key, &row)
 				}
 			}
 		}
@@ -66,12 +83,17 @@ func (m *Mirror[T]) Run(ctx context.Context, log *slog.Logger) {
 func (m *Mirror[T]) put(key weir.ID, row *T) {
 	m.rows[key] = row
 	for _, list := range m.lists(row) {
-		t := m.sorted[list]
-		if t == nil {
-			t = btree.NewBTreeGOptions(m.less, btree.Options{NoLocks: true})
-			m.sorted[list] = t
+		switch l := m.sorted[list]; {
+		case l.many != nil:
+			l.many.Set(row)
+		case l.one == nil:
+			m.sorted[list] = listed[T]{one: row}
+		default:
+			many := btree.NewBTreeGOptions(m.less, btree.Options{NoLocks: true})
+			many.Set(l.one)
+			many.Set(row)
+			m.sorted[list] = listed[T]{many: many}
 		}
-		t.Set(row)
 	}
 }
 
@@ -82,8 +104,11 @@ func (m *Mirror[T]) drop(key weir.ID) {
 	}
 	delete(m.rows, key)
 	for _, list := range m.lists(row) {
-		if t := m.sorted[list]; t != nil {
-			if t.Delete(row); t.Len() == 0 {
+		switch l := m.sorted[list]; {
+		case l.one == row:
+			delete(m.sorted, list)
+		case l.many != nil:
+			if l.many.Delete(row); l.many.Len() == 0 {
 				delete(m.sorted, list)
 			}
 		}
@@ -95,6 +120,9 @@ type Pages[T any] interface {
 	// Page returns at most n rows of a list, those after its first from, and how many the list has. A
 	// from below 0 counts from the end.
 	Page(list string, from, n int) (page []T, total int)
+
+	// Each calls do for those rows instead, and copies none.
+	Each(list string, from, n int, do func(*T)) (total int)
 }
 
 // View gives f the mirror as it is at one moment after the call. While the store cannot be reached it waits,
@@ -119,18 +147,23 @@ func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []
 type moment[T any] Mirror[T]
 
 func (m *moment[T]) Page(list string, from, n int) (page []T, total int) {
-	t := m.sorted[list]
-	if t == nil {
-		return nil, 0
-	}
-	total = t.Len()
-	from, end := PageOf(total, from, n)
-	page = make([]T, 0, end-from)
-	for i := from; i < end; i++ {
-		row, _ := t.GetAt(i)
-		page = append(page, *row)
-	}
+	begin, end := PageOf(m.sorted[list].len(), from, n)
+	page = make([]T, 0, end-begin)
+	total = m.Each(list, from, n, func(row *T) { page = append(page, *row) })
 	return page, total
+}
+
+func (m *moment[T]) Each(list string, from, n int, do func(*T)) (total int) {
+	l := m.sorted[list]
+	total = l.len()
+	for i, end := PageOf(total, from, n); i < end; i++ {
+		row := l.one
+		if l.many != nil {
+			row, _ = l.many.GetAt(i)
+		}
+		do(row)
+	}
+	return total
 }
 
 // PageOf returns which of total rows are on a page as [Pages] has it: those from begin to before end.
