@@ -183,9 +183,8 @@ type term struct {
 
 	watching *watch
 
-	ruled     sync.Map // the IDs of machines whose rows have rules
-	leaving   sync.Map // the IDs of machines that finish their requests before they go
-	balancers sync.Map // all load balancers as they last were, by ID: a change of a machine may concern several
+	ruled   sync.Map // the IDs of machines whose rows have rules
+	leaving sync.Map // the IDs of machines that finish their requests before they go
 }
 
 func newTerm(c *Control, led *store.Store) *term {
@@ -243,12 +242,7 @@ func (t *term) run(ctx context.Context) {
 			if m.Pool != "" {
 				t.pools.Touch(m.Pool)
 			}
-			t.balancers.Range(func(id, row any) bool {
-				if lb := row.(weir.LoadBalancer); concerns(lb, was) || concerns(lb, m) {
-					t.loadBalancers.Touch(lb.ID)
-				}
-				return true
-			})
+			t.touchConcerned(ctx, was, m)
 		})
 	})
 	wg.Go(func() { touch(ctx, t, pools.Table, func(id weir.ID, _, _ weir.Pool) { t.pools.Touch(id) }) })
@@ -261,7 +255,7 @@ func (t *term) run(ctx context.Context) {
 	})
 	wg.Go(func() {
 		touch(ctx, t, loadBalancers.Table, func(id weir.ID, was, lb weir.LoadBalancer) {
-			t.balancers.Store(id, lb)
+			t.touchDropped(ctx, was, lb)
 			if was.Status.Address != lb.Status.Address {
 				t.rules.Touch(allRules)
 			}
@@ -286,11 +280,6 @@ func (t *term) run(ctx context.Context) {
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
-}
-
-// concerns reports whether what a load balancer is to do depends on a machine.
-func concerns(lb weir.LoadBalancer, m weir.Machine) bool {
-	return m.LoadBalancer == lb.ID || lb.Targets(&m) || m.Own && lb.Mode == weir.OnSegment
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx

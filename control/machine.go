@@ -115,6 +115,11 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 	if v.row.Own {
 		return 0, nil // its agent says how it is, and its owner whether it is to stay
 	}
+	if v.row.Firewall != nil && v.row.LoadBalancer == "" {
+		if err := t.reguard(ctx, id); err != nil {
+			return 0, err
+		}
+	}
 	for _, step := range planMachine(v) {
 		switch step {
 		case stepWait:
