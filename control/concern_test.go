@@ -236,3 +236,68 @@ func benchmarkAmong(b *testing.B, n int) {
 func sequences(tx *store.Tx) {
 	store.NewTable[int64]("sequences").Put(tx, "machines", 9_000_000)
 }
+
+func TestWhatIsNamedWhileItGoesIsNamedByNobodyInTheEnd(t *testing.T) {
+	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
+		names := make([]string, 20)
+		for i := range names {
+			names[i] = fmt.Sprint("m", i)
+		}
+		ms, _, err := c.CreateMachines(t.Context(), names, weir.Template{Region: "lab", Size: "s-1vcpu-1gb", Image: "debian-12-x64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shop := balancer()
+		shop.Name, shop.Region, shop.Tag, shop.Machines = "shop", "lab", "", []weir.ID{}
+		shop = must(c.CreateLoadBalancer(t.Context(), shop))(t)
+		if err := c.CreateTag(t.Context(), "old"); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i, m := range ms {
+			wg.Go(func() { // whichever is first
+				if err := c.Tag(t.Context(), "old", []weir.ID{m.ID}, nil); err != nil {
+					t.Log(err)
+				}
+			})
+			wg.Go(func() {
+				_, err := c.UpdateLoadBalancer(t.Context(), shop.ID, func(lb *weir.LoadBalancer) error {
+					lb.Machines = append(slices.Clone(lb.Machines), m.ID)
+					return nil
+				})
+				if err != nil {
+					t.Log(err)
+				}
+			})
+			if i%2 == 0 {
+				wg.Go(func() {
+					if err := c.DeleteMachine(t.Context(), m.ID); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Go(func() {
+			if err := c.DeleteTag(t.Context(), "old"); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		time.Sleep(time.Minute)
+		left := must(c.Machines(t.Context()))(t)
+		lb := must(c.LoadBalancer(t.Context(), shop.ID))(t)
+		for _, id := range lb.Machines {
+			if !slices.ContainsFunc(left, func(m weir.Machine) bool { return m.ID == id }) {
+				t.Errorf("the load balancer names %s, which is gone", id)
+			}
+		}
+		if len(lb.Machines) != 10 {
+			t.Errorf("it has %d servers, want the 10 that stay", len(lb.Machines))
+		}
+		for _, m := range left {
+			if m.HasTag("old") {
+				t.Errorf("%s has a tag that is gone", m.Name)
+			}
+		}
+	})
+}

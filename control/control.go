@@ -303,19 +303,20 @@ func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id
 	}
 }
 
-// watchCloud looks at the cloud every Poll, and touches what is not as its row shows
+// watchCloud looks at the cloud every Poll, or less often among very many machines, and touches what is not as its row shows
 // it. It compares with the rows, not with what it saw before: what changed, was acted
 // on and changed again between two looks would seem never to have changed.
 func (t *term) watchCloud(ctx context.Context) {
 	strangers := map[weir.ID]bool{}
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := errors.Join(t.touchMachines(ctx, strangers), t.touchAddresses(ctx))
 		if err != nil && ctx.Err() == nil {
 			t.Log.Warn("cloud not seen", "err", err)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(t.Poll):
+		case <-time.After(max(t.Poll, 10*time.Since(began))): // it may not be all that this member does
 		}
 	}
 }
@@ -329,32 +330,38 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 	if err != nil {
 		return err
 	}
-	rows, err := machines.All(ctx, t.db)
-	if err != nil {
-		return err
+	unknown := make(map[weir.ID]cloud.Machine, len(seen))
+	for _, m := range seen {
+		unknown[m.ID] = m
+	}
+	// A page at a time, so that nobody who lists waits for all. A row that this misses, since others went
+	// meanwhile, is seen the next time.
+	for from, total := 0, 1; from < total; from += pageOf {
+		err := t.lists.machines.view(ctx, func(p store.Pages[weir.Machine]) {
+			total = p.Each(everyList, from, pageOf, func(row *weir.Machine) {
+				m, ok := unknown[row.ID]
+				delete(unknown, row.ID)
+				gone := !ok && row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own
+				if gone || ok && differs(*row, m) {
+					t.machines.Touch(row.ID)
+				}
+			})
+		})
+		if err != nil {
+			return err
+		}
 	}
 	last, err := store.Last(ctx, t.db, "machines")
 	if err != nil {
 		return err
 	}
-	unseen := map[weir.ID]weir.Machine{}
-	for _, row := range rows {
-		unseen[row.ID] = row
-	}
-	for _, m := range seen {
-		row, ok := unseen[m.ID]
-		delete(unseen, m.ID)
+	for id, m := range unknown {
 		switch {
-		case ok && differs(row, m), !ok && number(m.ID) <= last:
-			t.machines.Touch(m.ID)
-		case !ok && !strangers[m.ID]:
-			strangers[m.ID] = true
-			t.Log.Warn("machine unknown, left alone", "machine", m.ID, "name", m.Name)
-		}
-	}
-	for id, row := range unseen {
-		if row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own {
+		case number(id) <= last:
 			t.machines.Touch(id)
+		case !strangers[id]:
+			strangers[id] = true
+			t.Log.Warn("machine unknown, left alone", "machine", id, "name", m.Name)
 		}
 	}
 	return nil

@@ -246,6 +246,9 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 		if err := unassign(ctx, tx, m.ID); err != nil {
 			return err
 		}
+		if err := t.unname(ctx, tx, m.ID); err != nil {
+			return err
+		}
 		machines.Delete(tx, m.ID)
 		nodeConfigs.Delete(tx, m.ID)
 		nodeStatuses.Delete(tx, m.ID)
