@@ -195,6 +195,7 @@ func benchmarkAmong(b *testing.B, n int) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
+	c.nodes.kept = 0 // as if it had served for long
 	wg.Go(func() { c.Serve(ctx) })
 	if _, _, err := c.MachinePage(ctx, weir.Filter{}, 0, 1); err != nil {
 		b.Fatal(err)
@@ -299,5 +300,57 @@ func TestWhatIsNamedWhileItGoesIsNamedByNobodyInTheEnd(t *testing.T) {
 				t.Errorf("%s has a tag that is gone", m.Name)
 			}
 		}
+	})
+}
+
+func TestServerIsKeptForTheNodesThatHadItUntilLately(t *testing.T) {
+	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
+		put := func(node weir.ID, servers ...weir.ID) {
+			t.Helper()
+			b := weir.Backend{Name: "servers-http-80"}
+			for _, id := range servers {
+				b.Servers = append(b.Servers, weir.Server{ID: id})
+			}
+			err := c.Store.Update(t.Context(), func(tx *store.Tx) error {
+				if servers == nil {
+					nodeConfigs.Delete(tx, node)
+					return nil
+				}
+				nodeConfigs.Put(tx, node, weir.NodeConfig{Node: node, Proxy: weir.Proxy{Backends: []weir.Backend{b, b}}})
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		may := func(when string, want ...string) {
+			t.Helper()
+			ids, all, err := c.nodes.mayServe(t.Context(), c.Store, "s1")
+			if err != nil || !all {
+				t.Fatalf("%s: all is %v, %v", when, all, err)
+			}
+			var got []string
+			for _, id := range ids {
+				got = append(got, string(id))
+			}
+			slices.Sort(got)
+			alike(t, when, got, want...)
+		}
+		put("n1", "s1", "s2")
+		if _, all, err := c.nodes.mayServe(t.Context(), c.Store, "s1"); all || err != nil {
+			t.Errorf("a member that has just begun says that it knows all (%v)", err)
+		}
+		time.Sleep(time.Minute)
+		may("at first", "n1")
+		put("n2", "s1")
+		may("with another", "n1", "n2")
+		put("n1", "s2")
+		put("n2")
+		may("when both have dropped it", "n1", "n2")
+		put("n1", "s1")
+		put("n2", "s2")
+		time.Sleep(time.Minute)
+		put("n3", "s3")
+		may("later", "n1")
 	})
 }

@@ -116,7 +116,7 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(), figures: newFigures(), numbers: make(chan struct{}, 1)}
+	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
 	c.lists = newMirrored(c.Store)
 	return c

@@ -17,6 +17,7 @@ type Change[T any] struct {
 	Revision int64 // of the commit that made it; changes of one commit share it
 	Deleted  bool  // there is no row at Key any more
 	Synced   bool  // comes once, without a Key: now the follower knows all
+	Whole    bool  // with this the follower knows all that happened to the table up to Revision
 }
 
 // Follow yields every row that there is, then a change with Synced, then each change
@@ -35,7 +36,8 @@ func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], err
 				yield(Change[T]{}, err)
 				return
 			}
-			for _, c := range told.changes {
+			for i, c := range told.changes {
+				c.Whole = told.at > 0 && i == len(told.changes)-1
 				if !yield(c.Change, c.err) {
 					return
 				}
