@@ -202,8 +202,8 @@ func (l *load) ask(ctx context.Context, k kind, random *rand.Rand, end time.Time
 	return took, failed, nil
 }
 
-// conn is one connection to the API. net/http's client costs as much as the API: this one understands what the
-// API answers and no more.
+// conn is one connection to the API. net/http's client would cost much of what is measured: this one understands
+// what the API answers and no more.
 type conn struct {
 	net.Conn
 	in   *bufio.Reader
