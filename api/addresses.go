@@ -22,7 +22,7 @@ var (
 
 // addressWords puts a reserved IP in DigitalOcean's words; has is the droplet that it is seen to point to, if any.
 func (a *api) addressWords(addr weir.Address, has *weir.Machine) addressWire {
-	w := addressWire{IP: addr.Addr.String(), Region: newRegionWire(a.Control.Region()), Locked: addr.Machine != addr.Assigned, ProjectID: addr.Place.Project}
+	w := addressWire{IP: addr.Addr.String(), Region: a.catalog.region, Locked: addr.Machine != addr.Assigned, ProjectID: addr.Place.Project}
 	if has != nil {
 		droplet := a.dropletWords(*has)
 		w.Droplet = &droplet

@@ -73,7 +73,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
+	a := &api{Options: o, catalog: newCatalog(o.Control.Region()), mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
 	for pattern, h := range a.routes() {
 		_, path, _ := strings.Cut(pattern, " ")
 		a.muxOf(path).Handle(pattern, a.told(pattern, a.answer(h)))
@@ -93,6 +93,7 @@ func New(o Options) http.Handler {
 
 type api struct {
 	Options
+	catalog   catalog
 	mux       *http.ServeMux
 	autoscale *http.ServeMux // see muxOf
 

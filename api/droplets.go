@@ -178,7 +178,9 @@ func (a *api) getDroplet(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, map[string]any{"droplet": a.dropletWords(m)})
+	words := a.dropletWords(m)
+	send(w, http.StatusOK, append(words.appendTo(append(make([]byte, 0, 2048), `{"droplet":`...)), '}'))
+	return nil
 }
 
 func (a *api) deleteDroplet(w http.ResponseWriter, r *http.Request) error {

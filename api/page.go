@@ -74,17 +74,30 @@ func pageWith[T, W any](w http.ResponseWriter, r *http.Request, root string, rea
 	if err != nil {
 		return err
 	}
+	around := links{Pages: pagesAround(r, page, max(1, (total+size-1)/size))}
+	var one W
+	if out, ok := any(&one).(appender); ok {
+		b := append(append(append(make([]byte, 0, 256+len(here)*1536), `{"`...), root...), `":[`...)
+		for i := range here {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if one, err = words(here[i]); err != nil {
+				return err
+			}
+			b = out.appendTo(b)
+		}
+		b = append(append(b, `],"links":`...), encoded(around)...)
+		send(w, http.StatusOK, append(append(append(b, `,"meta":`...), encoded(meta{total})...), '}'))
+		return nil
+	}
 	out := make([]W, len(here))
 	for i := range here {
 		if out[i], err = words(here[i]); err != nil {
 			return err
 		}
 	}
-	return reply(w, http.StatusOK, map[string]any{
-		root:    out,
-		"links": links{Pages: pagesAround(r, page, max(1, (total+size-1)/size))},
-		"meta":  meta{total},
-	})
+	return reply(w, http.StatusOK, map[string]any{root: out, "links": around, "meta": meta{total}})
 }
 
 // pagesAround returns the links of a page, or nil for the only one.

@@ -85,7 +85,7 @@ type firewallWire struct {
 func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBalancerWire {
 	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: lb.WantActive(), Type: "REGIONAL", Algorithm: string(lb.Algorithm),
 		Status: string(lb.Status.Phase), Created: timeWire(lb.Created), ForwardingRules: ruleWords(lb.Rules),
-		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
+		StickySessions: stickyWire{"none"}, Region: a.regionWords(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
 		DisableLetsEncryptDNSRecords: lb.NoRecords,
 		HTTPIdleTimeoutSeconds:       int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
 		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
@@ -98,6 +98,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		w.IP = lb.Status.Address.String()
 	}
 	if lb.Tag == "" {
+		w.DropletIDs = make([]int64, 0, len(lb.Machines))
 		for _, id := range lb.Machines {
 			w.DropletIDs = append(w.DropletIDs, number(id))
 		}

@@ -185,7 +185,7 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 			deletePool(tx, p)
 			return nil
 		}
-		members, err := membersOf(ctx, tx, id)
+		members, err := c.membersOf(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (c *Control) PoolMembers(ctx context.Context, id weir.ID) (members []weir.M
 		if _, err := autoscalePool(ctx, tx, id); err != nil {
 			return err
 		}
-		all, err := membersOf(ctx, tx, id)
+		all, err := c.membersOf(ctx, tx, id)
 		if err != nil {
 			return err
 		}

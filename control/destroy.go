@@ -21,7 +21,7 @@ func (c *Control) DestroyMachine(ctx context.Context, id weir.ID, with []netip.A
 		if err != nil {
 			return err
 		}
-		if err := deleteMachine(ctx, tx, m); err != nil {
+		if err := c.deleteMachine(ctx, tx, m); err != nil {
 			return err
 		}
 		d, err := destructions.Get(ctx, tx, id)

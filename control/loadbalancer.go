@@ -21,8 +21,8 @@ const instanceImage = "debian-12-x64"
 // balancerView is all that planBalancer judges by.
 type balancerView struct {
 	lb       weir.LoadBalancer
-	all      []weir.LoadBalancer // lb among them
-	machines []weir.Machine      // all, by ID
+	all      []weir.LoadBalancer // that have servers of lb's, lb among them
+	machines []weir.Machine      // that concern lb, by ID: its instances and servers, and the instances of all
 	address  *weir.Address       // lb's own; nil if there is no row
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
@@ -510,7 +510,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 	gone, moved := false, false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
 		again, moved = 0, false
-		v, err = readBalancer(ctx, tx, id)
+		v, err = t.readBalancer(ctx, tx, id)
 		if gone = errors.Is(err, weir.NotFound); gone {
 			return nil
 		}
@@ -539,9 +539,6 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		}
 		return nil
 	})
-	if gone {
-		t.balancers.Delete(id) // no change concerns it any more
-	}
 	if err == nil && moved {
 		t.addresses.Touch(id) // before the store says so
 	}
@@ -554,30 +551,22 @@ func (c *Control) viewBalancer(ctx context.Context, id weir.ID) (v balancerView,
 		if _, err := loadBalancers.Own(ctx, tx, id); err != nil {
 			return err
 		}
-		v, err = readBalancer(ctx, tx, id)
+		v, err = c.readBalancer(ctx, tx, id)
 		return err
 	})
 	return v, err
 }
 
 // readBalancer returns all there is about a load balancer in one snapshot.
-func readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
+func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
 	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
-	return v, v.read(ctx, tx, id)
-}
-
-// read fills v from one snapshot.
-func (v *balancerView) read(ctx context.Context, tx *store.Tx, id weir.ID) (err error) {
 	if v.lb, err = loadBalancers.Get(ctx, tx, id); err != nil {
-		return err
+		return v, err
 	}
-	if v.all, err = loadBalancers.All(ctx, tx); err != nil {
-		return err
+	if err := c.readParties(ctx, tx, &v); err != nil {
+		return v, err
 	}
-	if v.machines, err = allMachines(ctx, tx); err != nil {
-		return err
-	}
-	return v.readInstances(ctx, tx)
+	return v, v.readInstances(ctx, tx)
 }
 
 // readInstances adds the address to v, and what the instances among v's machines are to do and say that they do.
