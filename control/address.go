@@ -85,7 +85,7 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 			return nil
 		})
 	case stepReserve:
-		if _, err := t.Cloud.Reserve(ctx, owner); err != nil {
+		if _, err := t.Cloud.Reserve(ctx, owner, weir.IPv4); err != nil {
 			return 0, err
 		}
 	case stepAssign:
@@ -260,7 +260,7 @@ func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) 
 	if err != nil {
 		return row, err
 	}
-	addr, failed := c.Cloud.Reserve(ctx, row.Owner)
+	addr, failed := c.Cloud.Reserve(ctx, row.Owner, weir.IPv4)
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		now, err := addresses.Get(ctx, tx, row.Owner)
 		if err != nil {

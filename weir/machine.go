@@ -23,6 +23,9 @@ type Template struct {
 	SSHKeys  []string `json:"ssh_keys,omitempty"` // public keys, as in authorized_keys
 	Tags     []string `json:"tags,omitempty"`
 
+	// IPv6 is that it has a public address of IPv6 beside that of IPv4.
+	IPv6 bool `json:"ipv6,omitempty"`
+
 	// Monitoring is that somebody asked for it; every machine is measured by its cloud anyway.
 	Monitoring bool `json:"monitoring,omitempty"`
 }
@@ -70,6 +73,8 @@ type MachineStatus struct {
 	Public  netip.Addr   `json:"public,omitzero"`
 	Anchor  netip.Addr   `json:"anchor,omitzero"` // where a reserved IP's traffic arrives
 	Private netip.Addr   `json:"private,omitzero"`
+	Public6 netip.Addr   `json:"public6,omitzero"` // if it has IPv6
+	Anchor6 netip.Addr   `json:"anchor6,omitzero"`
 	Boot    Boot         `json:"boot"`
 	Wall    string       `json:"wall,omitempty"` // the digest of the firewall that its cloud keeps
 	Err     string       `json:"err,omitempty"`  // why it is not yet as it should be
@@ -289,4 +294,29 @@ type Address struct {
 // Has reports whether a machine has the address, or should.
 func (a *Address) Has(machine ID) bool {
 	return a.Machine == machine || a.Assigned == machine || slices.Contains(a.Sharing, machine) || slices.Contains(a.Shared, machine)
+}
+
+// Family is IPv4 or IPv6.
+type Family int
+
+// The families of addresses.
+const (
+	IPv4 Family = iota
+	IPv6
+)
+
+// String returns the family's name.
+func (f Family) String() string {
+	if f == IPv6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// FamilyOf returns the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is6() {
+		return IPv6
+	}
+	return IPv4
 }
