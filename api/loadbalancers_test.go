@@ -116,11 +116,10 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 	}
 	for body, want := range map[string]string{
 		`"sticky_sessions": {"type": "cookies", "cookie_name": "DO-LB"}`: `sticky_sessions.type is "cookies": Weir does not stick sessions to droplets yet, leave it out or use none`,
-		`"size_unit": 3`:                                                   "size_unit is 3: the address of a load balancer leads to one active instance, and Weir spreads clients over no more yet, use 1 (and for more, several load balancers whose addresses your DNS names)",
+		`"size_unit": 9`:                                                   `load balancer "x": size_unit is 9, want at most 8: so many machines can have a reserved IP of this cloud at a time; for more, make several load balancers and have your DNS name their addresses`,
 		`"size_unit": 201`:                                                 "size_unit is 201, want 1 to 200",
 		`"size_unit": -1`:                                                  "size_unit is -1, want 1 to 200",
-		`"size": "lb-large"`:                                               `size is "lb-large": the address of a load balancer leads to one active instance, and Weir spreads clients over no more yet, use lb-small (and for more, several load balancers whose addresses your DNS names)`,
-		`"size": "lb-tiny"`:                                                `size is "lb-tiny", want lb-small, or leave it out`,
+		`"size": "lb-tiny"`:                                                `size is "lb-tiny", want lb-small, lb-medium or lb-large, or leave it out`,
 		`"size": "lb-small", "size_unit": 3`:                               `size is "lb-small", which is a size_unit of 1, and size_unit is 3: leave size out`,
 		`"type": "REGIONAL_NETWORK"`:                                       `type is "REGIONAL_NETWORK": Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp`,
 		`"type": "GLOBAL"`:                                                 `type is "GLOBAL": this Weir is one region, use REGIONAL here and name its address in your DNS`,

@@ -83,7 +83,7 @@ type firewallWire struct {
 // loadBalancerWords puts a load balancer in DigitalOcean's words. One that goes by a tag
 // shows the droplets of all that it now means.
 func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBalancerWire {
-	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: 1, Type: "REGIONAL", Algorithm: string(lb.Algorithm),
+	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: lb.WantActive(), Type: "REGIONAL", Algorithm: string(lb.Algorithm),
 		Status: string(lb.Status.Phase), Created: timeWire(lb.Created), ForwardingRules: ruleWords(lb.Rules),
 		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
 		DisableLetsEncryptDNSRecords: lb.NoRecords,
@@ -170,9 +170,6 @@ func (q *loadBalancerRequest) refuse() error {
 	if q.StickySessions != nil && q.StickySessions.Type != "" && q.StickySessions.Type != "none" {
 		return invalid("sticky_sessions.type is %q: Weir does not stick sessions to droplets yet, leave it out or use none", q.StickySessions.Type)
 	}
-	if err := q.refuseSize(); err != nil {
-		return err
-	}
 	// Terraform's provider takes these words in any case.
 	is := func(word, want string) bool { return word == "" || strings.EqualFold(word, want) }
 	switch {
@@ -211,24 +208,18 @@ func (q *loadBalancerRequest) refuse() error {
 // sizes are how many nodes a size stands for, as DigitalOcean says.
 var sizes = map[string]int64{"lb-small": 1, "lb-medium": 3, "lb-large": 6}
 
-// refuseSize returns why a load balancer cannot be as large as q says. An address leads to one of
-// its instances, the active one.
-func (q *loadBalancerRequest) refuseSize() error {
-	const only = "the address of a load balancer leads to one active instance, and Weir spreads clients over no more yet"
+// actives returns how many active instances q asks for, 1 if it does not say, or why there cannot be so many.
+func (q *loadBalancerRequest) actives() (int, error) {
 	n, known := sizes[q.Size]
 	switch {
 	case q.Size != "" && !known:
-		return invalid("size is %.40q, want lb-small, or leave it out", q.Size)
+		return 0, invalid("size is %.40q, want lb-small, lb-medium or lb-large, or leave it out", q.Size)
 	case q.Size != "" && q.SizeUnit != 0 && q.SizeUnit != n:
-		return invalid("size is %q, which is a size_unit of %d, and size_unit is %d: leave size out", q.Size, n, q.SizeUnit)
-	case n > 1:
-		return invalid("size is %q: %s, use lb-small (and for more, several load balancers whose addresses your DNS names)", q.Size, only)
+		return 0, invalid("size is %q, which is a size_unit of %d, and size_unit is %d: leave size out", q.Size, n, q.SizeUnit)
 	case q.SizeUnit < 0 || q.SizeUnit > 200:
-		return invalid("size_unit is %d, want 1 to 200", q.SizeUnit)
-	case q.SizeUnit > 1:
-		return invalid("size_unit is %d: %s, use 1 (and for more, several load balancers whose addresses your DNS names)", q.SizeUnit, only)
+		return 0, invalid("size_unit is %d, want 1 to 200", q.SizeUnit)
 	}
-	return nil
+	return int(max(n, q.SizeUnit, 1)), nil
 }
 
 // set makes lb what q asks for, and returns why it cannot be. What q leaves out gets its
@@ -247,6 +238,9 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	}
 	machines, err := machineIDs(q.DropletIDs)
 	if err != nil {
+		return err
+	}
+	if lb.Actives, err = q.actives(); err != nil {
 		return err
 	}
 	lb.Name, lb.Region = q.Name, regionOf(q.Region, region)

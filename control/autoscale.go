@@ -231,15 +231,17 @@ func judgeMembers(ctx context.Context, tx *store.Tx, members []weir.Member) erro
 		return err
 	}
 	for _, lb := range lbs {
-		s, err := nodeStatuses.Get(ctx, tx, lb.Status.Active)
-		if err != nil && !errors.Is(err, weir.NotFound) {
-			return err
-		}
-		for i := range members {
-			m := &members[i]
-			at := slices.IndexFunc(s.Servers, func(s weir.ServerStatus) bool { return s.ID == m.ID && s.State == weir.ServerDown })
-			if at >= 0 && m.Unwell == "" {
-				m.Unwell = fmt.Sprintf("load balancer %s finds it down%s", lb.Name, because(s.Servers[at].Why))
+		for _, active := range lb.Status.Actives() {
+			s, err := nodeStatuses.Get(ctx, tx, active)
+			if err != nil && !errors.Is(err, weir.NotFound) {
+				return err
+			}
+			for i := range members {
+				m := &members[i]
+				at := slices.IndexFunc(s.Servers, func(s weir.ServerStatus) bool { return s.ID == m.ID && s.State == weir.ServerDown })
+				if at >= 0 && m.Unwell == "" {
+					m.Unwell = fmt.Sprintf("load balancer %s finds it down%s", lb.Name, because(s.Servers[at].Why))
+				}
 			}
 		}
 	}

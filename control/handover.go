@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -65,7 +66,12 @@ func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failo
 // target returns the instance that a user may hand over to: the one with that ID, or the best.
 func (v *balancerView) target(to weir.ID) (weir.Machine, error) {
 	var unfit []string
-	for _, m := range v.instances() {
+	// Of two that could, the one that has no share of the address yet.
+	instances := v.instances()
+	slices.SortStableFunc(instances, func(a, b weir.Machine) int {
+		return cmp.Compare(slices.Index(v.lb.Status.Sharing, a.ID), slices.Index(v.lb.Status.Sharing, b.ID)) // -1: none
+	})
+	for _, m := range instances {
 		h := v.health(m.ID)
 		switch {
 		case m.ID == v.lb.Status.Active:

@@ -97,6 +97,14 @@ func (v *balancerView) judge() (all []weir.Health) {
 		if was := v.health(m.ID); was.State == h.State && !was.Since.IsZero() && !was.Since.After(v.seen.now) {
 			h.Since = was.Since
 		}
+		switch was := v.health(m.ID); {
+		case v.address != nil && v.address.Has(m.ID):
+			h.Has = true
+		case was.Has:
+			h.Left = v.seen.now.UTC()
+		default:
+			h.Left = was.Left
+		}
 		all = append(all, h)
 	}
 	return all
@@ -331,8 +339,7 @@ func (v *balancerView) planMove(health []weir.Health) (m *move, givenUp string) 
 			return &move{to: to, planned: true, why: "a user asked for it"}, ""
 		}
 	}
-	// It was well once: one that boots has been restarted.
-	if is.State == weir.InstanceWell || is.State == weir.InstanceBoots && !v.seen.since(is.Since, agentGrace) {
+	if v.stays(is) {
 		return nil, givenUp
 	}
 	hold := holdDown(v.flaps())
@@ -371,10 +378,20 @@ func (v *balancerView) flaps() (n int) {
 	return n
 }
 
-// best returns the instance that may take over from active, of several the one that has
-// been well for longest, or nil. Before the first one ever is active, one that is live will do.
+// best returns the instance that may take over from active, the first of those that are fit, or nil. Before the first
+// one ever is active, one that is live will do.
 func (v *balancerView) best(health []weir.Health, active weir.ID, hold time.Duration) *weir.Machine {
-	var fit []weir.Health
+	fit := v.fit(health, active, hold)
+	if len(fit) == 0 {
+		return nil
+	}
+	m := v.machine(fit[0].Machine)
+	return &m
+}
+
+// fit returns the instances that may take over from active, or serve beside it: the one that has been well for longest
+// first.
+func (v *balancerView) fit(health []weir.Health, active weir.ID, hold time.Duration) (fit []weir.Health) {
 	for _, h := range health {
 		if h.Machine == active || h.State != weir.InstanceWell || v.statuses[h.Machine].Revision < v.newest() {
 			continue
@@ -384,14 +401,66 @@ func (v *balancerView) best(health []weir.Health, active weir.ID, hold time.Dura
 		}
 		fit = append(fit, h)
 	}
-	if len(fit) == 0 {
-		return nil
-	}
 	slices.SortStableFunc(fit, func(a, b weir.Health) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(number(a.Machine), number(b.Machine)))
 	})
-	m := v.machine(fit[0].Machine)
-	return &m
+	return fit
+}
+
+// planSharing returns among which instances the address is to be spread beside the one that is to be active, or nil if
+// that is as it is. One that has a share keeps it for as long as it is well; others get one as they would get the address,
+// and last of all left, from which that has just moved. Where those are too few, one that still serves keeps its share.
+func (v *balancerView) planSharing(health []weir.Health, left weir.ID) *spreadAddress {
+	if v.address == nil || !v.address.Addr.IsValid() || v.address.Machine == "" {
+		return nil
+	}
+	had, want := v.address.Sharing, v.lb.WantActive()-1
+	var to []weir.ID
+	share := func(id weir.ID) {
+		if len(to) < want && id != v.address.Machine && !slices.Contains(to, id) {
+			to = append(to, id)
+		}
+	}
+	for _, h := range health {
+		if slices.Contains(had, h.Machine) && v.stays(h) {
+			share(h.Machine)
+		}
+	}
+	fit := slices.DeleteFunc(v.fit(health, v.address.Machine, holdDown(v.flaps())), func(h weir.Health) bool { return !v.ready(h.Machine) })
+	for _, last := range []bool{false, true} {
+		for _, h := range fit {
+			if (h.Machine == left) == last {
+				share(h.Machine)
+			}
+		}
+	}
+	for _, h := range health {
+		if slices.Contains(had, h.Machine) && v.serves(h) {
+			share(h.Machine)
+		}
+	}
+	slices.SortFunc(to, func(a, b weir.ID) int { return cmp.Compare(number(a), number(b)) })
+	if slices.Equal(to, had) {
+		return nil
+	}
+	s := &spreadAddress{to: to}
+	for _, id := range had {
+		i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == id })
+		if i >= 0 && !slices.Contains(to, id) && id != v.address.Machine {
+			s.lost = append(s.lost, health[i])
+		}
+	}
+	for _, id := range to {
+		if !slices.Contains(had, id) {
+			s.got = append(s.got, v.machine(id))
+		}
+	}
+	return s
+}
+
+// stays reports whether an instance keeps the address: it is well, or was well once and boots.
+func (v *balancerView) stays(h weir.Health) bool {
+	return h.State == weir.InstanceWell || h.State == weir.InstanceBoots && !v.seen.since(h.Since, agentGrace)
 }
 
 // knows reports whether the instance that holds an address by itself has the other among its peers:
@@ -450,7 +519,6 @@ func (v *balancerView) planFences(health []weir.Health) (fences []weir.Health) {
 	if v.address == nil {
 		return nil
 	}
-	active := v.address.Machine
 	served := v.served(health)
 	for _, h := range health {
 		long := v.seen.now.Sub(h.Since)
@@ -458,7 +526,7 @@ func (v *balancerView) planFences(health []weir.Health) (fences []weir.Health) {
 		case v.machine(h.Machine).Own: // there is no other in its place, and it may come back
 		case h.State == weir.InstanceGone:
 			fences = append(fences, h)
-		case !served || h.Machine == active:
+		case !served || v.address.Has(h.Machine):
 		case h.State == weir.InstanceBoots && long >= fenceBoots:
 			fences = append(fences, h)
 		case !v.known(h.Machine):

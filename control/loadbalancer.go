@@ -64,6 +64,11 @@ type (
 	reserveAddress struct{}
 	releaseAddress struct{ addr netip.Addr }
 	moveAddress    struct{ move }
+	spreadAddress  struct { // over these, beside the active one
+		to   []weir.ID
+		got  []weir.Machine // have a share now
+		lost []weir.Health  // have none any more
+	}
 	sawAddress     struct{ at weir.ID } // a node holds it by itself
 	giveUp         struct{ why string }
 	guard          struct {
@@ -83,6 +88,9 @@ func (s dropInstance) String() string   { return "delete instance " + s.machine.
 func (reserveAddress) String() string   { return "reserve an address" }
 func (s releaseAddress) String() string { return fmt.Sprintf("release address %s", s.addr) }
 func (s moveAddress) String() string    { return "point the address to " + s.to.Name }
+func (s spreadAddress) String() string {
+	return fmt.Sprintf("spread the address over %d instances", len(s.to)+1)
+}
 func (s sawAddress) String() string     { return fmt.Sprintf("note that %s has the address", s.at) }
 func (s giveUp) String() string         { return "give up handing over: " + s.why }
 func (s guard) String() string          { return "change the firewall of " + s.machine.Name }
@@ -131,9 +139,14 @@ func (v *balancerView) planAddress(health []weir.Health) (steps []balancerStep) 
 	if givenUp != "" {
 		steps = append(steps, giveUp{givenUp})
 	}
+	left := weir.ID("")
 	if m != nil {
 		steps = append(steps, moveAddress{*m})
-		v.address.Machine = m.to.ID // v is a copy, but its address is not
+		left, v.address.Machine = v.address.Machine, m.to.ID // v is a copy, but its address is not
+	}
+	if s := v.planSharing(health, left); s != nil {
+		steps = append(steps, *s)
+		v.address.Sharing = s.to
 	}
 	return steps
 }
@@ -157,7 +170,7 @@ func (v *balancerView) planEnd() (steps []balancerStep) {
 // broken ones go, and for each that went another comes.
 func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep) {
 	instances := v.instances()
-	want := max(v.lb.Instances, weir.MinInstances)
+	want := v.lb.WantInstances()
 	fenced := map[weir.ID]bool{}
 	for _, h := range v.planFences(health) {
 		steps = append(steps, dropInstance{v.machine(h.Machine), h.State.Phrase() + because(h.Why)})
@@ -174,13 +187,18 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 		steps = append(steps, addInstance{})
 	}
 	if len(instances) > want && v.served(health) {
-		// There is no hurry: one too many may yet be needed. The least useful goes first, and
-		// never the active one, nor the one that a user wants to become it.
+		// There is no hurry: one too many may yet be needed. The least useful goes first, never one
+		// that has the address, nor the one that a user wants to become active; and one that had it goes when the
+		// connections that it has had time to end.
+		const later = 8
 		rank := func(m weir.Machine) int {
-			if v.address.Machine == m.ID || v.lb.Wanted == m.ID {
-				return 9
-			}
 			i := slices.IndexFunc(health, func(h weir.Health) bool { return h.Machine == m.ID })
+			switch h := health[i]; {
+			case v.address.Has(m.ID) || v.lb.Wanted == m.ID:
+				return later + 1
+			case !h.Left.IsZero() && v.seen.now.Sub(h.Left) < v.drain && v.serves(h):
+				return later
+			}
 			return slices.Index([]weir.HealthState{weir.InstanceGone, weir.InstanceSilent, weir.InstanceUnwell,
 				weir.InstanceBoots, weir.InstanceDrained, weir.InstanceWell}, health[i].State)
 		}
@@ -188,7 +206,9 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 			return cmp.Or(cmp.Compare(rank(a), rank(b)), -cmp.Compare(number(a.ID), number(b.ID)))
 		})
 		for _, m := range instances[:len(instances)-want] {
-			steps = append(steps, dropInstance{m, "there is one too many"})
+			if rank(m) < later {
+				steps = append(steps, dropInstance{m, "there is one too many"})
+			}
 		}
 	}
 	return steps
@@ -446,7 +466,7 @@ func (v *balancerView) whole(health []weir.Health) bool {
 		}
 		serving = serving || v.address != nil && v.address.Assigned == m.ID
 	}
-	return serving
+	return serving && len(v.address.Shared) == v.lb.WantActive()-1
 }
 
 // answers reports whether a request to the address was answered when this leader last made
@@ -469,14 +489,15 @@ func (v *balancerView) deaf() string {
 const lookAgain = 200 * time.Millisecond
 
 // unsettled reports whether what is to be done about instances, or said of them, depends on what becomes known of
-// them with time: one is not well, the address is at none of them or answers no more, or there is one too many.
+// them with time: one is not well, the address is at none of them, at too few or answers no more, or there is one too many.
 func (v *balancerView) unsettled(health []weir.Health) bool {
 	well := func(h weir.Health) bool { return h.State == weir.InstanceWell || h.State == weir.InstanceDrained }
 	active := func(h weir.Health) bool { return v.address != nil && h.Machine == v.address.Machine }
 	return !v.seen.service.mute.IsZero() ||
 		slices.ContainsFunc(health, func(h weir.Health) bool { return !well(h) }) ||
 		len(health) > 0 && !slices.ContainsFunc(health, active) ||
-		v.lb.Mode == weir.InCloud && len(health) > max(v.lb.Instances, weir.MinInstances)
+		v.address != nil && len(v.address.Sharing) < v.lb.WantActive()-1 ||
+		v.lb.Mode == weir.InCloud && len(health) > v.lb.WantInstances()
 }
 
 // reconcileLoadBalancer brings one load balancer to its row. It looks and writes in
@@ -507,9 +528,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 			if err := step.do(ctx, t, tx, &v, &lb); err != nil {
 				return fmt.Errorf("load balancer %s: %s: %w", lb.Name, step, err)
 			}
-			if _, ok := step.(moveAddress); ok {
-				moved = true
-			}
+			moved = moved || moves(step)
 		}
 		if n := len(steps); n == 0 || steps[n-1].String() != (forget{}).String() {
 			loadBalancers.Put(tx, id, lb)
@@ -640,13 +659,45 @@ func (s moveAddress) do(ctx context.Context, t *term, tx *store.Tx, v *balancerV
 		was := v.machine(from)
 		lb.Status.Failover = &weir.Failover{At: now, From: from, FromName: was.Name, To: s.to.ID, ToName: s.to.Name, Planned: s.planned, Why: s.why}
 		if !s.planned {
-			lb.Status.Moves = slices.DeleteFunc(append(slices.Clone(lb.Status.Moves), now), func(at time.Time) bool { return now.Sub(at) >= movesCount })
+			lb.Status.Moves = withMove(lb.Status.Moves, now)
 		}
 		tellOf(tx, lb, s.to, weir.EventDecision, fmt.Sprintf("moves the address from %s to %s: %s", was.Name, s.to.Name, s.why))
 	} else {
 		tellOf(tx, lb, s.to, weir.EventDecision, fmt.Sprintf("gives the address to %s", s.to.Name))
 	}
 	return changeAddress(ctx, tx, lb.ID, func(a *weir.Address) { a.Machine = s.to.ID })
+}
+
+func (s spreadAddress) do(ctx context.Context, _ *term, tx *store.Tx, v *balancerView, lb *weir.LoadBalancer) error {
+	lb.Status.Sharing = s.to
+	for _, m := range s.got {
+		tellOf(tx, lb, m, weir.EventDecision, "gives a share of the address to "+m.Name)
+	}
+	for _, h := range s.lost {
+		m, why := v.machine(h.Machine), ""
+		if !v.stays(h) {
+			why = fmt.Sprintf(", which %s%s", h.State.Phrase(), because(h.Why))
+		}
+		tellOf(tx, lb, m, weir.EventDecision, "takes its share of the address from "+m.Name+why)
+		if !v.stays(h) && h.State != weir.InstanceDrained {
+			lb.Status.Moves = withMove(lb.Status.Moves, time.Now().UTC())
+		}
+	}
+	return changeAddress(ctx, tx, lb.ID, func(a *weir.Address) { a.Sharing = s.to })
+}
+
+// withMove returns moves with another one at now, and without those that count no more.
+func withMove(moves []time.Time, now time.Time) []time.Time {
+	return slices.DeleteFunc(append(slices.Clone(moves), now), func(at time.Time) bool { return now.Sub(at) >= movesCount })
+}
+
+// moves reports whether a step has the address lead elsewhere.
+func moves(step balancerStep) bool {
+	switch step.(type) {
+	case moveAddress, spreadAddress:
+		return true
+	}
+	return false
 }
 
 func (s sawAddress) do(ctx context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {

@@ -195,7 +195,13 @@ func (c *Control) cloudless() bool {
 
 // checkPlace returns why lb can have no address here.
 func (c *Control) checkPlace(lb weir.LoadBalancer) error {
-	if c.cloudless() && lb.Mode == weir.InCloud {
+	const more = "for more, make several load balancers and have your DNS name their addresses"
+	switch n := lb.WantActive(); {
+	case lb.Mode == weir.OnSegment && n > 1:
+		return weir.Errorf(weir.Invalid, "load balancer %q: size_unit is %d, want 1: an address of one's own network is at one machine at a time; %s", lb.Name, n, more)
+	case lb.Mode == weir.InCloud && !c.cloudless() && n > c.Cloud.Spread():
+		return weir.Errorf(weir.Invalid, "load balancer %q: size_unit is %d, want at most %d: so many machines can have a reserved IP of this cloud at a time; %s", lb.Name, n, c.Cloud.Spread(), more)
+	case c.cloudless() && lb.Mode == weir.InCloud:
 		return weir.Errorf(weir.Invalid, "load balancer %q: this Weir has no cloud to reserve an address for it: give it one of your own network in a weir.yaml, as load_balancer: {address: 192.0.2.10/24}", lb.Name)
 	}
 	return nil

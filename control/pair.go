@@ -33,7 +33,7 @@ func (t *term) reconcilePair(ctx context.Context, id weir.ID) (again time.Durati
 		told = tellHealth(tx, &v, health)
 		noteArrival(tx, &v, &lb)
 		for _, step := range steps {
-			if _, moves := step.(moveAddress); !moves {
+			if !moves(step) {
 				continue
 			}
 			moved = true

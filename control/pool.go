@@ -132,13 +132,15 @@ func waitsForBalancer(ctx context.Context, tx *store.Tx, members []weir.Machine)
 		if !lb.Deleting.IsZero() || lb.Status.Phase != weir.LoadBalancerActive {
 			continue
 		}
-		s, err := nodeStatuses.Get(ctx, tx, lb.Status.Active)
-		if err != nil && !errors.Is(err, weir.NotFound) {
-			return nil, err
-		}
-		for _, m := range members {
-			if lb.Targets(&m) && !s.HasUp(m.ID) {
-				waits[m.ID] = true
+		for _, active := range lb.Status.Actives() {
+			s, err := nodeStatuses.Get(ctx, tx, active)
+			if err != nil && !errors.Is(err, weir.NotFound) {
+				return nil, err
+			}
+			for _, m := range members {
+				if lb.Targets(&m) && !s.HasUp(m.ID) {
+					waits[m.ID] = true
+				}
 			}
 		}
 	}

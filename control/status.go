@@ -115,7 +115,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 			if err != nil {
 				return s, err
 			}
-			in.Active, in.Health = owned.Assigned == m.ID, judged.health(m.ID)
+			in.Active, in.Health = owned.Assigned == m.ID || slices.Contains(owned.Shared, m.ID), judged.health(m.ID)
 			o.Instances = append(o.Instances, in)
 			if v := in.Node.HAProxy.Version; v != "" && !slices.Contains(versions, v) {
 				versions = append(versions, v)

@@ -82,7 +82,19 @@ func (w *world) decidedAt(id weir.ID, revision int64) (d decided, ok bool) {
 func (w *world) addressPut(l *lossy, owner weir.ID, value []byte, revision int64) {
 	was, _ := rowAt[weir.Address](w, addressRows+string(owner), revision-1)
 	var is weir.Address
-	if err := json.Unmarshal(value, &is); err != nil || is.Machine == was.Machine || is.Machine == "" {
+	if err := json.Unmarshal(value, &is); err != nil || is.Machine == "" {
+		return
+	}
+	var gets []weir.ID
+	if is.Machine != was.Machine {
+		gets = append(gets, is.Machine)
+	}
+	for _, id := range is.Sharing {
+		if id != was.Machine && !slices.Contains(was.Sharing, id) {
+			gets = append(gets, id)
+		}
+	}
+	if len(gets) == 0 {
 		return
 	}
 	before, ok := w.decidedAt(owner, revision-1)
@@ -90,13 +102,18 @@ func (w *world) addressPut(l *lossy, owner weir.ID, value []byte, revision int64
 	if !ok || !still {
 		return // it is a user's
 	}
-	to := before.statuses[is.Machine]
-	for id, s := range before.statuses {
-		if s.Revision > to.Revision {
-			w.never("the address of %s moves to node %s, which runs revision %d, and node %s runs %d", before.lb.Name, is.Machine, to.Revision, id, s.Revision)
+	for _, to := range gets {
+		runs := before.statuses[to].Revision
+		for id, s := range before.statuses {
+			if s.Revision > runs {
+				w.never("node %s gets the address of %s, and runs revision %d, while node %s runs %d", to, before.lb.Name, runs, id, s.Revision)
+			}
 		}
 	}
-	if was.Machine == "" {
+	if len(is.Sharing) > 0 {
+		w.tally.spread.Add(1)
+	}
+	if was.Machine == "" || is.Machine == was.Machine {
 		return
 	}
 	w.tell("%s: the address of %s moves from %s to %s", l.name, before.lb.Name, was.Machine, is.Machine)
@@ -156,7 +173,7 @@ func (w *world) machinePut(key string, value []byte, revision int64) {
 	switch {
 	case !there:
 		d, ok := w.decidedAt(is.LoadBalancer, revision)
-		if want := max(d.lb.Instances, weir.MinInstances); ok && len(d.instances) > want+1 {
+		if want := d.lb.WantInstances(); ok && len(d.instances) > want+1 {
 			w.never("load balancer %s is given instance %s, and has %d then, want %d", d.lb.Name, is.ID, len(d.instances), want)
 		}
 	case was.Deleting.IsZero() && !is.Deleting.IsZero():
@@ -184,8 +201,8 @@ func (w *world) ended(m weir.Machine, revision int64) {
 	switch {
 	case !slices.ContainsFunc(d.instances, func(other weir.Machine) bool { return other.ID == has && has != m.ID }):
 		w.never("instance %s of %s serves and is destroyed, and no other has the address, but %q", m.ID, d.lb.Name, has)
-	case d.address.Machine == m.ID:
-		w.never("instance %s of %s is destroyed, and is to have the address", m.ID, d.lb.Name)
+	case d.address.Machine == m.ID || slices.Contains(d.address.Sharing, m.ID) || slices.Contains(d.address.Shared, m.ID):
+		w.never("instance %s of %s is destroyed, and has the address, or is to have it", m.ID, d.lb.Name)
 	case other == nil || !w.works(other) && time.Since(time.Unix(0, other.worked.Load())) > unaware:
 		w.never("instance %s of %s serves and is destroyed, and %s, which has the address, does not serve", m.ID, d.lb.Name, has)
 	}

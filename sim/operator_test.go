@@ -64,7 +64,7 @@ func (s *snapshot) tooMuch(room, addresses int) excess {
 	for _, lb := range s.lbs {
 		if lb.Deleting.IsZero() && lb.Mode == weir.InCloud {
 			balancers = append(balancers, lb.ID)
-			instances += max(lb.Instances, weir.MinInstances)
+			instances += lb.WantInstances()
 		}
 	}
 	for _, a := range s.addresses {

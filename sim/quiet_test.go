@@ -331,9 +331,10 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 		r.want(lb.Deleting.IsZero(), "load balancer %s is still being deleted: %v", lb.Name, lb.Status.Plan)
 		n := 0
 		var active weir.ID
+		var sharing []weir.ID
 		for _, a := range s.addresses {
 			if a.Owner == lb.ID {
-				active = a.Machine
+				active, sharing = a.Machine, a.Sharing
 				r.want(a.Addr == lb.Status.Address, "load balancer %s shows the address %s, want %s", lb.Name, lb.Status.Address, a.Addr)
 			}
 		}
@@ -345,7 +346,7 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 			instances[m.ID] = true
 			w.amissNode(s, r, lb, m)
 		}
-		want := max(lb.Instances, weir.MinInstances)
+		want := lb.WantInstances()
 		r.want(n == want || lb.Mode == weir.OnSegment && n > want, "load balancer %s has %d instances, want %d", lb.Name, n, want)
 		for _, h := range lb.Status.Health {
 			r.want(h.State == weir.InstanceWell, "instance %s of load balancer %s %s: %s", h.Machine, lb.Name, h.State.Phrase(), h.Why)
@@ -355,7 +356,10 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 			_, holds := n.holds()
 			r.want(holds, "node %s does not hold the address of load balancer %s", active, lb.Name)
 		}
-		r.want(instances[active], "load balancer %s points to %q, which is no instance of it", lb.Name, active)
+		r.want(len(sharing) == lb.WantActive()-1, "load balancer %s has %d active instances, want %d", lb.Name, len(sharing)+1, lb.WantActive())
+		for _, id := range append([]weir.ID{active}, sharing...) {
+			r.want(instances[id], "load balancer %s points to %q, which is no instance of it", lb.Name, id)
+		}
 		r.want(lb.Status.Phase == weir.LoadBalancerActive && lb.Status.Err == "" && len(lb.Status.Plan) == 0,
 			"load balancer %s is %+v, want active", lb.Name, lb.Status)
 	}

@@ -355,6 +355,7 @@ func (u *user) createBalancer(ctx context.Context, c *control.Control) (string, 
 	if m, ok := u.some(ctx, c); ok && chance(u.r, 30) {
 		lb.Tag, lb.Machines = "", []weir.ID{m.ID}
 	}
+	lb.Actives = u.r.IntN(4)
 	lb, err := c.CreateLoadBalancer(ctx, lb)
 	u.w.known.learn(exists("load balancer", lb.ID), true, err)
 	if err == nil || !refused(err) {
@@ -377,13 +378,13 @@ func (u *user) changeBalancer(ctx context.Context, c *control.Control) (string, 
 		return "", nil
 	}
 	rules := []weir.Rule{{Entry: weir.HTTP, EntryPort: 8000 + u.r.IntN(3), Target: weir.HTTP, TargetPort: 80}}
-	instances := 1 + u.r.IntN(3)
+	instances, actives := 1+u.r.IntN(3), u.r.IntN(4)
 	tag := []string{"web", "batch", u.name}[u.r.IntN(3)]
 	_, err := c.UpdateLoadBalancer(ctx, id, func(lb *weir.LoadBalancer) error {
-		lb.Rules, lb.Instances, lb.Tag, lb.Machines = rules, instances, tag, nil
+		lb.Rules, lb.Instances, lb.Actives, lb.Tag, lb.Machines = rules, instances, actives, tag, nil
 		return nil
 	})
-	return fmt.Sprintf("changes load balancer %s", id), err
+	return fmt.Sprintf("changes load balancer %s: %d active", id, actives), err
 }
 
 func (u *user) deleteBalancer(ctx context.Context, c *control.Control) (string, error) {

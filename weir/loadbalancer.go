@@ -66,6 +66,7 @@ type LoadBalancer struct {
 	Region    string        `json:"region"`
 	Size      string        `json:"size"`      // of each instance
 	Instances int           `json:"instances"` // how many machines run it; fewer than MinInstances count as that
+	Actives   int           `json:"actives,omitempty"` // how many of them have its address at the same time; fewer than 1 count as that
 	Algorithm Algorithm     `json:"algorithm"`
 	Rules     []Rule        `json:"rules"`
 	Health    HealthCheck   `json:"health"`
@@ -90,6 +91,14 @@ type LoadBalancer struct {
 	Status LoadBalancerStatus `json:"status"`
 }
 
+// WantActive returns how many instances are to have the address at the same time.
+func (lb *LoadBalancer) WantActive() int { return max(lb.Actives, 1) }
+
+// WantInstances returns how many instances there are to be: those that are active, and at least one that stands by.
+func (lb *LoadBalancer) WantInstances() int {
+	return max(lb.Instances, lb.WantActive()+1, MinInstances)
+}
+
 // LoadBalancerPhase says how far a load balancer is.
 type LoadBalancerPhase string
 
@@ -107,11 +116,20 @@ type LoadBalancerStatus struct {
 	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
 	Err     string            `json:"err,omitempty"`
 
-	Active   ID          `json:"active,omitempty"`   // the instance that was last given the address
+	Active   ID          `json:"active,omitempty"`   // the instance that was last given the address …
+	Sharing  []ID        `json:"sharing,omitempty"`  // … and those that were given a share of it
 	Since    time.Time   `json:"since,omitzero"`     // when
 	Failover *Failover   `json:"failover,omitempty"` // the last one
 	Moves    []time.Time `json:"moves,omitempty"`    // when the address last moved without being asked to, oldest first
 	Health   []Health    `json:"health,omitempty"`   // of its instances, by machine
+}
+
+// Actives returns the instances that were last given the address, or a share of it.
+func (s *LoadBalancerStatus) Actives() []ID {
+	if s.Active == "" {
+		return nil
+	}
+	return append([]ID{s.Active}, s.Sharing...)
 }
 
 // Failover is one move of a load balancer's address from one instance to another.
@@ -153,6 +171,9 @@ type Health struct {
 	State   HealthState `json:"state"`
 	Why     string      `json:"why,omitempty"` // it is not well
 	Since   time.Time   `json:"since"`
+
+	Has  bool      `json:"has,omitempty"`  // it has the address, or a share of it
+	Left time.Time `json:"left,omitzero"` // when it was seen to have it no more; zero if it has, or never had
 }
 
 // DefaultCheck is the health check of DigitalOcean's load balancers.

@@ -61,10 +61,41 @@ type LoadBalancerOverview struct {
 	Instances []InstanceOverview `json:"instances"` // by ID
 }
 
+// Actives returns the instances that have lb's address.
+func (lb *LoadBalancerOverview) Actives() (active []InstanceOverview) {
+	for _, in := range lb.Instances {
+		if in.Active {
+			active = append(active, in)
+		}
+	}
+	return active
+}
+
+// Servers returns lb's servers as its clients meet them, each once for each backend: in the worst
+// state in which an active instance sees it, and with what all of those count together.
+func (lb *LoadBalancerOverview) Servers() (all []ServerStatus) {
+	for _, in := range lb.Actives() {
+		for _, s := range in.Node.Servers {
+			i := slices.IndexFunc(all, func(a ServerStatus) bool { return a.ID == s.ID && a.Backend == s.Backend })
+			if i < 0 {
+				all = append(all, s)
+				continue
+			}
+			s.Sessions += all[i].Sessions
+			s.Requests += all[i].Requests
+			if all[i].State != ServerUp {
+				s.State, s.Why, s.Down = all[i].State, all[i].Why, all[i].Down
+			}
+			all[i] = s
+		}
+	}
+	return all
+}
+
 // InstanceOverview is one machine that runs a load balancer.
 type InstanceOverview struct {
 	Machine ID         `json:"machine"`
-	Active  bool       `json:"active"` // it has the load balancer's address
+	Active  bool       `json:"active"` // it has the load balancer's address, or a share of it
 	Health  Health     `json:"health"`
 	Wants   int64      `json:"wants"` // the revision of the newest NodeConfig made for it
 	Node    NodeStatus `json:"node"`  // its last report; Seen is zero if there was none

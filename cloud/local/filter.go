@@ -219,6 +219,7 @@ func (g *gateway) pointReserved(want map[netip.Addr][]netip.Addr, order []netip.
 func (f *family) points(want map[netip.Addr][]netip.Addr, order []netip.Addr) pointed {
 	led := pointed{map[string]netip.Addr{}, map[string]netip.Addr{}, map[string]netip.Addr{}}
 	for addr, to := range want {
+		slices.SortFunc(to, netip.Addr.Compare)
 		key := string(addr.AsSlice())
 		switch {
 		case !f.has(addr):

@@ -51,6 +51,9 @@ type region struct {
 	cmd    *exec.Cmd
 	ended  chan error
 	out    *os.File // what weir dev says
+
+	mu    sync.Mutex
+	later []string // of it, once it was up
 }
 
 // newRegion prepares a region of its own; start starts it.
@@ -67,6 +70,11 @@ func newRegion(t *testing.T) *region {
 	t.Cleanup(func() {
 		if r.cmd != nil && r.cmd.ProcessState == nil {
 			r.stop(syscall.SIGTERM)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if t.Failed() {
+			t.Logf("once it was up, weir dev said:\n%s", strings.Join(r.later, "\n"))
 		}
 	})
 	return r
@@ -118,8 +126,11 @@ func (r *region) start(args ...string) {
 			}
 			all = append(all, line)
 			if strings.HasPrefix(line, "http://"+r.front+"/") {
-				go func() { // it says more, later
-					for range said {
+				go func() {
+					for line := range said {
+						r.mu.Lock()
+						r.later = append(r.later, line)
+						r.mu.Unlock()
 					}
 				}()
 				return
@@ -169,20 +180,23 @@ func (r *region) must(args ...string) string {
 	return out
 }
 
-// post calls the API, whatever comes of it.
-func (r *region) post(path, body string) {
+// call calls the API, and returns the status of its answer, 0 if there is none.
+func (r *region) call(method, path, body string) int {
 	token, err := os.ReadFile(filepath.Join(r.data, "token"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	req, err := http.NewRequest(http.MethodPost, "http://"+r.api+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, "http://"+r.api+path, strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	if resp, err := http.DefaultClient.Do(req); err == nil {
-		resp.Body.Close()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
 	}
+	resp.Body.Close()
+	return resp.StatusCode
 }
 
 // inventory is what weir print shows, by name.
@@ -477,7 +491,7 @@ func TestFullDiskStopsNoRequestAndLosesNothing(t *testing.T) {
 		case <-r.ended: // the store could not be written to
 		default:
 			if n < 1_000_000 { // small rows fit into what etcd has set aside
-				r.post("/v2/tags", fmt.Sprintf(`{"name": "%d-%s"}`, n, strings.Repeat("x", 200)))
+				r.call(http.MethodPost, "/v2/tags", fmt.Sprintf(`{"name": "%d-%s"}`, n, strings.Repeat("x", 200)))
 				continue
 			}
 			t.Fatal("weir dev does not mind a full disk")

@@ -111,17 +111,17 @@ func (b *balancers) list(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	rows := [][]string{{"NAME", "STATUS", "ADDRESS", "ACTIVE", "SINCE", "STANDBY", "SERVERS"}}
 	for _, lb := range s.LoadBalancers {
-		active, standby := "-", []string{}
+		var active, standby []string
 		for _, in := range lb.Instances {
 			switch name := nameOf(&s, in.Machine); {
 			case in.Active:
-				active = name
+				active = append(active, name)
 			case in.Health.State == weir.InstanceWell:
 				standby = append(standby, name)
 			}
 		}
 		up, all := serversUp(&lb)
-		rows = append(rows, []string{lb.Name, phaseOf(&lb), addressOf(lb.Address), active, age(s.Taken, lb.Since),
+		rows = append(rows, []string{lb.Name, phaseOf(&lb), addressOf(lb.Address), cmp.Or(strings.Join(active, ","), "-"), age(s.Taken, lb.Since),
 			cmp.Or(strings.Join(standby, ","), "none"), fmt.Sprintf("%d of %d up", up, all)})
 	}
 	return writeTable(stdout, "", rows)
@@ -135,14 +135,10 @@ func phaseOf(lb *weir.LoadBalancerOverview) string {
 	return string(cmp.Or(lb.Phase, weir.LoadBalancerNew))
 }
 
-// serversUp counts lb's servers, and those that are up, as its active instance sees them.
+// serversUp counts lb's servers, and those that are up, as its active instances see them.
 func serversUp(lb *weir.LoadBalancerOverview) (up, all int) {
-	in := activeOf(lb)
-	if in == nil {
-		return 0, 0
-	}
 	seen := map[weir.ID]bool{}
-	for _, server := range in.Node.Servers {
+	for _, server := range lb.Servers() {
 		if seen[server.ID] {
 			continue
 		}
@@ -304,7 +300,7 @@ func (u *user) balancers(cmd *cobra.Command, args []string, _ string) ([]string,
 
 // sinceOf returns when an instance became what it is: active, or of its present health.
 func sinceOf(lb *weir.LoadBalancerOverview, in *weir.InstanceOverview) time.Time {
-	if in.Active {
+	if in.Active && len(lb.Actives()) == 1 {
 		return lb.Since
 	}
 	return in.Health.Since

@@ -100,7 +100,7 @@ func TestControlPlaneOfThreeRunsInMachinesOfALocalCloud(t *testing.T) {
 	n.start()
 	all := append(append([]string{}, nestedMembers...), nestedNodes...)
 	names, _ := json.Marshal(all)
-	n.post("/v2/droplets", fmt.Sprintf(`{"names": %s, "size": "s-1vcpu-1gb", "image": "debian-12-x64"}`, names))
+	n.call("POST", "/v2/droplets", fmt.Sprintf(`{"names": %s, "size": "s-1vcpu-1gb", "image": "debian-12-x64"}`, names))
 	n.within(time.Minute, func() string {
 		n.machines = map[string]weir.MachineOverview{}
 		for _, m := range n.status().Machines {

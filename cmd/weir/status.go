@@ -308,14 +308,14 @@ func (p *page) evidence(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, mac
 	}
 }
 
-// servers writes the servers of a load balancer as its active instance sees them.
+// servers writes the servers of a load balancer as its active instances see them.
 func (p *page) servers(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) {
-	in := activeOf(&lb)
-	if in == nil || len(in.Node.Servers) == 0 {
+	servers := lb.Servers()
+	if len(servers) == 0 {
 		return
 	}
 	rows := [][]string{{"SERVER", "PRIVATE IP", "STATE", "SESSIONS", "REQUESTS", "BACKEND"}}
-	for _, server := range in.Node.Servers { // why one is down is among the problems
+	for _, server := range servers { // why one is down is among the problems
 		m := machines[server.ID]
 		rows = append(rows, []string{short(cmp.Or(m.Name, string(server.ID))), addressOf(m.Private), string(server.State),
 			strconv.Itoa(server.Sessions), strconv.FormatInt(server.Requests, 10), server.Backend})

@@ -336,12 +336,13 @@ func (r rates) see(s *weir.RegionStatus) {
 	}
 }
 
-// of returns the requests a second that an instance sends, to one server or, if that is
+// of returns the requests a second that instances send, to one server or, if that is
 // empty, to all; "-" if that is not known.
-func (r rates) of(in *weir.InstanceOverview, server weir.ID) string {
+func (r rates) of(instances []weir.InstanceOverview, server weir.ID) string {
 	sum, known := 0.0, false
 	for key, rate := range r {
-		if key.instance == in.Machine && (server == "" || key.server == server) && rate.known {
+		from := slices.ContainsFunc(instances, func(in weir.InstanceOverview) bool { return key.instance == in.Machine })
+		if from && (server == "" || key.server == server) && rate.known {
 			sum, known = sum+rate.each, true
 		}
 	}

@@ -115,7 +115,7 @@ func TestTopCountsNoRequestsAcrossARestartOfHAProxy(t *testing.T) {
 		before, now := topRegion(0, 7, 100), topRegion(test.after, test.pid, test.count)
 		r.see(&before)
 		r.see(&now)
-		if got := r.of(&now.LoadBalancers[0].Instances[0], "3"); got != test.want {
+		if got := r.of(now.LoadBalancers[0].Instances[:1], "3"); got != test.want {
 			t.Errorf("%s: %s requests a second, want %s", test.name, got, test.want)
 		}
 	}

@@ -202,7 +202,7 @@ func (t *top) balancerLine(lb *weir.LoadBalancerOverview) topLine {
 		said = append(said, "failover "+age(t.status.Taken, f.At)+" ago")
 	}
 	l := topLine{text: "  " + strings.Join(said, "  "), tone: strong, target: target{balancer: lb.ID}}
-	if activeOf(lb) == nil || lb.Phase == weir.LoadBalancerErrored {
+	if len(lb.Actives()) == 0 || lb.Phase == weir.LoadBalancerErrored {
 		l.tone = bad
 	}
 	return l
@@ -226,7 +226,7 @@ func (t *top) instanceLines(lb *weir.LoadBalancerOverview) []topLine {
 		}
 		m := machines[in.Machine]
 		rows = append(rows, []string{short(cmp.Or(m.Name, string(in.Machine))), roleOf(in, m), cmp.Or(string(in.Health.State), "-"),
-			revisionOf(in), age(t.status.Taken, sinceOf(lb, in)), strconv.Itoa(sessions), t.rates.of(in, "")})
+			revisionOf(in), age(t.status.Taken, sinceOf(lb, in)), strconv.Itoa(sessions), t.rates.of([]weir.InstanceOverview{*in}, "")})
 		l := topLine{target: target{lb.ID, in.Machine}}
 		switch in.Health.State {
 		case weir.InstanceUnwell, weir.InstanceSilent, weir.InstanceGone:
@@ -239,18 +239,18 @@ func (t *top) instanceLines(lb *weir.LoadBalancerOverview) []topLine {
 	return inColumns(lines, rows)
 }
 
-// serverLines returns the servers of a load balancer as its active instance sees them, each
+// serverLines returns the servers of a load balancer as its active instances see them, each
 // once, and the machines that are drained.
 func (t *top) serverLines(lb *weir.LoadBalancerOverview) []topLine {
-	in := activeOf(lb)
-	if in == nil {
+	active := lb.Actives()
+	if len(active) == 0 {
 		return nil
 	}
 	rows := [][]string{{"SERVER", "STATE", "SESSIONS", "REQ/S", "WHY"}}
 	lines := []topLine{{tone: quiet}}
 	sessions := map[weir.ID]int{}
 	var order []weir.ID
-	for _, server := range in.Node.Servers {
+	for _, server := range lb.Servers() {
 		if _, ok := sessions[server.ID]; !ok {
 			order = append(order, server.ID)
 		}
@@ -266,7 +266,7 @@ func (t *top) serverLines(lb *weir.LoadBalancerOverview) []topLine {
 		case weir.ServerDown:
 			l.tone = bad
 		}
-		rows = append(rows, []string{short(nameOf(&t.status, id)), string(server.State), strconv.Itoa(sessions[id]), t.rates.of(in, id), why})
+		rows = append(rows, []string{short(nameOf(&t.status, id)), string(server.State), strconv.Itoa(sessions[id]), t.rates.of(active, id), why})
 		lines = append(lines, l)
 	}
 	// Who is drained leaves HAProxy, and must stay here: it could not be undrained otherwise,

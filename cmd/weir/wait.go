@@ -131,27 +131,13 @@ func targets(lb *weir.LoadBalancerOverview, id weir.ID, tags []string) bool {
 	return there || lb.Tag != "" && slices.ContainsFunc(tags, func(t string) bool { return strings.EqualFold(t, lb.Tag) })
 }
 
-// serverOf returns what the instance that has lb's address thinks of a machine: the
+// serverOf returns what the instances that have lb's address think of a machine: the
 // worst, if the machine is in several backends.
 func serverOf(lb *weir.LoadBalancerOverview, id weir.ID) (worst weir.ServerStatus, ok bool) {
-	in := activeOf(lb)
-	if in == nil {
-		return worst, false
-	}
-	for _, server := range in.Node.Servers {
+	for _, server := range lb.Servers() {
 		if server.ID == id && (!ok || worst.State == weir.ServerUp) {
 			worst, ok = server, true
 		}
 	}
 	return worst, ok
-}
-
-// activeOf returns the instance that has lb's address, or nil.
-func activeOf(lb *weir.LoadBalancerOverview) *weir.InstanceOverview {
-	for i := range lb.Instances {
-		if lb.Instances[i].Active {
-			return &lb.Instances[i]
-		}
-	}
-	return nil
 }
