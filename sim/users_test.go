@@ -430,7 +430,7 @@ func (u *user) power(ctx context.Context, c *control.Control) (string, error) {
 
 func (u *user) address(ctx context.Context, c *control.Control) (string, error) {
 	if len(u.addrs) == 0 || chance(u.r, 10) {
-		a, err := c.ReserveAddress(ctx, "", "")
+		a, err := c.ReserveAddress(ctx, weir.IPv4, "", "")
 		if err == nil {
 			u.w.known.learn(exists("address", weir.ID(a.Addr.String())), true, err)
 			u.addrs = append(u.addrs, a.Addr)

@@ -277,8 +277,11 @@ const (
 type Address struct {
 	Team     ID          `json:"team,omitempty"`
 	Mode     AddressMode `json:"mode,omitempty"`
-	Owner    ID          `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
-	Addr     netip.Addr  `json:"addr,omitzero"`     // as soon as the cloud has given one
+	Owner    ID          `json:"owner"`            // who asked for it: a load balancer's ID, or one of its own
+	Family   Family      `json:"family,omitempty"` // of Addr
+	Addr     netip.Addr  `json:"addr,omitzero"`    // as soon as the cloud has given one
+	Dual     bool        `json:"dual,omitempty"`   // there is one of IPv6 beside it, which is wherever it is
+	Addr6    netip.Addr  `json:"addr6,omitzero"`
 	Machine  ID          `json:"machine,omitempty"` // where it should point …
 	Sharing  []ID        `json:"sharing,omitempty"` // … and to whom else, each with as many of its new flows
 	Created  time.Time   `json:"created"`
@@ -291,18 +294,26 @@ type Address struct {
 	Err      string `json:"err,omitempty"`      // why it is not yet as it should be
 }
 
+// Families returns those that there is to be an address of.
+func (a *Address) Families() []Family {
+	if a.Dual {
+		return []Family{IPv4, IPv6}
+	}
+	return []Family{a.Family}
+}
+
 // Has reports whether a machine has the address, or should.
 func (a *Address) Has(machine ID) bool {
 	return a.Machine == machine || a.Assigned == machine || slices.Contains(a.Sharing, machine) || slices.Contains(a.Shared, machine)
 }
 
 // Family is IPv4 or IPv6.
-type Family int
+type Family string
 
-// The families of addresses.
+// The families of addresses. The zero value is IPv4.
 const (
-	IPv4 Family = iota
-	IPv6
+	IPv4 Family = ""
+	IPv6 Family = "ipv6"
 )
 
 // String returns the family's name.

@@ -417,11 +417,8 @@ func (c *Cloud) Networks() (public, private, reserved netip.Prefix) {
 	return c.networks.Public, c.networks.Private, c.networks.Reserved
 }
 
-// NetworksIPv6 returns the ranges of machines' public addresses of IPv6, and of reserved ones, invalid
-// ones if the host has no IPv6.
-func (c *Cloud) NetworksIPv6() (public, reserved netip.Prefix) {
-	return c.networks.Public6, c.networks.Reserved6
-}
+// PublicIPv6 returns the range of machines' public addresses of IPv6, an invalid one if the host has no IPv6.
+func (c *Cloud) PublicIPv6() netip.Prefix { return c.networks.Public6 }
 
 // GatewayNamespace returns the file that is the gateway's network namespace. Its last
 // element is the name that `ip netns exec` knows it by. Close and the next Open end what
