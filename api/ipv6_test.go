@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -123,6 +124,13 @@ func TestAReservedIPv6MovesBetweenDropletsThatHaveIPv6(t *testing.T) {
 	fours, _, err := r.do.ReservedIPs.List(t.Context(), nil)
 	if err != nil || len(fours) != 1 || fours[0].IP != four.IP {
 		t.Errorf("%v (%v), want %s alone", fours, err, four.IP)
+	}
+	urns := r.in("default")
+	if !slices.Contains(urns, strings.ToLower(ip.URN())) || !slices.Contains(urns, four.URN()) {
+		t.Errorf("the default project has %v, want %s and %s among them", urns, ip.URN(), four.URN())
+	}
+	if done, _, err := r.do.Projects.AssignResources(t.Context(), "default", *ip); err != nil || done[0].Status != "already_assigned" {
+		t.Errorf("%v (%v), want it to be there already", done, err)
 	}
 	without := r.droplets([]string{"c"})[0]
 	for _, c := range []struct {
