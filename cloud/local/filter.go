@@ -15,8 +15,8 @@ import (
 	"weir/weir"
 )
 
-// The gateway's nftables, as `ip netns exec GATEWAY nft list ruleset` shows them, in one table for each
-// family:
+// family is one of the gateway's two tables of nftables, which are alike: that of IPv4 and that of IPv6. As
+// `ip netns exec GATEWAY nft list ruleset` shows them:
 //
 //	map reserved   reserved IP : anchor address     prerouting and output: dnat
 //	map spread     reserved IP . slot : anchor address   likewise, of those that several machines have
@@ -33,7 +33,7 @@ import (
 //
 // The slot of a flow is a hash of its source's address and port; machines that have an address take turns in its slots.
 //
-// What IPv4 has in rp_filter is chain honest of IPv6: a machine that lies about its source is not heard.
+// Chain honest is of IPv6 alone, and what rp_filter is to IPv4: a machine that lies about its source is not heard.
 type family struct {
 	table                                             *nftables.Table
 	reserved, spreading, anchors, firewalls, confined nftables.Set

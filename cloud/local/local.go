@@ -55,7 +55,7 @@ type Config struct {
 	// that none ever sees, such as /root, /home and /var/lib/weir.
 	Hide []string
 
-	// The ranges that addresses come from; the first of each, except of Reserved, is the
+	// The ranges that addresses come from; the first of each, except of reserved ones, is the
 	// gateway's. An existing region keeps the addresses that are given.
 	Public   netip.Prefix // 203.0.113.0/24
 	Reserved netip.Prefix // 198.51.100.0/24
