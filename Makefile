@@ -28,9 +28,10 @@ build: ## build bin/weir
 dev: deps build ## a whole region on this machine: weir dev
 	$(SUDO) bin/weir dev $(DEVFLAGS)
 
-test: deps build ## every test, with the race detector
+test: deps build ## every test, with the race detector, and those of the API over etcd too
 	$(GO) vet ./...
 	$(GOTEST) -race -timeout 20m ./...
+	WEIR_TEST_STORE=etcd $(GO) test -timeout 20m ./api
 
 bench-change: deps build ## how fast a server comes and goes, beside render-and-reload
 	$(GO) run ./bench/change $(BENCHFLAGS)

@@ -61,17 +61,10 @@ func (a *api) listAddresses(names addressNames) handler {
 			return err
 		}
 		all = slices.DeleteFunc(all, func(addr weir.Address) bool { return addr.Family != names.family })
-		return pageOf(w, r, names.many, func(from, n int) (page []any, total int, err error) {
-			from, end := min(from, len(all)), min(from+n, len(all))
-			for _, addr := range all[from:end] {
-				has, err := a.assigned(r.Context(), addr)
-				if err != nil {
-					return nil, 0, err
-				}
-				page = append(page, a.addressWords(addr, has))
-			}
-			return page, len(all), nil
-		}, func(w any) any { return w })
+		return pageWith(w, r, names.many, cut(all), func(addr weir.Address) (any, error) {
+			has, err := a.assigned(r.Context(), addr)
+			return a.addressWords(addr, has), err
+		})
 	}
 }
 

@@ -235,7 +235,7 @@ func TestHandlersReadWhatOpenAPISays(t *testing.T) {
 			}
 			for field, body := range wrong(op.RequestBody.Value.Content["application/json"].Schema.Value) {
 				fields++
-				if a := r.ask(method, at, body); a.status != 422 || !strings.Contains(a.text, field+" is a ") {
+				if a := r.ask(method, at, body); a.status != 422 || !strings.Contains(a.text, field+" is a") {
 					t.Errorf("%s %s %s: %d %s, want a 422 that says of what type %s is: does the handler read it?", method, at, body, a.status, a.text, field)
 				}
 			}

@@ -144,10 +144,10 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		rule(`"entry_protocol": "udp", "target_protocol": "udp"`):          `forwarding_rules[0].entry_protocol is "udp": Weir does not balance UDP yet, use tcp or http`,
 		rule(`"target_protocol": "https"`):                                 `forwarding_rules[0].target_protocol is "https": Weir does not speak TLS to droplets yet, use http, or tcp to tcp`,
 		rule(`"certificate_id": "892071a0"`):                               `forwarding_rules[0].certificate_id is "892071a0": Weir does not terminate TLS yet, leave it out and use tcp to tcp to pass TLS through to the droplets`,
-		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": target_protocol is "tcp" where entry_protocol is "http", want the same`,
-		rule(`"entry_port": 0`):                                            `load balancer "x": entry_port is 0, want 1 to 65535`,
+		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": forwarding_rules[0].target_protocol is "tcp" where entry_protocol is "http", want the same`,
+		rule(`"entry_port": 0`):                                            `load balancer "x": forwarding_rules[0].entry_port is 0, want 1 to 65535`,
 		rule(`"entry_port": "80"`):                                         "forwarding_rules.entry_port is a string, want an integer",
-		`"forwarding_rules": []`:                                           `load balancer "x": it has no forwarding rule, want at least one`,
+		`"forwarding_rules": []`:                                           `load balancer "x": forwarding_rules is empty, want at least one rule`,
 		`"health_check": {"protocol": "https"}`:                            `health_check.protocol is "https": Weir does not speak TLS to droplets yet, use http or tcp`,
 		`"health_check": {"check_interval_seconds": 2}`:                    `load balancer "x": health_check: check_interval_seconds is 2, want 3 to 300`,
 		`"health_check": {"check_interval_seconds": 9223372036854775807}`:  `load balancer "x": health_check: check_interval_seconds is 9223372036, want 3 to 300`,
@@ -221,6 +221,63 @@ func TestValidateOnlyChangesNothing(t *testing.T) {
 	if tags, _, err := r.do.Tags.List(t.Context(), nil); err != nil || len(tags) != 0 {
 		t.Errorf("tags %v (%v), want none", tags, err)
 	}
+}
+
+func TestValidateOnlyKnowsTheProjects(t *testing.T) {
+	r := lab(t)
+	own, _, err := r.do.Projects.Create(t.Context(), &godo.CreateProjectRequest{Name: "shop", Purpose: "Web Application"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lost = "8c3f9d1e-0000-4000-8000-000000000000"
+	body := `{"name": "shop", "tag": "web", "tags": ["shop"], "project_id": %q, "validate_only": %v, "forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}]}`
+	nothing := func(when string) {
+		t.Helper()
+		for _, path := range []string{"/v2/load_balancers", "/v2/tags", "/v2/projects/" + own.ID + "/resources", "/v2/projects/default/resources"} {
+			if is := r.ask("GET", path, ""); is.status != 200 || is.body["meta"].(map[string]any)["total"] != 0.0 {
+				t.Errorf("after %s %s is %d %s, want nothing there", when, path, is.status, is.text)
+			}
+		}
+	}
+	for _, dry := range []bool{true, false} {
+		is := r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, lost, dry))
+		if want := `load balancer "shop": project_id is "` + lost + `": there is no such project, leave it out for the default one`; is.status != 422 || is.body["message"] != want {
+			t.Errorf("in an unknown project, dry %v: %d %s, want 422 %s", dry, is.status, is.text, want)
+		}
+		nothing(fmt.Sprintf("a project that is not there, dry %v,", dry))
+	}
+	is := r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, own.ID, true))
+	would, _ := is.body["load_balancer"].(map[string]any)
+	if is.status != 200 || would["name"] != "shop" || would["project_id"] != own.ID || would["status"] != "new" || would["id"] != "" || would["ip"] != "" {
+		t.Errorf("%d %s, want 200 with what it would be", is.status, is.text)
+	}
+	nothing("a dry run")
+
+	is = r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, own.ID, false))
+	made, _ := is.body["load_balancer"].(map[string]any)
+	if is.status != 202 {
+		t.Fatalf("%d %s, want 202", is.status, is.text)
+	}
+	path := fmt.Sprint("/v2/load_balancers/", made["id"])
+	if is := r.ask("PUT", path, fmt.Sprintf(body, lost, true)); is.status != 422 {
+		t.Errorf("a change into an unknown project: %d %s, want 422", is.status, is.text)
+	}
+	if is := r.ask("PUT", path, fmt.Sprintf(body, r.defaultProject(), true)); is.status != 200 || is.body["load_balancer"].(map[string]any)["project_id"] != r.defaultProject() {
+		t.Errorf("a change into the default project: %d %s, want 200 with that project", is.status, is.text)
+	}
+	if is := r.ask("GET", path, ""); is.status != 200 || is.body["load_balancer"].(map[string]any)["project_id"] != own.ID {
+		t.Errorf("after dry runs it is %s, want it in %s as before", is.text, own.ID)
+	}
+}
+
+// defaultProject returns the ID of the default project.
+func (r *region) defaultProject() string {
+	r.t.Helper()
+	p, _, err := r.do.Projects.GetDefault(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p.ID
 }
 
 func TestPuttingBackWhatWasReadChangesNothing(t *testing.T) {
@@ -325,10 +382,10 @@ func TestDropletsAndRulesComeAndGoOneByOne(t *testing.T) {
 	}{
 		{func() (*godo.Response, error) {
 			return r.do.LoadBalancers.RemoveForwardingRules(t.Context(), lb.ID, tcp)
-		}, "no forwarding rule, want at least one"},
+		}, "forwarding_rules is empty, want at least one rule"},
 		{func() (*godo.Response, error) {
 			return r.do.LoadBalancers.AddForwardingRules(t.Context(), lb.ID, godo.ForwardingRule{EntryProtocol: "tcp", EntryPort: 25, TargetProtocol: "tcp", TargetPort: 26})
-		}, "two forwarding rules have entry_port 25"},
+		}, "forwarding_rules[1].entry_port is 25 as in a rule before it, want another"},
 		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, 999) }, "there is no droplet 999"},
 		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID) }, "droplet_ids is empty"},
 	} {

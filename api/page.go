@@ -40,14 +40,27 @@ type meta struct {
 // list answers with the page of all that was asked for, below the key root; each thing
 // is put in words only if it is on the page.
 func list[T, W any](w http.ResponseWriter, r *http.Request, root string, all []T, words func(T) W) error {
-	return pageOf(w, r, root, func(from, n int) ([]T, int, error) {
-		from = min(from, len(all))
-		return all[from:min(from+n, len(all))], len(all), nil
-	}, words)
+	return pageOf(w, r, root, cut(all), words)
 }
 
-// pageOf is list where read returns the page: at most n of all, those after the first from, and how many there are.
-func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read func(from, n int) ([]T, int, error), words func(T) W) error {
+// reader reads a page: at most n of all, those after the first from, and how many there are.
+type reader[T any] func(from, n int) (page []T, total int, err error)
+
+// cut reads pages of what was read whole.
+func cut[T any](all []T) reader[T] {
+	return func(from, n int) ([]T, int, error) {
+		from = min(from, len(all))
+		return all[from:min(from+n, len(all))], len(all), nil
+	}
+}
+
+// pageOf is list where read returns the page.
+func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read reader[T], words func(T) W) error {
+	return pageWith(w, r, root, read, func(t T) (W, error) { return words(t), nil })
+}
+
+// pageWith is pageOf where what a thing is in words has yet to be read, which may fail.
+func pageWith[T, W any](w http.ResponseWriter, r *http.Request, root string, read reader[T], words func(T) (W, error)) error {
 	page, err := natural(r, "page", 1)
 	if err != nil {
 		return err
@@ -63,7 +76,9 @@ func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read 
 	}
 	out := make([]W, len(here))
 	for i := range here {
-		out[i] = words(here[i])
+		if out[i], err = words(here[i]); err != nil {
+			return err
+		}
 	}
 	return reply(w, http.StatusOK, map[string]any{
 		root:    out,

@@ -275,7 +275,7 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, cloudFirewalls, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
+		touch(ctx, t, cloudFirewalls.Table, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })

@@ -227,27 +227,27 @@ func (lb *LoadBalancer) Check(region string) error {
 		return bad("algorithm is %q, want round_robin or least_connections", lb.Algorithm)
 	}
 	if len(lb.Rules) == 0 {
-		return bad("it has no forwarding rule, want at least one")
+		return bad("forwarding_rules is empty, want at least one rule")
 	}
 	seen := map[int]bool{}
-	for _, r := range lb.Rules {
+	for i, r := range lb.Rules {
 		if r.Entry != HTTP && r.Entry != TCP {
-			return bad("entry_protocol is %q, want http or tcp", r.Entry)
+			return bad("forwarding_rules[%d].entry_protocol is %q, want http or tcp", i, r.Entry)
 		}
 		if r.Target != r.Entry {
-			return bad("target_protocol is %q where entry_protocol is %q, want the same", r.Target, r.Entry)
+			return bad("forwarding_rules[%d].target_protocol is %q where entry_protocol is %q, want the same", i, r.Target, r.Entry)
 		}
 		if r.EntryPort < 1 || r.EntryPort > 65535 {
-			return bad("entry_port is %d, want 1 to 65535", r.EntryPort)
+			return bad("forwarding_rules[%d].entry_port is %d, want 1 to 65535", i, r.EntryPort)
 		}
 		if r.TargetPort < 1 || r.TargetPort > 65535 {
-			return bad("target_port is %d, want 1 to 65535", r.TargetPort)
+			return bad("forwarding_rules[%d].target_port is %d, want 1 to 65535", i, r.TargetPort)
 		}
 		if r.EntryPort == HealthPort {
-			return bad("entry_port %d is where its instances answer health checks, want another", r.EntryPort)
+			return bad("forwarding_rules[%d].entry_port is %d, where its instances answer health checks, want another", i, r.EntryPort)
 		}
 		if seen[r.EntryPort] {
-			return bad("two forwarding rules have entry_port %d", r.EntryPort)
+			return bad("forwarding_rules[%d].entry_port is %d as in a rule before it, want another", i, r.EntryPort)
 		}
 		seen[r.EntryPort] = true
 	}
