@@ -122,5 +122,17 @@ func (n *networksWire) appendTo(b []byte) []byte {
 		o.text("type", v.Type)
 		b = append(o, '}')
 	}
-	return append(b, `],"v6":[]}`...)
+	b = append(b, `],"v6":[`...)
+	for i, v := range n.V6 {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		o := members(append(b, '{'))
+		o.text("ip_address", v.Address)
+		o.number("netmask", int64(v.Netmask))
+		o.text("gateway", v.Gateway)
+		o.text("type", v.Type)
+		b = append(o, '}')
+	}
+	return append(b, "]}"...)
 }

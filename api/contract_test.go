@@ -212,6 +212,7 @@ func TestHandlersReadWhatOpenAPISays(t *testing.T) {
 		{"/v2/weir/pools/{name}", "p"},
 		{"/v2/reserved_ips/{ip}", id(r.ask("POST", "/v2/reserved_ips", `{"region": "lab"}`), "reserved_ip", "ip")},
 		{"/v2/floating_ips/{ip}", id(r.ask("POST", "/v2/floating_ips", `{"region": "lab"}`), "floating_ip", "ip")},
+		{"/v2/reserved_ipv6/{ip}", id(r.ask("POST", "/v2/reserved_ipv6", `{"region_slug": "lab"}`), "reserved_ipv6", "ip")},
 	}
 	doc, err := described()
 	if err != nil {

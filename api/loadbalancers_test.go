@@ -125,7 +125,7 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		`"type": "GLOBAL"`:                                                 `type is "GLOBAL": this Weir is one region, use REGIONAL here and name its address in your DNS`,
 		`"type": "LOCAL"`:                                                  `type is "LOCAL", want REGIONAL`,
 		`"network": "INTERNAL"`:                                            `network is "INTERNAL": Weir's load balancers have a public address, leave it out or use EXTERNAL`,
-		`"network_stack": "DUALSTACK"`:                                     `network_stack is "DUALSTACK": Weir does not balance IPv6 yet, leave it out or use IPV4`,
+		`"network_stack": "IPV6"`:                                          `network_stack is "IPV6", want IPV4 or DUALSTACK`,
 		`"tls_cipher_policy": "STRONG"`:                                    `tls_cipher_policy is "STRONG": Weir does not terminate TLS yet, leave it out or use DEFAULT`,
 		`"redirect_http_to_https": true`:                                   "redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false",
 		`"enable_proxy_protocol": true`:                                    "enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false",

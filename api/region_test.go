@@ -90,6 +90,7 @@ func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(a
 		Public:   netip.MustParsePrefix("198.18.0.0/16"),
 		Private:  netip.MustParsePrefix("10.10.0.0/16"),
 		Reserved: netip.MustParsePrefix("203.0.113.0/24"),
+		Public6:  netip.MustParsePrefix("2001:db8:0:1::/64"),
 		OneHost:  true,
 		Metrics:  metrics.New(r.control, slog.New(slog.DiscardHandler)),
 	})))

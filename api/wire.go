@@ -27,7 +27,7 @@ type regionWire struct {
 
 func newRegionWire(region string) regionWire {
 	w := regionWire{Slug: region, Name: region, Sizes: []string{}, Available: true,
-		Features: []string{"private_networking", "metadata"}}
+		Features: []string{"private_networking", "metadata", "ipv6"}}
 	for _, s := range weir.Sizes() {
 		w.Sizes = append(w.Sizes, s.Slug)
 	}
@@ -187,8 +187,8 @@ type dropletWeir struct {
 }
 
 type networksWire struct {
-	V4 []networkWire `json:"v4"`
-	V6 []networkWire `json:"v6"`
+	V4 []networkWire  `json:"v4"`
+	V6 []network6Wire `json:"v6"`
 }
 
 type networkWire struct {
@@ -196,6 +196,13 @@ type networkWire struct {
 	Netmask string  `json:"netmask"`
 	Gateway *string `json:"gateway"` // null for a private network, which has none
 	Type    string  `json:"type"`
+}
+
+type network6Wire struct {
+	Address string `json:"ip_address"`
+	Netmask int    `json:"netmask"` // how many bits
+	Gateway string `json:"gateway"`
+	Type    string `json:"type"` // public: private networks are of IPv4
 }
 
 // dropletWords puts a machine in DigitalOcean's words. Its status stays as it was while
@@ -207,10 +214,13 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 		DiskInfo: size.DiskInfo, Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
 		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
 		Image: a.imageWords(m.Image), Size: size, SizeSlug: m.Size,
-		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: a.catalog.region, Tags: some(m.Tags), VPCUUID: a.vpcID(),
+		Networks: networksWire{[]networkWire{}, []network6Wire{}}, Region: a.catalog.region, Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
 	if m.Monitoring {
 		d.Features = append(d.Features, "monitoring")
+	}
+	if m.IPv6 {
+		d.Features = append(d.Features, "ipv6")
 	}
 	if d.Status == "" {
 		d.Status = string(weir.MachineNew)
@@ -221,6 +231,9 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 	}
 	if addr := m.Status.Private; addr.IsValid() {
 		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(a.Private), nil, "private"})
+	}
+	if addr := m.Status.Public6; addr.IsValid() {
+		d.Networks.V6 = append(d.Networks.V6, network6Wire{addr.String(), max(a.Public6.Bits(), 0), firstOf(a.Public6), "public"})
 	}
 	return d
 }
@@ -265,9 +278,12 @@ func (a *api) actionWords(act weir.Action) actionWire {
 		Weir: actionWeir{act.Err}}
 	if act.Resource == weir.OnAddress {
 		w.Type = addressAction(act.Type)
-		if addr, err := netip.ParseAddr(string(act.On)); err == nil && addr.Is4() {
+		switch addr, err := netip.ParseAddr(string(act.On)); {
+		case err == nil && addr.Is4():
 			ip := addr.As4()
 			w.ResourceID = int64(binary.BigEndian.Uint32(ip[:]))
+		case err == nil:
+			w.ResourceType = reservedIPv6.one // for a number it is too long
 		}
 	}
 	if !act.Completed.IsZero() {
@@ -315,6 +331,14 @@ type addressWire struct {
 	Region    regionWire   `json:"region"`
 	Locked    bool         `json:"locked"` // an action of it is in progress
 	ProjectID weir.ID      `json:"project_id"`
+}
+
+// address6Wire is a reserved IP of IPv6.
+type address6Wire struct {
+	IP       string       `json:"ip"`
+	Reserved string       `json:"reserved_at"`
+	Region   string       `json:"region_slug"`
+	Droplet  *dropletWire `json:"droplet"` // null if it is assigned to none
 }
 
 // timeWire writes a time as DigitalOcean does: UTC, to the second.

@@ -88,7 +88,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		StickySessions: stickyWire{"none"}, Region: a.regionWords(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
 		DisableLetsEncryptDNSRecords: lb.NoRecords,
 		HTTPIdleTimeoutSeconds:       int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
-		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
+		Network: "EXTERNAL", NetworkStack: stackOf(&lb), TLSCipherPolicy: "DEFAULT",
 		HealthCheck: healthWords(lb.Health), VPCUUID: a.vpcID(), ProjectID: lb.Place.Project,
 		Weir: loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
 	if w.Status == "" {
@@ -96,6 +96,9 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 	}
 	if lb.Status.Address.IsValid() {
 		w.IP = lb.Status.Address.String()
+	}
+	if lb.Status.Addr6.IsValid() {
+		w.IPv6 = lb.Status.Addr6.String()
 	}
 	if lb.Tag == "" {
 		w.DropletIDs = make([]int64, 0, len(lb.Machines))
@@ -139,6 +142,8 @@ type loadBalancerRequest struct {
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds"`
 	ValidateOnly           bool             `json:"validate_only"`
 
+	NetworkStack string `json:"network_stack"` // when creating; later it may be said again
+
 	DisableLetsEncryptDNSRecords bool `json:"disable_lets_encrypt_dns_records"` // Weir makes none
 
 	// Weir has only the defaults of these: see refuse.
@@ -146,7 +151,6 @@ type loadBalancerRequest struct {
 	SizeUnit               int64    `json:"size_unit"`
 	Type                   string   `json:"type"`
 	Network                string   `json:"network"`
-	NetworkStack           string   `json:"network_stack"`
 	TLSCipherPolicy        string   `json:"tls_cipher_policy"`
 	StickySessions         *sticky  `json:"sticky_sessions"`
 	RedirectHTTPToHTTPS    bool     `json:"redirect_http_to_https"`
@@ -160,6 +164,19 @@ type loadBalancerRequest struct {
 	GLBSettings            anything `json:"glb_settings"`
 	TargetLoadBalancerIDs  anything `json:"target_load_balancer_ids"`
 	IP                     string   `json:"ip"` // when creating
+}
+
+// The words for the families that a load balancer is reached by.
+const (
+	stackIPv4 = "IPV4"
+	stackDual = "DUALSTACK"
+)
+
+func stackOf(lb *weir.LoadBalancer) string {
+	if lb.Dual {
+		return stackDual
+	}
+	return stackIPv4
 }
 
 type sticky struct {
@@ -182,8 +199,8 @@ func (q *loadBalancerRequest) refuse() error {
 		return invalid("type is %.40q, want REGIONAL", q.Type)
 	case !is(q.Network, "EXTERNAL"):
 		return invalid("network is %.40q: Weir's load balancers have a public address, leave it out or use EXTERNAL", q.Network)
-	case !is(q.NetworkStack, "IPV4"):
-		return invalid("network_stack is %.40q: Weir does not balance IPv6 yet, leave it out or use IPV4", q.NetworkStack)
+	case !is(q.NetworkStack, stackIPv4) && !is(q.NetworkStack, stackDual):
+		return invalid("network_stack is %.40q, want IPV4 or DUALSTACK", q.NetworkStack)
 	case !is(q.TLSCipherPolicy, "DEFAULT"):
 		return invalid("tls_cipher_policy is %.40q: Weir does not terminate TLS yet, leave it out or use DEFAULT", q.TLSCipherPolicy)
 	case q.RedirectHTTPToHTTPS:
@@ -243,6 +260,12 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	}
 	if lb.Actives, err = q.actives(); err != nil {
 		return err
+	}
+	switch {
+	case lb.ID == "":
+		lb.Dual = strings.EqualFold(q.NetworkStack, stackDual)
+	case q.NetworkStack != "" && !strings.EqualFold(q.NetworkStack, stackOf(lb)):
+		return invalid("network_stack is %q, and load balancer %q has %s, which stays as it was created: leave it out, or create another load balancer", q.NetworkStack, lb.Name, stackOf(lb))
 	}
 	lb.Name, lb.Region = q.Name, regionOf(q.Region, region)
 	lb.Algorithm = algorithmOf(q.Algorithm)

@@ -256,7 +256,7 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, loadBalancers.Table, func(id weir.ID, was, lb weir.LoadBalancer) {
 			t.touchDropped(ctx, was, lb)
-			if was.Status.Address != lb.Status.Address {
+			if was.Status.Address != lb.Status.Address || was.Status.Addr6 != lb.Status.Addr6 {
 				t.rules.Touch(allRules)
 			}
 			t.pairs.Touch(id)

@@ -278,7 +278,7 @@ func (v *firewallView) parties() parties {
 	p := parties{map[weir.ID][]netip.Prefix{}, map[weir.ID][]netip.Prefix{}, map[weir.ID][]netip.Prefix{}, map[weir.ID][]netip.Prefix{}}
 	for _, m := range v.machines {
 		var at []netip.Prefix
-		for _, a := range []netip.Addr{m.Status.Public, m.Status.Anchor, m.Status.Private} {
+		for _, a := range []netip.Addr{m.Status.Public, m.Status.Anchor, m.Status.Private, m.Status.Public6, m.Status.Anchor6} {
 			if a.IsValid() {
 				at = append(at, netip.PrefixFrom(a, a.BitLen()))
 			}
@@ -294,8 +294,10 @@ func (v *firewallView) parties() parties {
 		}
 	}
 	for _, lb := range v.balancers {
-		if a := lb.Status.Address; a.IsValid() {
-			p.services[lb.ID] = []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+		for _, a := range []netip.Addr{lb.Status.Address, lb.Status.Addr6} {
+			if a.IsValid() {
+				p.services[lb.ID] = append(p.services[lb.ID], netip.PrefixFrom(a, a.BitLen()))
+			}
 		}
 	}
 	return p
@@ -403,7 +405,7 @@ func (t *term) noteRules(was, is weir.Machine) {
 		t.ruled.Delete(is.ID)
 	}
 	of := func(m weir.Machine) []any {
-		return []any{m.ID, m.LoadBalancer, m.Tags, m.Status.Public, m.Status.Anchor, m.Status.Private, m.Rules}
+		return []any{m.ID, m.LoadBalancer, m.Tags, m.Status.Public, m.Status.Anchor, m.Status.Private, m.Status.Public6, m.Rules}
 	}
 	if gone || !reflect.DeepEqual(of(was), of(is)) {
 		t.rules.Touch(allRules)

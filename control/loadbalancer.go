@@ -69,9 +69,9 @@ type (
 		got  []weir.Machine // have a share now
 		lost []weir.Health  // have none any more
 	}
-	sawAddress     struct{ at weir.ID } // a node holds it by itself
-	giveUp         struct{ why string }
-	guard          struct {
+	sawAddress struct{ at weir.ID } // a node holds it by itself
+	giveUp     struct{ why string }
+	guard      struct {
 		machine  weir.Machine
 		firewall *weir.Firewall
 	}
@@ -91,10 +91,10 @@ func (s moveAddress) String() string    { return "point the address to " + s.to.
 func (s spreadAddress) String() string {
 	return fmt.Sprintf("spread the address over %d instances", len(s.to)+1)
 }
-func (s sawAddress) String() string     { return fmt.Sprintf("note that %s has the address", s.at) }
-func (s giveUp) String() string         { return "give up handing over: " + s.why }
-func (s guard) String() string          { return "change the firewall of " + s.machine.Name }
-func (forget) String() string           { return "forget the load balancer" }
+func (s sawAddress) String() string { return fmt.Sprintf("note that %s has the address", s.at) }
+func (s giveUp) String() string     { return "give up handing over: " + s.why }
+func (s guard) String() string      { return "change the firewall of " + s.machine.Name }
+func (forget) String() string       { return "forget the load balancer" }
 
 func (s configure) String() string {
 	var names []string
@@ -246,16 +246,20 @@ func (v *balancerView) holder() (at weir.ID) {
 // share a revision, so that of two instances it can be told which one runs the older.
 func (v *balancerView) planConfigs() (c configure) {
 	for _, m := range v.instances() {
-		if !m.Status.Anchor.IsValid() && !m.Own || m.Own && m.Status.Phase != weir.MachineActive {
+		if !m.Own && (!m.Status.Anchor.IsValid() || v.lb.Dual && !m.Status.Anchor6.IsValid()) || m.Own && m.Status.Phase != weir.MachineActive {
 			continue // it is not there yet
 		}
 		config := weir.NodeConfig{Node: m.ID, Revision: v.lb.Revision, Members: v.members, Group: v.groupOf(m)}
 		if v.lb.Mode == weir.OnSegment {
-			config.Proxy = proxyOf(v.lb, v.machines, v.lb.Addr.Addr(), v.drain)
+			config.Proxy = proxyOf(v.lb, v.machines, v.drain, v.lb.Addr.Addr())
 			config.Proxy.Floating = v.lb.Addr.Addr()
 			config.Hold = &weir.Hold{Addr: v.lb.Addr, Active: v.address != nil && v.address.Machine == m.ID}
 		} else {
-			config.Proxy = proxyOf(v.lb, v.machines, m.Status.Anchor, v.drain)
+			at := []netip.Addr{m.Status.Anchor}
+			if v.lb.Dual {
+				at = append(at, m.Status.Anchor6)
+			}
+			config.Proxy = proxyOf(v.lb, v.machines, v.drain, at...)
 		}
 		if was, ok := v.configs[m.ID]; !ok || !reflect.DeepEqual(was, config) {
 			c.nodes = append(c.nodes, m)
@@ -344,7 +348,7 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 		}
 		for _, m := range instances[lb.ID] {
 			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.EntryPort, Peers: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
+				open(m, weir.Opening{Port: r.EntryPort, Peers: everybody(lb)})
 			}
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
@@ -370,6 +374,15 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 	return walls
 }
 
+// everybody returns the sources of whoever may be a load balancer's client.
+func everybody(lb weir.LoadBalancer) []netip.Prefix {
+	all := []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
+	if lb.Dual {
+		all = append(all, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	return all
+}
+
 // hosts returns addresses as sources of a firewall.
 func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 	for _, a := range addrs {
@@ -378,15 +391,21 @@ func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// proxyOf returns what HAProxy should do on an instance of lb that listens at that address.
-func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time.Duration) weir.Proxy {
+// proxyOf returns what HAProxy should do on an instance of lb that listens at those addresses, of which the first
+// is that of IPv4 if it has both.
+func proxyOf(lb weir.LoadBalancer, all []weir.Machine, drain time.Duration, at ...netip.Addr) weir.Proxy {
 	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true}
 	for _, r := range lb.Rules {
 		backend := fmt.Sprintf("servers-%s-%d", r.Target, r.TargetPort)
-		p.Frontends = append(p.Frontends, weir.Frontend{
-			Name: fmt.Sprintf("%s-%d", r.Entry, r.EntryPort), Bind: netip.AddrPortFrom(at, uint16(r.EntryPort)),
-			Mode: r.Entry, Idle: lb.Idle, Backend: backend,
-		})
+		for i, addr := range at {
+			name := fmt.Sprintf("%s-%d", r.Entry, r.EntryPort)
+			if i > 0 {
+				name += "-ipv6"
+			}
+			p.Frontends = append(p.Frontends, weir.Frontend{
+				Name: name, Bind: netip.AddrPortFrom(addr, uint16(r.EntryPort)), Mode: r.Entry, Idle: lb.Idle, Backend: backend,
+			})
+		}
 		if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == backend }) {
 			continue
 		}
@@ -410,12 +429,12 @@ func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time
 // being taken and what is thought of its instances.
 func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.LoadBalancerStatus {
 	s := v.lb.Status
-	s.Plan, s.Err, s.Address, s.Health = nil, "", netip.Addr{}, health
+	s.Plan, s.Err, s.Address, s.Addr6, s.Health = nil, "", netip.Addr{}, netip.Addr{}, health
 	for _, step := range steps {
 		s.Plan = append(s.Plan, step.String())
 	}
 	if v.address != nil {
-		s.Address = v.address.Addr
+		s.Address, s.Addr6 = v.address.Addr, v.address.Addr6
 		s.Err = v.address.Err
 	}
 	for _, m := range v.instances() {
@@ -600,7 +619,7 @@ func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, _ *balancerVie
 		Team:         lb.Team,
 		Name:         fmt.Sprintf("%s-lb-%d", lb.Name, lb.Serial),
 		LoadBalancer: lb.ID,
-		Template:     weir.Template{Region: lb.Region, Size: lb.Size, Image: instanceImage},
+		Template:     weir.Template{Region: lb.Region, Size: lb.Size, Image: instanceImage, IPv6: lb.Dual},
 	})
 	if err != nil {
 		return err
@@ -632,7 +651,7 @@ func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, v *balancer
 }
 
 func (reserveAddress) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
-	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr()})
+	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr(), Dual: lb.Dual})
 	return nil
 }
 

@@ -34,6 +34,7 @@ const (
 	stepWait     machineStep = "let it finish its requests"
 	stepDestroy  machineStep = "destroy machine"
 	stepFirewall machineStep = "set firewall"
+	stepIPv6     machineStep = "enable IPv6"
 	stepPowerOn  machineStep = "power on"
 	stepPowerOff machineStep = "power off"
 	stepReboot   machineStep = "reboot"
@@ -56,6 +57,9 @@ func planMachine(v machineView) (steps []machineStep) {
 	}
 	if wall := v.row.Wall(); v.seen == nil && wall != nil || v.seen != nil && !reflect.DeepEqual(v.seen.Firewall, wall) {
 		steps = append(steps, stepFirewall)
+	}
+	if v.seen != nil && v.row.IPv6 && !v.seen.Public6.IsValid() {
+		steps = append(steps, stepIPv6)
 	}
 	switch {
 	case v.row.Off && on:
@@ -157,6 +161,8 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 		return err
 	case stepFirewall:
 		return t.Cloud.SetFirewall(ctx, m.ID, m.Wall())
+	case stepIPv6:
+		return t.Cloud.EnableIPv6(ctx, m.ID)
 	case stepPowerOn:
 		return t.Cloud.PowerOn(ctx, m.ID)
 	case stepPowerOff:
@@ -353,8 +359,8 @@ func observed(seen cloud.Machine) weir.MachineStatus {
 	if seen.On {
 		phase = weir.MachineActive
 	}
-	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot,
-		Wall: seen.Firewall.Digest()}
+	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private,
+		Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
 }
 
 // machineFailed shows in the row why a machine is not yet as it should be.

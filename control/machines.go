@@ -200,12 +200,22 @@ func (c *Control) unname(ctx context.Context, tx *store.Tx, machine weir.ID) err
 	return nil
 }
 
-// Act has something done to a machine: power_on, power_off, shutdown, reboot or
-// power_cycle, in DigitalOcean's words. It is done once the machine is so; if something else is
+// Act has something done to a machine: power_on, power_off, shutdown, reboot,
+// power_cycle or enable_ipv6, in DigitalOcean's words. It is done once the machine is so; if something else is
 // asked for before that, the action has failed.
 //
 // enable_private_networking and disable_backups are done at once, for no machine is otherwise.
 func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
+	if kind == "enable_ipv6" {
+		m, err := machines.Own(ctx, c.Store, machine)
+		if err != nil {
+			return a, err
+		}
+		m.IPv6 = true
+		if err := c.Cloud.Room(ctx, m.Template, 0); err != nil {
+			return a, err
+		}
+	}
 	err = c.numbered(ctx, func(tx *store.Tx) error {
 		m, err := mine(ctx, tx, machine)
 		if err != nil {
@@ -223,11 +233,13 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 			if m.Off {
 				return weir.Errorf(weir.Invalid, "machine %s is powered off: power it on instead", m.Name)
 			}
+		case "enable_ipv6":
+			m.IPv6 = true
 		case "enable_private_networking", "disable_backups":
 			a, err = doneAction(ctx, tx, m, kind)
 			return err
 		default:
-			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot or power_cycle", kind)
+			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot, power_cycle or enable_ipv6", kind)
 		}
 		a, err = newAction(ctx, tx, weir.Action{Team: m.Team, Type: kind, Resource: weir.OnMachine, On: m.ID, Region: m.Region})
 		if err != nil {

@@ -244,7 +244,10 @@ func thingsOf(ctx context.Context, tx *store.Tx, team weir.ID) (things []thing, 
 			continue // a load balancer's own, or none that its user knows
 		}
 		kind := weir.URNReservedIP
-		if a.Place.Floating {
+		switch {
+		case a.Family == weir.IPv6:
+			kind = weir.URNReservedIPv6
+		case a.Place.Floating:
 			kind = weir.URNFloatingIP
 		}
 		things = append(things, thing{weir.URN{Kind: kind, ID: weir.ID(a.Addr.String())}, team, a.Place, a.Created,
@@ -317,7 +320,7 @@ func same(a, b weir.URN) bool {
 	if b.Kind == weir.URNFloatingIP {
 		b.Kind = weir.URNReservedIP
 	}
-	if a.Kind == weir.URNReservedIP && a.Kind == b.Kind {
+	if (a.Kind == weir.URNReservedIP || a.Kind == weir.URNReservedIPv6) && a.Kind == b.Kind {
 		x, err := netip.ParseAddr(string(a.ID))
 		y, other := netip.ParseAddr(string(b.ID))
 		return err == nil && other == nil && x == y

@@ -64,8 +64,8 @@ type LoadBalancer struct {
 	Team      ID            `json:"team,omitempty"`
 	Name      string        `json:"name"` // unique in a team
 	Region    string        `json:"region"`
-	Size      string        `json:"size"`      // of each instance
-	Instances int           `json:"instances"` // how many machines run it; fewer than MinInstances count as that
+	Size      string        `json:"size"`              // of each instance
+	Instances int           `json:"instances"`         // how many machines run it; fewer than MinInstances count as that
 	Actives   int           `json:"actives,omitempty"` // how many of them have its address at the same time; fewer than 1 count as that
 	Algorithm Algorithm     `json:"algorithm"`
 	Rules     []Rule        `json:"rules"`
@@ -84,6 +84,7 @@ type LoadBalancer struct {
 	Reload    int64         `json:"reload,omitempty"`   // raised to have every instance load its configuration anew
 	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one …
 	WantedAt  time.Time     `json:"wanted_at,omitzero"` // … at that time
+	Dual      bool          `json:"dual,omitempty"`     // InCloud: it has an address of IPv6 too
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
 	Place     Place         `json:"place,omitzero"` // the project that it is in
@@ -113,6 +114,7 @@ const (
 type LoadBalancerStatus struct {
 	Phase   LoadBalancerPhase `json:"phase"`
 	Address netip.Addr        `json:"address,omitzero"` // its reserved IP
+	Addr6   netip.Addr        `json:"addr6,omitzero"`   // that of IPv6, if it has one
 	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
 	Err     string            `json:"err,omitempty"`
 
@@ -172,7 +174,7 @@ type Health struct {
 	Why     string      `json:"why,omitempty"` // it is not well
 	Since   time.Time   `json:"since"`
 
-	Has  bool      `json:"has,omitempty"`  // it has the address, or a share of it
+	Has  bool      `json:"has,omitempty"` // it has the address, or a share of it
 	Left time.Time `json:"left,omitzero"` // when it was seen to have it no more; zero if it has, or never had
 }
 
