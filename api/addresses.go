@@ -132,6 +132,9 @@ func (a *api) reserveAddress(names addressNames) handler {
 		if machine != "" {
 			begun.Droplets = []actionLink{{number(machine), "droplet", address(r, "/v2/droplets/"+string(machine), nil)}}
 		}
+		for _, id := range addr.Actions {
+			begun.Actions = append(begun.Actions, linkTo(r, number(id), addressAction("assign")))
+		}
 		return reply(w, http.StatusAccepted, map[string]any{names.one: a.addressWords(addr, nil), "links": begun})
 	}
 }

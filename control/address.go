@@ -263,7 +263,7 @@ func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Addre
 }
 
 // ReserveAddress gets a reserved IP of a family from the cloud, in a project (the default one if that is empty),
-// and points it to machine, or to nobody if that is empty. If ctx ends in between, there may be an address that nobody was
+// and points it to machine, by an action that is in the row until it is done, or to nobody if that is empty. If ctx ends in between, there may be an address that nobody was
 // told of: it is in Addresses, and can be released.
 func (c *Control) ReserveAddress(ctx context.Context, family weir.Family, machine, project weir.ID) (weir.Address, error) {
 	// The row comes first, so that an address whose row was lost by a crash in
@@ -286,7 +286,7 @@ func (c *Control) ReserveAddress(ctx context.Context, family weir.Family, machin
 		return row, err
 	}
 	addr, failed := c.Cloud.Reserve(ctx, row.Owner, family)
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		now, err := addresses.Get(ctx, tx, row.Owner)
 		if err != nil {
 			return err
@@ -295,6 +295,13 @@ func (c *Control) ReserveAddress(ctx context.Context, family weir.Family, machin
 			now.Deleting = time.Now().UTC()
 		} else {
 			now.Addr = addr
+		}
+		if failed == nil && machine != "" {
+			a, err := newAction(ctx, tx, weir.Action{Team: now.Team, Type: "assign", Resource: weir.OnAddress, On: weir.ID(addr.String()), Region: c.Region(), Machine: machine})
+			if err != nil {
+				return err
+			}
+			now.Actions = append(now.Actions, a.ID)
 		}
 		addresses.Put(tx, row.Owner, now)
 		row = now
