@@ -3,6 +3,9 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,9 +24,10 @@ const instanceImage = "debian-12-x64"
 // balancerView is all that planBalancer judges by.
 type balancerView struct {
 	lb       weir.LoadBalancer
-	all      []weir.LoadBalancer // lb among them
-	machines []weir.Machine      // all, by ID
-	address  *weir.Address       // lb's own; nil if there is no row
+	all      []weir.LoadBalancer          // lb among them
+	machines []weir.Machine               // all, by ID
+	address  *weir.Address                // lb's own; nil if there is no row
+	certs    map[weir.ID]weir.Certificate // that lb's rules name
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -69,9 +73,9 @@ type (
 		got  []weir.Machine // have a share now
 		lost []weir.Health  // have none any more
 	}
-	sawAddress     struct{ at weir.ID } // a node holds it by itself
-	giveUp         struct{ why string }
-	guard          struct {
+	sawAddress struct{ at weir.ID } // a node holds it by itself
+	giveUp     struct{ why string }
+	guard      struct {
 		machine  weir.Machine
 		firewall *weir.Firewall
 	}
@@ -91,10 +95,10 @@ func (s moveAddress) String() string    { return "point the address to " + s.to.
 func (s spreadAddress) String() string {
 	return fmt.Sprintf("spread the address over %d instances", len(s.to)+1)
 }
-func (s sawAddress) String() string     { return fmt.Sprintf("note that %s has the address", s.at) }
-func (s giveUp) String() string         { return "give up handing over: " + s.why }
-func (s guard) String() string          { return "change the firewall of " + s.machine.Name }
-func (forget) String() string           { return "forget the load balancer" }
+func (s sawAddress) String() string { return fmt.Sprintf("note that %s has the address", s.at) }
+func (s giveUp) String() string     { return "give up handing over: " + s.why }
+func (s guard) String() string      { return "change the firewall of " + s.machine.Name }
+func (forget) String() string       { return "forget the load balancer" }
 
 func (s configure) String() string {
 	var names []string
@@ -251,11 +255,11 @@ func (v *balancerView) planConfigs() (c configure) {
 		}
 		config := weir.NodeConfig{Node: m.ID, Revision: v.lb.Revision, Members: v.members, Group: v.groupOf(m)}
 		if v.lb.Mode == weir.OnSegment {
-			config.Proxy = proxyOf(v.lb, v.machines, v.lb.Addr.Addr(), v.drain)
+			config.Proxy = v.proxy(v.lb.Addr.Addr(), v.drain)
 			config.Proxy.Floating = v.lb.Addr.Addr()
 			config.Hold = &weir.Hold{Addr: v.lb.Addr, Active: v.address != nil && v.address.Machine == m.ID}
 		} else {
-			config.Proxy = proxyOf(v.lb, v.machines, m.Status.Anchor, v.drain)
+			config.Proxy = v.proxy(m.Status.Anchor, v.drain)
 		}
 		if was, ok := v.configs[m.ID]; !ok || !reflect.DeepEqual(was, config) {
 			c.nodes = append(c.nodes, m)
@@ -343,8 +347,8 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			askers = append(askers, hosts(watchedAt(m))...)
 		}
 		for _, m := range instances[lb.ID] {
-			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.EntryPort, Peers: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
+			for _, port := range entryPorts(&lb) {
+				open(m, weir.Opening{Port: port, Peers: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
 			}
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
@@ -378,19 +382,99 @@ func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// proxyOf returns what HAProxy should do on an instance of lb that listens at that address.
-func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time.Duration) weir.Proxy {
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true}
+// The ports of the web.
+const (
+	httpPort  = 80
+	httpsPort = 443
+)
+
+// redirects returns the port of HTTPS that requests by HTTP are redirected to, 0 if they are not: the usual one, if a rule
+// has it, or else the first that one has.
+func redirects(lb *weir.LoadBalancer) (port int) {
 	for _, r := range lb.Rules {
-		backend := fmt.Sprintf("servers-%s-%d", r.Target, r.TargetPort)
-		p.Frontends = append(p.Frontends, weir.Frontend{
-			Name: fmt.Sprintf("%s-%d", r.Entry, r.EntryPort), Bind: netip.AddrPortFrom(at, uint16(r.EntryPort)),
-			Mode: r.Entry, Idle: lb.Idle, Backend: backend,
-		})
+		if lb.Redirect && r.Entry.Secure() && (port == 0 || r.EntryPort == httpsPort) {
+			port = r.EntryPort
+		}
+	}
+	return port
+}
+
+// entryPorts returns the ports that instances of lb take requests at: those of its rules, and the usual one of HTTP
+// where that is redirected.
+func entryPorts(lb *weir.LoadBalancer) (ports []int) {
+	for _, r := range lb.Rules {
+		if !slices.Contains(ports, r.EntryPort) {
+			ports = append(ports, r.EntryPort)
+		}
+	}
+	if redirects(lb) != 0 && !slices.Contains(ports, httpPort) {
+		ports = append(ports, httpPort)
+	}
+	return ports
+}
+
+// clientsOf returns the addresses that rules of Clients mean, which Check has found to be some.
+func clientsOf(texts []string) (all []netip.Prefix) {
+	for _, text := range texts {
+		if p, err := weir.ParseClients(text); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// cookieKey returns what the cookies of lb are made from: the same on all instances, and nobody else's.
+func cookieKey(lb *weir.LoadBalancer) string {
+	mac := hmac.New(sha256.New, lb.Key)
+	mac.Write([]byte("cookies"))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// proxy returns what HAProxy should do on an instance of the load balancer that listens at that address.
+func (v *balancerView) proxy(at netip.Addr, drain time.Duration) weir.Proxy {
+	lb, all := &v.lb, v.machines
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true,
+		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny)}
+	front := func(name string, port int) weir.Frontend {
+		return weir.Frontend{Name: fmt.Sprintf("%s-%d", name, port), Bind: netip.AddrPortFrom(at, uint16(port)), Mode: weir.HTTP, Idle: lb.Idle}
+	}
+	redirect := redirects(lb)
+	for _, r := range lb.Rules {
+		target := r.Target
+		if r.Passthrough {
+			target = weir.TCP
+		}
+		backend := fmt.Sprintf("servers-%s-%d", target, r.TargetPort)
+		f := front(string(r.Entry), r.EntryPort)
+		f.Mode = r.Mode()
+		if r.Entry == weir.HTTP && redirect != 0 {
+			f.Redirect = redirect
+			p.Frontends = append(p.Frontends, f)
+			continue
+		}
+		f.Backend = backend
+		if r.Certificate != "" {
+			ref := weir.CertificateRef{ID: r.Certificate, Fingerprint: v.certs[r.Certificate].Fingerprint}
+			if i := slices.IndexFunc(p.Frontends, func(there weir.Frontend) bool { return there.Name == f.Name }); i >= 0 {
+				p.Frontends[i].TLS.Certificates = append(p.Frontends[i].TLS.Certificates, ref)
+				continue
+			}
+			f.TLS = &weir.TLS{Certificates: []weir.CertificateRef{ref}, H2: r.Entry == weir.HTTP2, Strong: lb.Ciphers == weir.StrongCiphers}
+		}
+		p.Frontends = append(p.Frontends, f)
 		if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == backend }) {
 			continue
 		}
-		b := weir.Backend{Name: backend, Mode: r.Target, Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health}
+		b := weir.Backend{Name: backend, Mode: r.Mode(), Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health, Proxy: lb.Proxy}
+		if b.Mode == weir.HTTP {
+			b.Shared = lb.KeepAlive
+			if target.Secure() {
+				b.Secure = target
+			}
+			if lb.Sticky != nil {
+				b.Sticky, b.Key = lb.Sticky, cookieKey(lb)
+			}
+		}
 		for _, m := range all {
 			if lb.Targets(&m) && m.Serves() {
 				b.Servers = append(b.Servers, weir.Server{ID: m.ID, Name: m.Name,
@@ -402,6 +486,11 @@ func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time
 				Addr: netip.AddrPortFrom(a, uint16(r.TargetPort)), Weight: 1})
 		}
 		p.Backends = append(p.Backends, b)
+	}
+	if redirect != 0 && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
+		f := front(string(weir.HTTP), httpPort)
+		f.Redirect = redirect
+		p.Frontends = append(p.Frontends, f)
 	}
 	return p
 }
@@ -562,7 +651,7 @@ func (c *Control) viewBalancer(ctx context.Context, id weir.ID) (v balancerView,
 
 // readBalancer returns all there is about a load balancer in one snapshot.
 func readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
-	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}, certs: map[weir.ID]weir.Certificate{}}
 	return v, v.read(ctx, tx, id)
 }
 
@@ -573,6 +662,14 @@ func (v *balancerView) read(ctx context.Context, tx *store.Tx, id weir.ID) (err 
 	}
 	if v.all, err = loadBalancers.All(ctx, tx); err != nil {
 		return err
+	}
+	for _, r := range v.lb.Rules {
+		if r.Certificate == "" {
+			continue
+		}
+		if v.certs[r.Certificate], err = certificates.Get(ctx, tx, r.Certificate); err != nil {
+			return err
+		}
 	}
 	if v.machines, err = allMachines(ctx, tx); err != nil {
 		return err

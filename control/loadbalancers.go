@@ -254,7 +254,7 @@ func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live
 	if err != nil {
 		return "", false, err
 	}
-	proxy := proxyOf(v.lb, v.machines, netip.IPv4Unspecified(), c.Drain)
+	proxy := v.proxy(netip.IPv4Unspecified(), c.Drain)
 	var version haproxy.Version
 	var revision int64
 	for _, m := range v.instances() {

@@ -175,6 +175,7 @@ func FuzzRender(f *testing.F) {
 			d.LoadBalancer, d.Name = weir.ID(lb), lb
 			d.Frontends[0].Name, d.Frontends[0].Backend = front, back
 			d.Backends[0].Name, d.Backends[0].Check.Path = back, path
+			d.Backends[0].Sticky, d.Backends[0].Key = &weir.Sticky{Cookie: name, TTL: time.Minute}, id
 			return d
 		}
 		doc := build(lb, front, back, path, id, name, zone)

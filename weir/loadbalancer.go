@@ -37,16 +37,15 @@ type Rule struct {
 	Target      Protocol `json:"target"`
 	TargetPort  int      `json:"target_port"`
 	Certificate ID       `json:"certificate,omitempty"` // that TLS is ended with
-	More        []ID     `json:"more,omitempty"`        // other certificates, for clients that ask for their names
 	Passthrough bool     `json:"passthrough,omitempty"` // TLS is the servers' to end
 }
 
-// Certificates returns the certificates of r, the one that is for all other names first.
-func (r *Rule) Certificates() []ID {
-	if r.Certificate == "" {
-		return nil
-	}
-	return append([]ID{r.Certificate}, r.More...)
+// besides reports whether r is at the port of other by right: they are the same but for their certificates, of which
+// a client is shown the one for the name that it asks for.
+func (r *Rule) besides(other Rule) bool {
+	same := *r
+	same.Certificate = other.Certificate
+	return same == other && r.Certificate != other.Certificate && r.Certificate != ""
 }
 
 // Mode returns what a load balancer has to understand of what clients send, and of what servers are sent: HTTP, or
@@ -63,6 +62,9 @@ type Sticky struct {
 	Cookie string        `json:"cookie"`
 	TTL    time.Duration `json:"ttl"` // for which a client keeps it
 }
+
+// DefaultSticky is what DigitalOcean's load balancers stick clients to servers with unless a user says otherwise.
+func DefaultSticky() *Sticky { return &Sticky{Cookie: "DO-LB", TTL: 300 * time.Second} }
 
 // Clients says which clients a load balancer accepts connections from, in DigitalOcean's words: "ip:1.2.3.4",
 // "cidr:1.2.0.0/16". Where there is something in Allow, nobody else; and never who is in Deny.
@@ -280,8 +282,7 @@ func (lb *LoadBalancer) Check(region string) error {
 	if len(lb.Rules) == 0 {
 		return bad("it has no forwarding rule, want at least one")
 	}
-	seen := map[int]bool{}
-	for _, r := range lb.Rules {
+	for i, r := range lb.Rules {
 		if err := r.check(); err != nil {
 			return bad("%w", err)
 		}
@@ -294,10 +295,11 @@ func (lb *LoadBalancer) Check(region string) error {
 		if r.EntryPort == HealthPort {
 			return bad("entry_port %d is where its instances answer health checks, want another", r.EntryPort)
 		}
-		if seen[r.EntryPort] {
-			return bad("two forwarding rules have entry_port %d", r.EntryPort)
+		for _, other := range lb.Rules[:i] {
+			if other.EntryPort == r.EntryPort && !r.besides(other) {
+				return bad("two forwarding rules have entry_port %d", r.EntryPort)
+			}
 		}
-		seen[r.EntryPort] = true
 	}
 	if err := lb.checkHTTP(); err != nil {
 		return bad("%w", err)
@@ -348,8 +350,6 @@ func (r *Rule) check() error {
 		return Errorf(Invalid, "entry_protocol is %q and there is no certificate_id, want one, or tls_passthrough for droplets that have their own", r.Entry)
 	case !r.Entry.Secure() && r.Certificate != "":
 		return Errorf(Invalid, "certificate_id is %q where entry_protocol is %q, want https or http2", r.Certificate, r.Entry)
-	case r.Certificate == "" && len(r.More) > 0:
-		return Errorf(Invalid, "weir.certificate_ids are given without a certificate_id, want that too: it is for clients that ask for no name")
 	case r.Entry == TCP && r.Target != TCP:
 		return Errorf(Invalid, "target_protocol is %q where entry_protocol is \"tcp\", want the same", r.Target)
 	case r.Entry != TCP && r.Target != HTTP && !r.Target.Secure():
