@@ -303,7 +303,7 @@ func (w *writer) backend(b *weir.Backend) {
 	if b.Mode == weir.HTTP && b.Sticky != nil {
 		// Cookies are made from servers' addresses and the key, so that those of all instances are the same, and
 		// stay so when HAProxy reloads.
-		w.word("    dynamic-cookie-key ").quote(b.Key).line("")
+		w.word("    dynamic-cookie-key ").name(b.Key).line("")
 		w.word("    cookie ").name(b.Sticky.Cookie).word(" insert indirect nocache httponly dynamic attr ")
 		w.word("Max-Age=").int(int64(b.Sticky.TTL / time.Second)).line("")
 	}
