@@ -150,7 +150,7 @@ func TestACertificateInUseIs403InTheWordsThatClientsMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = ctl.UpdateLoadBalancer(t.Context(), weir.ID(lb.ID), func(lb *weir.LoadBalancer) error {
-		lb.Rules = []weir.Rule{{Entry: weir.TCP, EntryPort: 443, Target: weir.TCP, TargetPort: 80, Certificate: weir.ID(cert.ID)}}
+		lb.Rules = []weir.Rule{{Entry: weir.HTTPS, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: weir.ID(cert.ID)}}
 		return nil
 	})
 	if err != nil {

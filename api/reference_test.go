@@ -277,7 +277,7 @@ var called = map[reflect.Type]string{
 	reflect.TypeFor[memberWire]():        "AutoscaleMember",
 	reflect.TypeFor[scalingWire]():       "AutoscaleEvent",
 	reflect.TypeFor[autoscaleWire]():     "AutoscalePool",
-	reflect.TypeFor[firewallWire]():      "LoadBalancerFirewall",
+	reflect.TypeFor[Firewall]():          "LoadBalancerFirewall",
 	reflect.TypeFor[cloudFirewallWire](): "Firewall",
 	reflect.TypeFor[firewallWeir]():      "FirewallWeir",
 	reflect.TypeFor[accountReply]():      "Account",
@@ -287,8 +287,7 @@ var called = map[reflect.Type]string{
 	reflect.TypeFor[resourcesWire]():     "TagResources",
 	reflect.TypeFor[autoscaleConfig]():   "AutoscaleConfig",
 	reflect.TypeFor[errorBody]():         "Error",
-	reflect.TypeFor[sticky]():            "StickySessionsRequest",
-	reflect.TypeFor[stickyWire]():        "StickySessions",
+	reflect.TypeFor[StickySessions]():    "StickySessions",
 }
 
 // must are the fields without which a body is refused.

@@ -170,9 +170,9 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 
 		// Keys.
 		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
-		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, health_check, http_idle_timeout_seconds`},
-		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of entry_protocol, target_protocol, entry_port, target_port`},
+		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds`},
+		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, entry_port, target_port`},
 		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
 
 		// Types.
@@ -193,7 +193,7 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\ntags: blue\n", `weir.yaml:2: tags is "blue", want a list of tags`},
 		{"name: web\nload_balancer: front\n", `weir.yaml:2: load_balancer is "front", want keys such as name: …`},
 		{"name: web\nload_balancer:\n  forwarding_rules: {entry_port: 80}\n", `weir.yaml:3: forwarding_rules is a mapping, want a list of rules`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - 80\n", `weir.yaml:4: forwarding_rules is "80", want keys such as entry_protocol: …`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - 80\n", `weir.yaml:4: forwarding_rules is "80", want keys such as certificate_id: …`},
 		{"name: web\nload_balancer:\n  health_check:\n    check_interval_seconds: 10s\n", `weir.yaml:4: check_interval_seconds is "10s", want a whole number of seconds`},
 		{"name: web\nuser_data: |\n  #!/bin/sh\n  echo\n", `weir.yaml:2: user_data has several lines, want the name of a file`},
 
@@ -213,11 +213,11 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_protocol: http\n", `weir.yaml:4: a forwarding rule has no entry_port, want 1 to 65535`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n    - entry_port: 81\n      target_port: 70000\n", `weir.yaml:6: forwarding_rules[1].target_port is 70000, want 1 to 65535`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n    - entry_port: 80\n", `weir.yaml:5: forwarding_rules[1].entry_port is 80 as in a rule before it, want another`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      target_protocol: tcp\n", `weir.yaml:5: forwarding_rules[0].target_protocol is "tcp" where entry_protocol is "http", want the same`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - {entry_protocol: udp, entry_port: 53}\n", `weir.yaml:4: forwarding_rules[0].entry_protocol is "udp", want http or tcp`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      target_protocol: tcp\n", `weir.yaml:5: forwarding_rules[0].target_protocol is "tcp" where entry_protocol is "http", want http, https or http2`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - {entry_protocol: udp, entry_port: 53}\n", `weir.yaml:4: forwarding_rules[0].entry_protocol is "udp", want http, https, http2 or tcp`},
 		{"name: web\nload_balancer:\n  health_check:\n    path: health\n", `weir.yaml:4: health_check: path is "health", want a path such as /health, with neither spaces nor control characters`},
 		{"name: web\nload_balancer:\n  health_check:\n    path: \"/a\\n  bind :81\"\n", `weir.yaml:4: health_check: path is "/a\n  bind :81", want a path such as /health, with neither spaces nor control characters`},
-		{"name: web\nload_balancer:\n  health_check:\n    path: /x\n    protocol: tcp\n", `weir.yaml:4: path is only for a health_check with protocol http`},
+		{"name: web\nload_balancer:\n  health_check:\n    path: /x\n    protocol: tcp\n", `weir.yaml:4: path is only for a health_check with protocol http or https`},
 		{"name: web\nload_balancer:\n  health_check:\n    healthy_threshold: 1\n", `weir.yaml:4: health_check: healthy_threshold is 1, want 2 to 10`},
 
 		// Files that it names.

@@ -100,6 +100,44 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 	return nil
 }
 
+// withKeys adds to the configuration of a node the certificates that it names, with their private keys. One that
+// cannot be read is left out: the node says that it has none, and goes on with what it has.
+func (c *Control) withKeys(ctx context.Context, config weir.NodeConfig) (weir.NodeConfig, error) {
+	pem := map[weir.ID]string{}
+	for _, f := range config.Proxy.Frontends {
+		if f.TLS == nil {
+			continue
+		}
+		for _, ref := range f.TLS.Certificates {
+			cert, err := certificates.Get(ctx, c.Store, ref.ID)
+			if errors.Is(err, weir.NotFound) {
+				continue // a newer configuration is on its way
+			}
+			if err != nil {
+				return config, err
+			}
+			key, err := c.openKey(cert)
+			if err != nil {
+				c.Log.Error("the private key of a certificate cannot be read", "certificate", cert.Name, "err", err)
+				continue
+			}
+			pem[ref.ID] = cert.Leaf + cert.Chain + string(key)
+		}
+	}
+	if len(pem) > 0 {
+		config.Proxy.PEM = pem
+	}
+	return config, nil
+}
+
+// openKey returns the private key of a certificate.
+func (c *Control) openKey(cert weir.Certificate) ([]byte, error) {
+	if c.Secrets == nil {
+		return nil, errors.New("this control plane has no key to read it with")
+	}
+	return c.Secrets.Open(cert.Sealed, sealFor(cert.ID))
+}
+
 // resealCertificates seals anew, with the first key, what another key has sealed, and returns how many
 // private keys that were.
 func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, err error) {
@@ -111,7 +149,7 @@ func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, 
 		if !c.Secrets.Stale(cert.Sealed) {
 			continue
 		}
-		key, err := c.Secrets.Open(cert.Sealed, sealFor(cert.ID))
+		key, err := c.openKey(cert)
 		if err != nil {
 			return 0, fmt.Errorf("certificate %s: %w", cert.Name, err)
 		}

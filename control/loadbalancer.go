@@ -3,6 +3,9 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,9 +24,10 @@ const instanceImage = "debian-12-x64"
 // balancerView is all that planBalancer judges by.
 type balancerView struct {
 	lb       weir.LoadBalancer
-	all      []weir.LoadBalancer // that have servers of lb's, lb among them
-	machines []weir.Machine      // that concern lb, by ID: its instances and servers, and the instances of all
-	address  *weir.Address       // lb's own; nil if there is no row
+	all      []weir.LoadBalancer          // that have servers of lb's, lb among them
+	machines []weir.Machine               // that concern lb, by ID: its instances and servers, and the instances of all
+	address  *weir.Address                // lb's own; nil if there is no row
+	certs    map[weir.ID]weir.Certificate // that lb's rules name
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -251,7 +255,7 @@ func (v *balancerView) planConfigs() (c configure) {
 		}
 		config := weir.NodeConfig{Node: m.ID, Revision: v.lb.Revision, Members: v.members, Group: v.groupOf(m)}
 		if v.lb.Mode == weir.OnSegment {
-			config.Proxy = proxyOf(v.lb, v.machines, v.drain, v.lb.Addr.Addr())
+			config.Proxy = v.proxy(v.drain, v.lb.Addr.Addr())
 			config.Proxy.Floating = v.lb.Addr.Addr()
 			config.Hold = &weir.Hold{Addr: v.lb.Addr, Active: v.address != nil && v.address.Machine == m.ID}
 		} else {
@@ -259,7 +263,7 @@ func (v *balancerView) planConfigs() (c configure) {
 			if v.lb.Dual {
 				at = append(at, m.Status.Anchor6)
 			}
-			config.Proxy = proxyOf(v.lb, v.machines, v.drain, at...)
+			config.Proxy = v.proxy(v.drain, at...)
 		}
 		if was, ok := v.configs[m.ID]; !ok || !reflect.DeepEqual(was, config) {
 			c.nodes = append(c.nodes, m)
@@ -347,8 +351,8 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			askers = append(askers, hosts(watchedAt(m))...)
 		}
 		for _, m := range instances[lb.ID] {
-			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.EntryPort, Peers: everybody(lb)})
+			for _, port := range entryPorts(&lb) {
+				open(m, weir.Opening{Port: port, Peers: everybody(lb)})
 			}
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
@@ -391,25 +395,101 @@ func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// proxyOf returns what HAProxy should do on an instance of lb that listens at those addresses, of which the first
-// is that of IPv4 if it has both.
-func proxyOf(lb weir.LoadBalancer, all []weir.Machine, drain time.Duration, at ...netip.Addr) weir.Proxy {
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true}
+// The ports of the web.
+const (
+	httpPort  = 80
+	httpsPort = 443
+)
+
+// redirects returns the port of HTTPS that requests by HTTP are redirected to, 0 if they are not: the usual one, if a rule
+// has it, or else the first that one has.
+func redirects(lb *weir.LoadBalancer) (port int) {
 	for _, r := range lb.Rules {
-		backend := fmt.Sprintf("servers-%s-%d", r.Target, r.TargetPort)
-		for i, addr := range at {
-			name := fmt.Sprintf("%s-%d", r.Entry, r.EntryPort)
-			if i > 0 {
-				name += "-ipv6"
-			}
-			p.Frontends = append(p.Frontends, weir.Frontend{
-				Name: name, Bind: netip.AddrPortFrom(addr, uint16(r.EntryPort)), Mode: r.Entry, Idle: lb.Idle, Backend: backend,
-			})
+		if lb.Redirect && r.Entry.Secure() && (port == 0 || r.EntryPort == httpsPort) {
+			port = r.EntryPort
 		}
+	}
+	return port
+}
+
+// entryPorts returns the ports that instances of lb take requests at: those of its rules, and the usual one of HTTP
+// where that is redirected.
+func entryPorts(lb *weir.LoadBalancer) (ports []int) {
+	for _, r := range lb.Rules {
+		if !slices.Contains(ports, r.EntryPort) {
+			ports = append(ports, r.EntryPort)
+		}
+	}
+	if redirects(lb) != 0 && !slices.Contains(ports, httpPort) {
+		ports = append(ports, httpPort)
+	}
+	return ports
+}
+
+// clientsOf returns the addresses that rules of Clients mean, which Check has found to be some.
+func clientsOf(texts []string) (all []netip.Prefix) {
+	for _, text := range texts {
+		if p, err := weir.ParseClients(text); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// cookieKey returns what the cookies of lb are made from: the same on all instances, and nobody else's.
+func cookieKey(lb *weir.LoadBalancer) string {
+	mac := hmac.New(sha256.New, lb.Key)
+	mac.Write([]byte("cookies"))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// proxy returns what HAProxy should do on an instance of the load balancer that listens at those addresses, of which the
+// first is that of IPv4 if it has both.
+func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
+	lb, all := &v.lb, v.machines
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true,
+		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny)}
+	var fronts []weir.Frontend // as they are at each address
+	front := func(name weir.Protocol, port int) weir.Frontend {
+		return weir.Frontend{Name: fmt.Sprintf("%s-%d", name, port), Bind: netip.AddrPortFrom(at[0], uint16(port)), Mode: weir.HTTP, Idle: lb.Idle}
+	}
+	redirect := redirects(lb)
+	for _, r := range lb.Rules {
+		target := r.Target
+		if r.Passthrough {
+			target = weir.TCP
+		}
+		backend := fmt.Sprintf("servers-%s-%d", target, r.TargetPort)
+		f := front(r.Entry, r.EntryPort)
+		f.Mode = r.Mode()
+		if r.Entry == weir.HTTP && redirect != 0 {
+			f.Redirect = redirect
+			fronts = append(fronts, f)
+			continue
+		}
+		f.Backend = backend
+		if r.Certificate != "" {
+			ref := weir.CertificateRef{ID: r.Certificate, Fingerprint: v.certs[r.Certificate].Fingerprint}
+			if i := slices.IndexFunc(fronts, func(there weir.Frontend) bool { return there.Name == f.Name }); i >= 0 {
+				fronts[i].TLS.Certificates = append(fronts[i].TLS.Certificates, ref)
+				continue
+			}
+			f.TLS = &weir.TLS{Certificates: []weir.CertificateRef{ref}, H2: r.Entry == weir.HTTP2, Strong: lb.Ciphers == weir.StrongCiphers}
+		}
+		fronts = append(fronts, f)
 		if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == backend }) {
 			continue
 		}
-		b := weir.Backend{Name: backend, Mode: r.Target, Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health}
+		b := weir.Backend{Name: backend, Mode: r.Mode(), Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health, Proxy: lb.Proxy}
+		if b.Mode == weir.HTTP {
+			b.Shared = lb.KeepAlive
+			if target.Secure() {
+				b.Secure = target
+			}
+			if lb.Sticky != nil {
+				b.Sticky, b.Key = lb.Sticky, cookieKey(lb)
+			}
+		}
 		for _, m := range all {
 			if lb.Targets(&m) && m.Serves() {
 				b.Servers = append(b.Servers, weir.Server{ID: m.ID, Name: m.Name,
@@ -421,6 +501,18 @@ func proxyOf(lb weir.LoadBalancer, all []weir.Machine, drain time.Duration, at .
 				Addr: netip.AddrPortFrom(a, uint16(r.TargetPort)), Weight: 1})
 		}
 		p.Backends = append(p.Backends, b)
+	}
+	if redirect != 0 && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
+		f := front(weir.HTTP, httpPort)
+		f.Redirect = redirect
+		fronts = append(fronts, f)
+	}
+	for _, f := range fronts {
+		p.Frontends = append(p.Frontends, f)
+		for _, addr := range at[1:] {
+			f.Name, f.Bind = f.Name+"-ipv6", netip.AddrPortFrom(addr, f.Bind.Port())
+			p.Frontends = append(p.Frontends, f)
+		}
 	}
 	return p
 }
@@ -578,12 +670,20 @@ func (c *Control) viewBalancer(ctx context.Context, id weir.ID) (v balancerView,
 
 // readBalancer returns all there is about a load balancer in one snapshot.
 func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
-	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
+	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}, certs: map[weir.ID]weir.Certificate{}}
 	if v.lb, err = loadBalancers.Get(ctx, tx, id); err != nil {
 		return v, err
 	}
 	if err := c.readParties(ctx, tx, &v); err != nil {
 		return v, err
+	}
+	for _, r := range v.lb.Rules {
+		if r.Certificate == "" {
+			continue
+		}
+		if v.certs[r.Certificate], err = certificates.Get(ctx, tx, r.Certificate); err != nil {
+			return v, err
+		}
 	}
 	return v, v.readInstances(ctx, tx)
 }

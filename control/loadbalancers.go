@@ -276,7 +276,7 @@ func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live
 	if v.lb.Dual {
 		at = append(at, netip.IPv6Unspecified())
 	}
-	proxy := proxyOf(v.lb, v.machines, c.Drain, at...)
+	proxy := v.proxy(c.Drain, at...)
 	var version haproxy.Version
 	var revision int64
 	for _, m := range v.instances() {

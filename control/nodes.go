@@ -213,13 +213,13 @@ func (n *nodes) mayServe(ctx context.Context, db *store.Store, server weir.ID) (
 	return ids, true, nil
 }
 
-// NodeConfig returns the configuration of node as soon as its revision is not after,
+// NodeConfig returns the configuration of node, with the private keys that it needs, as soon as its revision is not after,
 // or ctx's error.
 func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
 	for {
 		config, ok, changed := c.nodes.config(node)
 		if ok && config.Revision != after {
-			return config, nil
+			return c.withKeys(ctx, config)
 		}
 		select {
 		case <-ctx.Done():

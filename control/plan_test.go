@@ -345,7 +345,8 @@ func TestOnlyMachinesThatServeAreServers(t *testing.T) {
 	unknown := server(6)
 	unknown.Status.Boot.State = weir.BootUnknown // a cloud that cannot look inside
 
-	p := proxyOf(balancer(), []weir.Machine{server(1), booting, failed, leaving, off, unknown}, time.Minute, netip.MustParseAddr("10.17.0.9"))
+	v := balancerView{lb: balancer(), machines: []weir.Machine{server(1), booting, failed, leaving, off, unknown}}
+	p := v.proxy(time.Minute, netip.MustParseAddr("10.17.0.9"))
 	var got []string
 	for _, s := range p.Backends[0].Servers {
 		got = append(got, s.Name+" "+s.Addr.String())
