@@ -172,7 +172,7 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
 		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds`},
 		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, entry_port, target_port`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, target_port, entry_port`},
 		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
 
 		// Types.
@@ -369,6 +369,53 @@ load_balancer:
 	} {
 		if _, err := Parse("weir.yaml", []byte(text), "."); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestLoadBalancersOptionsAreDigitalOceans(t *testing.T) {
+	app, err := parseText(`name: web
+load_balancer:
+  forwarding_rules:
+    - entry_port: 80
+    - {entry_port: 443, target_port: 80, certificate_id: shop, entry_protocol: http2}
+    - {entry_port: 443, target_port: 80, certificate_id: mail, entry_protocol: http2}
+    - {entry_port: 8443, tls_passthrough: true}
+  redirect_http_to_https: true
+  tls_cipher_policy: STRONG
+  sticky_sessions: {cookie_name: SHOP, cookie_ttl_seconds: 600}
+  enable_proxy_protocol: true
+  enable_backend_keepalive: true
+  firewall: {allow: ["ip:192.0.2.1"], deny: ["cidr:198.51.100.0/24"]}
+  health_check: {proxy_protocol: true}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb := app.LoadBalancer
+	want := named("web").LoadBalancer
+	want.Rules = []weir.Rule{
+		{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80},
+		{Entry: weir.HTTP2, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: "shop"},
+		{Entry: weir.HTTP2, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: "mail"},
+		{Entry: weir.HTTPS, EntryPort: 8443, Target: weir.HTTPS, TargetPort: 8443, Passthrough: true},
+	}
+	want.Redirect, want.Ciphers, want.Proxy, want.KeepAlive = true, weir.StrongCiphers, true, true
+	want.Sticky = &weir.Sticky{Cookie: "SHOP", TTL: 10 * time.Minute}
+	want.Clients = weir.Clients{Allow: []string{"ip:192.0.2.1"}, Deny: []string{"cidr:198.51.100.0/24"}}
+	want.Health.Proxy = true
+	if diff := cmp.Diff(want, lb, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		t.Errorf("load balancer (-want +got):\n%s", diff)
+	}
+	for text, want := range map[string]string{
+		"    - {entry_port: 443, entry_protocol: https}\n":                   `weir.yaml:4: forwarding_rules[0].entry_protocol is "https" and there is no certificate_id`,
+		"    - {entry_port: 443, tls_passthrough: yes}\n":                    `weir.yaml:4: tls_passthrough is "yes", want true or false`,
+		"    - {entry_port: 80}\n  redirect_http_to_https: true\n":           `weir.yaml:5: redirect_http_to_https is true, and no forwarding rule has https or http2`,
+		"    - {entry_port: 80}\n  sticky_sessions:\n    cookie_name: a b\n": `weir.yaml:6: sticky_sessions: cookie_name is "a b"`,
+		"    - {entry_port: 80}\n  firewall:\n    allow: [192.0.2.1]\n":      `weir.yaml:6: firewall: allow: "192.0.2.1", want an address or a network`,
+	} {
+		if _, err := parseText("name: web\nload_balancer:\n  forwarding_rules:\n" + text); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: error %v, want %s", text, err, want)
 		}
 	}
 }

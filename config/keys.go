@@ -99,8 +99,9 @@ func checkKeys() []key {
 	}
 }
 
-// ruleKeys returns the keys of the rule that was appended last.
-func ruleKeys() []key {
+// ruleKeys returns the keys of the rule that was appended last; targeted is whether it has a target_port, which is the
+// entry_port otherwise.
+func ruleKeys(targeted bool) []key {
 	last := func(a *App) *weir.Rule { return &a.LoadBalancer.Rules[len(a.LoadBalancer.Rules)-1] }
 	return []key{
 		// Who says one of these two means HTTPS, unless entry_protocol says http2.
@@ -116,8 +117,12 @@ func ruleKeys() []key {
 			}
 		})},
 		{"target_protocol", text(func(a *App, s string) { last(a).Target = weir.Protocol(s) })},
-		{"entry_port", whole("from 1 to 65535", func(a *App, n int) { last(a).EntryPort, last(a).TargetPort = n, n })},
 		{"target_port", whole("from 1 to 65535", func(a *App, n int) { last(a).TargetPort = n })},
+		{"entry_port", whole("from 1 to 65535", func(a *App, n int) {
+			if last(a).EntryPort = n; !targeted {
+				last(a).TargetPort = n
+			}
+		})},
 	}
 }
 
@@ -342,7 +347,7 @@ func setRules(a *App, v value) error {
 		port := a.sparePort()
 		a.LoadBalancer.Rules = append(a.LoadBalancer.Rules,
 			weir.Rule{Entry: weir.HTTP, EntryPort: port, Target: weir.HTTP, TargetPort: port})
-		if err := v.mapping(a, ruleKeys()); err != nil {
+		if err := v.mapping(a, ruleKeys(v.has("target_port"))); err != nil {
 			return err
 		}
 		if !v.has("entry_port") {
