@@ -202,7 +202,7 @@ type loadBalancerRequest struct {
 
 	BalancerOptions
 
-	// Weir has only the defaults of these: see refuse.
+	// Weir has but one word for most of these: see refuse.
 	Size                  string   `json:"size"`
 	SizeUnit              int64    `json:"size_unit"`
 	Type                  string   `json:"type"`

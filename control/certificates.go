@@ -3,9 +3,11 @@ package control
 import (
 	"cmp"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -100,10 +102,10 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 	return nil
 }
 
-// withKeys adds to the configuration of a node the certificates that it names, with their private keys. One that
-// cannot be read is left out: the node says that it has none, and goes on with what it has.
+// withKeys adds to the configuration of a node the certificates that it names, with their private keys. If this member
+// cannot read one, that is the error, and another member may have what it takes.
 func (c *Control) withKeys(ctx context.Context, config weir.NodeConfig) (weir.NodeConfig, error) {
-	pem := map[weir.ID]string{}
+	pems := map[weir.ID]string{}
 	for _, f := range config.Proxy.Frontends {
 		if f.TLS == nil {
 			continue
@@ -118,16 +120,27 @@ func (c *Control) withKeys(ctx context.Context, config weir.NodeConfig) (weir.No
 			}
 			key, err := c.openKey(cert)
 			if err != nil {
-				c.Log.Error("the private key of a certificate cannot be read", "certificate", cert.Name, "err", err)
-				continue
+				return config, fmt.Errorf("the private key of certificate %s cannot be read: %w", cert.Name, err)
 			}
-			pem[ref.ID] = cert.Leaf + cert.Chain + string(key)
+			pems[ref.ID] = plainPEM(cert.Leaf + cert.Chain + string(key))
 		}
 	}
-	if len(pem) > 0 {
-		config.Proxy.PEM = pem
+	if len(pems) > 0 {
+		config.Proxy.PEM = pems
 	}
 	return config, nil
+}
+
+// plainPEM returns the certificates and private keys in text, without what a user has written around them.
+func plainPEM(text string) string {
+	var plain []byte
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" || strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			block.Headers = nil
+			plain = append(plain, pem.EncodeToMemory(block)...)
+		}
+	}
+	return string(plain)
 }
 
 // openKey returns the private key of a certificate.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"time"
 
 	"weir/store"
 	"weir/weir"
@@ -185,12 +186,29 @@ func (t *term) reguard(ctx context.Context, id weir.ID) error {
 
 // touchConcerned touches the load balancers that a machine concerns, or has concerned.
 func (t *term) touchConcerned(ctx context.Context, was, is weir.Machine) {
-	ids, err := t.concerning(ctx, was, is)
-	if err != nil && ctx.Err() == nil {
-		t.Log.Warn("load balancers of a machine not looked at", "machine", is.ID, "err", err)
-	}
+	ids := t.insist(ctx, "load balancers of machine "+string(is.ID), func() ([]weir.ID, error) { return t.concerning(ctx, was, is) })
 	for _, id := range ids {
 		t.loadBalancers.Touch(id)
+	}
+}
+
+// insistEvery is how soon a look at the lists that failed is tried again.
+const insistEvery = 100 * time.Millisecond
+
+// insist looks until it can, or ctx ends: what is not touched now may never be.
+func (t *term) insist(ctx context.Context, at string, look func() ([]weir.ID, error)) []weir.ID {
+	for told := false; ; told = true {
+		ids, err := look()
+		if err == nil || ctx.Err() != nil {
+			return ids
+		}
+		if !told {
+			t.Log.Warn("lists cannot be looked at", "for", at, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(insistEvery):
+		}
 	}
 }
 
@@ -204,10 +222,7 @@ func (t *term) touchDropped(ctx context.Context, was, is weir.LoadBalancer) {
 	if was.Tag == "" || was.Tag == is.Tag {
 		return
 	}
-	ids, err := t.listed(ctx, tagList(was.Team, was.Tag))
-	if err != nil && ctx.Err() == nil {
-		t.Log.Warn("servers of a load balancer not looked at", "lb", was.ID, "err", err)
-	}
+	ids := t.insist(ctx, "servers of load balancer "+string(was.ID), func() ([]weir.ID, error) { return t.listed(ctx, tagList(was.Team, was.Tag)) })
 	for _, id := range ids {
 		t.machines.Touch(id)
 	}

@@ -236,25 +236,27 @@ func (t *term) run(ctx context.Context) {
 		wg.Go(func() { loop.Run(ctx) })
 	}
 	wg.Go(func() {
-		touch(ctx, t, machines.Table, func(id weir.ID, was, m weir.Machine) {
+		touch(ctx, t, machines.Table, func(id weir.ID, was, m weir.Machine, listed bool) {
 			t.machines.Touch(id)
 			t.noteRules(was, m)
 			if m.Pool != "" {
 				t.pools.Touch(m.Pool)
 			}
-			t.touchConcerned(ctx, was, m)
+			if !listed { // all load balancers are touched then anyway
+				t.touchConcerned(ctx, was, m)
+			}
 		})
 	})
-	wg.Go(func() { touch(ctx, t, pools.Table, func(id weir.ID, _, _ weir.Pool) { t.pools.Touch(id) }) })
+	wg.Go(func() { touch(ctx, t, pools.Table, func(id weir.ID, _, _ weir.Pool, _ bool) { t.pools.Touch(id) }) })
 	wg.Go(func() {
-		touch(ctx, t, addresses.Table, func(id weir.ID, _, _ weir.Address) {
+		touch(ctx, t, addresses.Table, func(id weir.ID, _, _ weir.Address, _ bool) {
 			t.addresses.Touch(id)
 			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id) // an address of a load balancer has its ID
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, loadBalancers.Table, func(id weir.ID, was, lb weir.LoadBalancer) {
+		touch(ctx, t, loadBalancers.Table, func(id weir.ID, was, lb weir.LoadBalancer, _ bool) {
 			t.touchDropped(ctx, was, lb)
 			if was.Status.Address != lb.Status.Address || was.Status.Addr6 != lb.Status.Addr6 {
 				t.rules.Touch(allRules)
@@ -264,7 +266,7 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, nodeStatuses, func(_ weir.ID, _, s weir.NodeStatus) {
+		touch(ctx, t, nodeStatuses, func(_ weir.ID, _, s weir.NodeStatus, _ bool) {
 			t.pairs.Touch(s.LoadBalancer)
 			t.loadBalancers.Touch(s.LoadBalancer)
 			t.leaving.Range(func(id, _ any) bool {
@@ -276,16 +278,17 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, cloudFirewalls.Table, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
+		touch(ctx, t, cloudFirewalls.Table, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall, bool) { t.rules.Touch(allRules) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx
-// ends, with the row as it was and as it is. For one that was deleted, that is as it was.
-func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id weir.ID, was, is T)) {
-	last := map[weir.ID]T{}
+// ends, with the row as it was and as it is, and whether it is one of those that there are at first. For one that was
+// deleted, that is as it was.
+func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id weir.ID, was, is T, listed bool)) {
+	last, listed := map[weir.ID]T{}, true
 	for change, err := range table.Follow(ctx, t.db) {
 		switch {
 		case err != nil:
@@ -293,11 +296,13 @@ func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id
 				t.Log.Warn("watch broken", "err", err)
 			}
 		case change.Synced:
+			listed = false
+		case change.Key == "":
 		case change.Deleted:
-			do(change.Key, last[change.Key], last[change.Key])
+			do(change.Key, last[change.Key], last[change.Key], listed)
 			delete(last, change.Key)
 		default:
-			do(change.Key, last[change.Key], change.Row)
+			do(change.Key, last[change.Key], change.Row, listed)
 			last[change.Key] = change.Row
 		}
 	}

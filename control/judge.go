@@ -396,7 +396,8 @@ func (v *balancerView) fit(health []weir.Health, active weir.ID, hold time.Durat
 		if h.Machine == active || h.State != weir.InstanceWell || v.statuses[h.Machine].Revision < v.newest() {
 			continue
 		}
-		if v.seen.now.Sub(h.Since) < hold || !v.proven(h) || !v.knows(active, h.Machine) {
+		has := v.address != nil && slices.Contains(v.address.Sharing, h.Machine) // it serves clients as it is
+		if v.seen.now.Sub(h.Since) < hold && !has || !v.proven(h) || !v.knows(active, h.Machine) {
 			continue
 		}
 		fit = append(fit, h)

@@ -124,8 +124,9 @@ func planBalancer(v balancerView) (steps []balancerStep, health []weir.Health) {
 	if v.address == nil {
 		steps = append(steps, reserveAddress{})
 	}
+	moving := v.planAddress(health) // before instances: none that is to have the address is one too many
 	steps = append(steps, v.planInstances(health)...)
-	steps = append(steps, v.planAddress(health)...)
+	steps = append(steps, moving...)
 	if c := v.planConfigs(); len(c.nodes) > 0 {
 		steps = append(steps, c)
 	}
@@ -577,7 +578,7 @@ func (v *balancerView) whole(health []weir.Health) bool {
 		}
 		serving = serving || v.address != nil && v.address.Assigned == m.ID
 	}
-	return serving && len(v.address.Shared) == v.lb.WantActive()-1
+	return serving && len(v.address.Shared) == v.lb.WantActive()-1 && slices.Equal(v.address.Shared, v.address.Sharing)
 }
 
 // answers reports whether a request to the address was answered when this leader last made
@@ -645,7 +646,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 			loadBalancers.Put(tx, id, lb)
 		}
 		if v.unsettled(health) {
-			// Each look reads all machines: it may not be all that this member does.
+			// It may not be all that this member does.
 			again = max(lookAgain, 10*time.Since(began))
 		}
 		return nil
@@ -681,7 +682,12 @@ func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v
 		if r.Certificate == "" {
 			continue
 		}
-		if v.certs[r.Certificate], err = certificates.Get(ctx, tx, r.Certificate); err != nil {
+		v.certs[r.Certificate], err = certificates.Get(ctx, tx, r.Certificate)
+		switch {
+		case errors.Is(err, weir.NotFound) && !v.lb.Deleting.IsZero(): // nobody needs it any more
+		case errors.Is(err, weir.NotFound):
+			return v, weir.Errorf(weir.Unavailable, "load balancer %q: certificate %s is not there", v.lb.Name, r.Certificate)
+		case err != nil:
 			return v, err
 		}
 	}

@@ -116,11 +116,9 @@ func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 		if err != nil && ctx.Err() == nil {
 			log.Warn("watch broken", "err", err) // Follow itself lists anew
 		}
-		if err != nil {
-			continue
-		}
 		n.mu.Lock()
 		switch {
+		case err != nil || change.Key == "" && !change.Synced:
 		case change.Synced:
 			n.since = time.Now()
 		case change.Deleted:

@@ -118,7 +118,12 @@ func TestNoEvidenceSpreadsTheAddressToWhoCannotServe(t *testing.T) {
 		}
 		health, had := v.judge(), v.address.Sharing
 		fences := v.planFences(health)
-		v.planAddress(health)
+		var planned []string
+		for _, step := range func() []balancerStep { steps, _ := planBalancer(v); return steps }() {
+			if drop, ok := step.(dropInstance); ok && drop.why == "there is one too many" {
+				planned = append(planned, string(drop.machine.ID))
+			}
+		}
 		has := v.address.Sharing
 		if len(has) > max(v.lb.Actives-1, 0) || slices.Contains(has, v.address.Machine) {
 			t.Fatalf("%s has the address and %s a share, want %d active ones", v.address.Machine, has, v.lb.Actives)
@@ -126,6 +131,11 @@ func TestNoEvidenceSpreadsTheAddressToWhoCannotServe(t *testing.T) {
 		for _, h := range health {
 			if slices.Contains(has, h.Machine) && !slices.Contains(had, h.Machine) && h.State != weir.InstanceWell {
 				t.Fatalf("%s gets a share, which is %s", h.Machine, h.State)
+			}
+		}
+		for _, id := range planned {
+			if v.address.Has(weir.ID(id)) {
+				t.Fatalf("%s is one too many, and %s has the address and %s a share", id, v.address.Machine, has)
 			}
 		}
 		for _, h := range fences {
@@ -193,5 +203,21 @@ func TestLoadBalancerIsLookedAtUntilAllSharesAreGiven(t *testing.T) {
 	v.address.Sharing = v.address.Sharing[:1]
 	if !v.unsettled(v.judge()) {
 		t.Error("with a share to give it is settled, want that it is not")
+	}
+}
+
+// One that has a share serves clients as it is: how often the address moved keeps it from nothing.
+func TestOneThatHasAShareGetsTheAddressAtOnce(t *testing.T) {
+	v := spread()
+	for i := range v.lb.Status.Health {
+		v.lb.Status.Health[i].Since = testNow.Add(-10 * time.Second)
+	}
+	for n := range 4 {
+		v.lb.Status.Moves = append(v.lb.Status.Moves, testNow.Add(-time.Duration(n+1)*time.Minute))
+	}
+	v.says("100002", func(s *weir.NodeStatus) { s.HAProxy.Err = "HAProxy does not answer" })
+	v.planAddress(v.judge())
+	if v.address.Machine != "100003" {
+		t.Errorf("the address is at %s, want 100003, which had a share of it", v.address.Machine)
 	}
 }

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"context"
+	"encoding/pem"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/cloud"
 	"weir/secrets"
 	"weir/store"
 	"weir/weir"
@@ -82,7 +85,12 @@ func TestRulesBecomeFrontendsAndBackends(t *testing.T) {
 
 func TestNodesGetTheKeysThatTheyNeedAndNoRowHasThem(t *testing.T) {
 	c, ctx := newKeeper(t, secrets.NewKey()), t.Context()
-	cert, err := c.AddCertificate(ctx, weir.Certificate{Name: "shop", Leaf: "leaf\n", Chain: "chain\n"}, []byte("the private key\n"))
+	block := func(kind, text string) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: []byte(text)}))
+	}
+	leaf, chain, key := block("CERTIFICATE", "leaf"), block("CERTIFICATE", "chain"), block("PRIVATE KEY", "the private key")
+	// A text that users have written around the key is no part of what HAProxy gets.
+	cert, err := c.AddCertificate(ctx, weir.Certificate{Name: "shop", Leaf: leaf, Chain: chain}, []byte("my key:\n\n"+block("EC PARAMETERS", "curve")+"\n"+key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,17 +107,54 @@ func TestNodesGetTheKeysThatTheyNeedAndNoRowHasThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := c.withKeys(ctx, config)
-	if err != nil || len(got.Proxy.PEM) != 1 || got.Proxy.PEM[cert.ID] != "leaf\nchain\nthe private key\n" {
+	if err != nil || len(got.Proxy.PEM) != 1 || got.Proxy.PEM[cert.ID] != leaf+chain+key {
 		t.Errorf("the node gets %q (%v), want the one certificate with its chain and key, and not that of %s", got.Proxy.PEM, err, other.ID)
 	}
 	if row, err := nodeConfigs.Get(ctx, c.Store, config.Node); err != nil || row.Proxy.PEM != nil {
 		t.Errorf("the row has %v (%v), want no key", row.Proxy.PEM, err)
 	}
-	// With another key the node is told nothing, and the control plane goes on.
+	// A member with another key says so, and the node asks another one.
 	if c.Secrets, err = secrets.New(secrets.NewKey()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := c.withKeys(ctx, config); err != nil || got.Proxy.PEM != nil {
-		t.Errorf("without the key the node gets %q (%v), want nothing", got.Proxy.PEM, err)
+	if _, err := c.withKeys(ctx, config); err == nil || !strings.Contains(err.Error(), "certificate shop") {
+		t.Errorf("without the key: error %v, want one that names the certificate", err)
+	}
+}
+
+// A load balancer goes, though its certificate was deleted at the same time.
+func TestLoadBalancerGoesAfterItsCertificate(t *testing.T) {
+	for name, at := range map[string]time.Duration{"while it goes": time.Second, "before anybody has looked": 0} {
+		t.Run(name, func(t *testing.T) {
+			slow := func(_ context.Context, call string) (before, after error) {
+				if strings.HasPrefix(call, "delete machine") {
+					time.Sleep(2 * time.Second)
+				}
+				return nil, nil
+			}
+			inLab(t, cloud.FakeOptions{Fault: slow}, func(t *testing.T, c *Control) {
+				cert := weir.Certificate{ID: "cert", Name: "shop"}
+				if err := c.Store.Update(t.Context(), func(tx *store.Tx) error { certificates.Put(tx, cert.ID, cert); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				lb := balancer()
+				lb.Name, lb.Region = "shop", "lab"
+				lb.Rules = []weir.Rule{{Entry: weir.HTTPS, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: cert.ID}}
+				lb = must(c.CreateLoadBalancer(t.Context(), lb))(t)
+				time.Sleep(30 * time.Second)
+				if err := c.DeleteLoadBalancer(t.Context(), lb.ID); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(at)
+				if err := c.DeleteCertificate(t.Context(), cert.ID); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				left, all, ips := must(loadBalancers.All(t.Context(), c.Store))(t), must(machines.All(t.Context(), c.Store))(t), must(addresses.All(t.Context(), c.Store))(t)
+				if len(left)+len(all)+len(ips) > 0 {
+					t.Errorf("a minute after there are %d load balancers, %d machines and %d addresses, want none", len(left), len(all), len(ips))
+				}
+			})
+		})
 	}
 }

@@ -3,6 +3,9 @@ package haproxy
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,7 +112,7 @@ func (p *Proxy) rotate(ctx context.Context, files map[string][]byte) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if !bytes.Equal(was, text) {
+		if !bytes.Equal(was, text) || !p.sealed && strings.HasSuffix(name, ".pem") && !p.shows(ctx, filepath.Join(dir, name), text) {
 			before[name], changed[name] = was, text
 		}
 	}
@@ -127,7 +130,20 @@ func (p *Proxy) rotate(ctx context.Context, files map[string][]byte) error {
 		p.log.Info("certificates rotated", "n", len(done))
 	}
 	_, err := writeCerts(dir, changed)
+	p.sealed = err == nil
 	return err
+}
+
+// shows reports whether the worker has a certificate in the place of that file. Of one that ran before we did nobody
+// knows: it may have been told, or not, of what is on disk.
+func (p *Proxy) shows(ctx context.Context, file string, text []byte) bool {
+	out, err := exchange(ctx, p.path(workerSocket), "show ssl cert "+file)
+	block, _ := pem.Decode(text)
+	if err != nil || block == nil {
+		return false
+	}
+	sum := sha1.Sum(block.Bytes)
+	return bytes.Contains(out, []byte("FingerPrint: "+strings.ToUpper(hex.EncodeToString(sum[:]))))
 }
 
 // exchangeCert has the worker use text as the certificate of a file. HAProxy takes one at a time.

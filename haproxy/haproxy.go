@@ -73,6 +73,7 @@ type Proxy struct {
 	stopped  bool
 	have     []server             // at the last look, and by what was done since
 	known    bool                 // have is of the worker that runs
+	sealed   bool                 // the worker that runs has the certificates that are on disk
 	wait     []waiting            // as of the last look
 	lingers  map[target]time.Time // servers that left and that old workers serve, since they were first seen
 	counted  []counted            // by workers, at the last look
@@ -187,7 +188,10 @@ func (p *Proxy) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("look for a running haproxy: %w", err)
 	}
-	if p.proc != nil {
+	if err := os.RemoveAll(p.path(candidateCerts)); err != nil { // a crash may have left some
+		return err
+	}
+	if p.sealed = false; p.proc != nil {
 		p.log.Info("haproxy adopted", "pid", p.proc.pid)
 		p.pulse.begins(p.proc.pid)
 	}
@@ -316,7 +320,8 @@ func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 		// Where it does not take a certificate over, a reload tells why, or does it.
 		if err := p.rotate(ctx, d.files); errors.Is(err, errRotation) {
 			p.log.Warn("certificates not rotated, reloading", "err", err)
-			running = "another"
+			p.host.generation++
+			d.shape, d.text = shapeOf(&d.proxy, p.host), Render(p.version, d.revision, d.proxy, p.host)
 		} else if err != nil {
 			return err
 		}

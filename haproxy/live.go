@@ -33,6 +33,7 @@ func (p *Proxy) start(ctx context.Context) error {
 		p.held.close()
 		return err
 	}
+	p.sealed = true
 	p.log.Info("haproxy started", "pid", p.proc.pid, "version", p.version.Full, "revision", p.want.revision)
 	p.hold(ctx)
 	return nil
@@ -127,7 +128,7 @@ func (p *Proxy) reload(ctx context.Context, d *document) error {
 		}
 		return err
 	}
-	p.want, p.known = d, false
+	p.want, p.known, p.sealed = d, false, true
 	p.reloads++
 	p.log.Info("haproxy reloaded", "revision", d.revision, "took", time.Since(began))
 	p.hold(ctx)

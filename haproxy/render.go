@@ -23,6 +23,8 @@ type Host struct {
 	User    string // whom the worker runs as, and a group of that name; whoever starts it if empty
 	Threads int    // cores to use, HAProxy's choice if 0
 	Files   int    // descriptors that the process may have (the hard limit), HAProxy's choice if 0
+
+	generation int // raised where nothing else tells that another configuration is to be loaded
 }
 
 // DefaultDir is where a node's HAProxy has its files unless told otherwise.
@@ -90,6 +92,14 @@ func Render(v Version, revision int64, p weir.Proxy, on Host) []byte {
 func shapeOf(p *weir.Proxy, on Host) string {
 	w := &writer{buf: make([]byte, 0, 4096)}
 	w.int(p.Reload)
+	if on.generation > 0 {
+		w.word(" ").int(int64(on.generation))
+	}
+	for i := range p.Frontends {
+		if tls := p.Frontends[i].TLS; tls != nil {
+			w.word(" ").int(int64(len(tls.Certificates))) // what is in their files is no part of the shape
+		}
+	}
 	w.global(p, on)
 	w.sections(p, on, false)
 	sum := sha256.Sum256(w.buf)

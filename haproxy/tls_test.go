@@ -468,3 +468,67 @@ func TestServersAreToldOfClientsByPROXY(t *testing.T) {
 		t.Error("the server's line has no send-proxy")
 	}
 }
+
+func TestCertificatesThatComeOrDoNotFitAreLiveWhenSetReturns(t *testing.T) {
+	p, _ := startProxy(t, Options{})
+	var f farm
+	a := f.start(t)
+	front := freeAddr(t)
+	shop, mail := certificate(t, 1, "shop.example"), certificate(t, 2, "mail.example")
+	one, two := withTLS(testDocument(front, a.server()), shop), withTLS(testDocument(front, a.server()), shop, mail)
+	set(t, p, one)
+	waitState(t, p, weir.ServerUp, a.server())
+	for range 3 {
+		set(t, p, two)
+		if got := serial(t, front, "mail.example"); got != 2 {
+			t.Errorf("one came, and who asks for its name is shown %d, want 2", got)
+		}
+		set(t, p, one)
+		if got := serial(t, front, "mail.example"); got != 1 {
+			t.Errorf("one went, and who asks for its name is shown %d, want 1", got)
+		}
+	}
+	// With a chain that is longer than what HAProxy's socket takes.
+	for n := int64(3); n < 6; n++ {
+		long := certificate(t, n, "shop.example")
+		leaf, _, _ := strings.Cut(long, "-----BEGIN PRIVATE KEY")
+		set(t, p, withTLS(testDocument(front, a.server()), long+strings.Repeat(leaf, 40)))
+		if got := serial(t, front, "shop.example"); got != n {
+			t.Errorf("after a certificate with a long chain %d is shown, want %d", got, n)
+		}
+	}
+}
+
+// An agent may die after it has written certificates and before HAProxy has them, or the other way round.
+func TestNextProxyFindsOutWhichCertificatesHAProxyHas(t *testing.T) {
+	dir := t.TempDir()
+	p, end := startProxy(t, Options{Dir: dir, Keep: true})
+	var f farm
+	a := f.start(t)
+	front := freeAddr(t)
+	set(t, p, withTLS(testDocument(front, a.server()), certificate(t, 1, "shop.example")))
+	waitState(t, p, weir.ServerUp, a.server())
+	end()
+	young := withTLS(testDocument(front, a.server()), certificate(t, 2, "shop.example"))
+	files, err := certFiles(&young)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writeCerts(p.path(certsDir), files); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(p.path(candidateCerts), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	q, _ := startProxy(t, Options{Dir: dir})
+	set(t, q, young)
+	if got := serial(t, front, "shop.example"); got != 2 {
+		t.Errorf("certificate %d is shown, want 2", got)
+	}
+	if h, _ := status(t, q); h.Reloads != 0 {
+		t.Errorf("HAProxy has reloaded %d times, want none", h.Reloads)
+	}
+	if _, err := os.Stat(q.path(candidateCerts)); err == nil {
+		t.Error("certificates that were being tried are left")
+	}
+}

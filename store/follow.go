@@ -24,7 +24,7 @@ type Change[T any] struct {
 // as it comes, until ctx ends. It yields nothing older than it has yielded of a key,
 // and no change that lasts is missed; but a row that changed twice while the store
 // could not be reached may come once, with its last content, and a row that came and
-// went meanwhile not at all.
+// went meanwhile not at all: if nothing else has changed then, a change comes that has no Key and is Whole.
 //
 // While the store cannot be reached, Follow keeps trying. An error is about the row of
 // Key, which cannot be decoded, and the next change comes after it; or it is the last,
@@ -34,6 +34,9 @@ func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], err
 		for told, err := range t.follow(ctx, s) {
 			if err != nil {
 				yield(Change[T]{}, err)
+				return
+			}
+			if told.at > 0 && len(told.changes) == 0 && !yield(Change[T]{Revision: told.at, Whole: true}, nil) {
 				return
 			}
 			for i, c := range told.changes {

@@ -125,8 +125,8 @@ type Pages[T any] interface {
 	Each(list string, from, n int, do func(*T)) (total int)
 }
 
-// View gives f the mirror as it is at one moment after the call. While the store cannot be reached it waits,
-// until ctx ends. f must not wait for anything.
+// View gives f the mirror as it is at one moment after the call. If the store cannot be reached, that is the error; what it
+// has already stored is waited for, until ctx ends. f must not wait for anything.
 func (m *Mirror[T]) View(ctx context.Context, f func(Pages[T])) error {
 	if err := m.await(ctx); err != nil {
 		return fmt.Errorf("read %s: %w", m.table.name, err)

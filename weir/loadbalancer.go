@@ -99,7 +99,7 @@ type AddressMode string
 
 // The address modes. The zero value is InCloud.
 const (
-	InCloud   AddressMode = ""    // a reserved IP, which the cloud leads to one machine
+	InCloud   AddressMode = ""    // a reserved IP, which the cloud leads to one machine, or spreads over several
 	OnSegment AddressMode = "arp" // the active instance holds it on a network segment, by ARP or NDP
 )
 
@@ -114,7 +114,7 @@ type LoadBalancer struct {
 	Name      string        `json:"name"` // unique in a team
 	Region    string        `json:"region"`
 	Size      string        `json:"size"`              // of each instance
-	Instances int           `json:"instances"`         // how many machines run it; fewer than MinInstances count as that
+	Instances int           `json:"instances"`         // how many machines run it; WantInstances is the least
 	Actives   int           `json:"actives,omitempty"` // how many of them have its address at the same time; fewer than 1 count as that
 	Algorithm Algorithm     `json:"algorithm"`
 	Rules     []Rule        `json:"rules"`

@@ -86,6 +86,11 @@ func (c *Cloud) Addresses(ctx context.Context) ([]cloud.Address, error) {
 		return nil, err
 	}
 	defer done()
+	if c.unpointed.Load() { // what is on record does not hold yet
+		if err := c.point(); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := cloned(c.reserved)
@@ -219,7 +224,9 @@ func (c *Cloud) point() error {
 		order = append(order, a.Addr)
 	}
 	c.mu.Unlock()
-	return c.gateway.pointReserved(points, order)
+	err := c.gateway.pointReserved(points, order)
+	c.unpointed.Store(err != nil)
+	return err
 }
 
 // SetFirewall keeps the promise of [cloud.Firewalls].

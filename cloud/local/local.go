@@ -36,6 +36,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -99,6 +100,8 @@ type Cloud struct {
 	closed   bool
 	machines map[weir.ID]*machine
 	reserved []cloud.Address // the one that was assigned last comes first
+
+	unpointed atomic.Bool // the gateway has not been told of reserved as it is
 }
 
 var (
