@@ -145,7 +145,7 @@ func newEvent(e weir.Event, now time.Time) event {
 }
 
 func newBalancer(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview, now time.Time) balancer {
-	b := balancer{Name: lb.Name, Address: address(lb.Address), Algorithm: strings.ReplaceAll(string(lb.Algorithm), "_", " "),
+	b := balancer{Name: lb.Name, Address: strings.TrimSpace(address(lb.Address) + " " + address(lb.Addr6)), Algorithm: strings.ReplaceAll(string(lb.Algorithm), "_", " "),
 		Targets: "machines named one by one", State: balancerState(lb), Plan: lb.Plan, Err: lb.Err}
 	if lb.Tag != "" {
 		b.Targets = "machines tagged " + lb.Tag
