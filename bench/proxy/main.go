@@ -4,7 +4,7 @@
 // Weir's is package haproxy with the document that the control plane would write: a frontend of HTTP and one of HTTPS, the
 // X-Forwarded headers, health checks. Each contender has the machine's cores and the same two servers, which are a HAProxy
 // that answers by itself, as cheaply as can be. Who asks is this process, on -connections connections each of which asks
-// again as soon as it has its answer: the rates are the most that all of them reach together on the same cores, so
+// again as soon as it has its answer, at a lower priority than the proxies, which all have that of Weir's: the rates are the most that all of them reach together on the same cores, so
 // that what compares is the ratio within a round, and the CPU time of the proxy for each request. Contenders take turns in each
 // round, in another order each time.
 //
