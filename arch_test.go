@@ -34,9 +34,12 @@ var may = map[string][]string{
 	"nodeapi":     {"pki", "weir"},
 	"heartbeat":   {"weir"},
 	"vip":         {"weir"},
+	"acme":        {"weir"},
+
+	"acme/acmetest": {},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
+	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
@@ -58,6 +61,7 @@ var only = map[string]string{
 	"github.com/containerd/go-runc":  "cloud/local",
 	"github.com/google/nftables":     "cloud/local",
 	"github.com/vishvananda/netlink": "cloud/local vip bench/failover",
+	"github.com/mholt/acmez":         "acme",
 	"github.com/mdlayher/arp":        "vip",
 	"github.com/mdlayher/ndp":        "vip",
 	"github.com/mdlayher/packet":     "vip",
