@@ -86,7 +86,7 @@ func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 			return err
 		}
 		for _, lb := range lbs {
-			if lb.Deleting.IsZero() && slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.Certificate == id }) {
+			if lb.Deleting.IsZero() && lb.Uses(id) {
 				return weir.Errorf(weir.Denied, textCertificateInUse)
 			}
 		}
@@ -96,21 +96,22 @@ func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 }
 
 // checkCertificates returns why the rules of a load balancer cannot have the certificates that
-// they name. What it has read keeps them from being deleted at the same time.
-func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+// they name, and whether Weir gets one of these by itself. What it has read keeps them from being deleted at the same time.
+func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (issued bool, err error) {
 	for i, r := range lb.Rules {
 		if r.Certificate == "" {
 			continue
 		}
-		_, err := certificateOf(ctx, tx, lb.Team, r.Certificate)
+		cert, err := certificateOf(ctx, tx, lb.Team, r.Certificate)
 		if errors.Is(err, weir.NotFound) {
-			return weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
+			return false, weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
+		issued = issued || cert.Issuance != nil
 	}
-	return nil
+	return issued, nil
 }
 
 // withKeys adds to the configuration of a node the certificates that it names, with their private keys. One that
@@ -159,15 +160,34 @@ func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, 
 		return 0, err
 	}
 	for _, cert := range all {
-		if !c.Secrets.Stale(cert.Sealed) {
-			continue
+		sealed := []*[]byte{&cert.Sealed}
+		if cert.Issuance != nil {
+			cert.Issuance.Sealed = slices.Clone(cert.Issuance.Sealed)
+			sealed = append(sealed, &cert.Issuance.Sealed)
 		}
-		key, err := c.openKey(cert)
+		changed, err := c.resealEach(sealed, sealFor(cert.ID))
 		if err != nil {
 			return 0, fmt.Errorf("certificate %s: %w", cert.Name, err)
 		}
-		cert.Sealed = c.Secrets.Seal(key, sealFor(cert.ID))
-		certificates.Put(tx, cert.ID, cert)
+		if changed > 0 {
+			certificates.Put(tx, cert.ID, cert)
+		}
+		n += changed
+	}
+	return n, nil
+}
+
+// resealEach seals those anew that another key than the first has sealed, and returns how many those were.
+func (c *Control) resealEach(all []*[]byte, purpose string) (n int, err error) {
+	for _, sealed := range all {
+		if len(*sealed) == 0 || !c.Secrets.Stale(*sealed) {
+			continue
+		}
+		secret, err := c.Secrets.Open(*sealed, purpose)
+		if err != nil {
+			return n, err
+		}
+		*sealed = c.Secrets.Seal(secret, purpose)
 		n++
 	}
 	return n, nil
@@ -180,13 +200,17 @@ func (t *term) reseal(ctx context.Context) {
 	}
 	n := 0
 	err := t.db.Update(ctx, func(tx *store.Tx) (err error) {
-		n, err = t.resealCertificates(ctx, tx)
+		if n, err = t.resealCertificates(ctx, tx); err != nil {
+			return err
+		}
+		accounts, err := t.resealAccounts(ctx, tx)
+		n += accounts
 		return err
 	})
 	switch {
 	case err != nil && ctx.Err() == nil:
 		t.Log.Error("secrets cannot be read", "err", err)
 	case n > 0:
-		t.Log.Info("secrets sealed anew with the first key", "certificates", n)
+		t.Log.Info("secrets sealed anew with the first key", "n", n)
 	}
 }

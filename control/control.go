@@ -18,6 +18,7 @@
 //	pairs          judge the instances of each load balancer, and move its address when the
 //	               one that has it cannot serve
 //	watches        ask the instances whether they live and serve
+//	certificates   get those from an authority that users have asked for, and renew them
 //
 // What users list comes a page at a time from memory; see lists.
 //
@@ -86,6 +87,12 @@ type Options struct {
 
 	// Secrets seals the private keys of certificates. Without it there can be no certificates.
 	Secrets *secrets.Keys
+
+	// Authority issues the certificates that Weir gets by itself, and writes to Email; without one there are none. What it has
+	// refused is tried again after Retry, then less and less often; 1 min if zero.
+	Authority Authority
+	Email     string
+	Retry     time.Duration
 
 	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
 	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero
@@ -172,7 +179,7 @@ type term struct {
 	*Control
 	db *store.Store
 
-	machines, pools, addresses, loadBalancers, pairs, watches, rules *reconcile.Loop
+	machines, pools, addresses, loadBalancers, pairs, watches, rules, certificates *reconcile.Loop
 
 	watching *watch
 
@@ -198,13 +205,14 @@ func newTerm(c *Control, led *store.Store) *term {
 	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
 	t.loadBalancers = loop("lb", 16, t.reconcileLoadBalancer, t.loadBalancerFailed)
 	t.pairs = loop("pair", 64, t.reconcilePair, t.loadBalancerFailed)
+	t.certificates = reconcile.New("certificate", t.reconcileCertificate, reconcile.Options{Workers: 4, Log: c.Log})
 	t.rules = reconcile.New("rules", t.reconcileRules, reconcile.Options{Log: c.Log})
 	t.watches = reconcile.New("watch", t.reconcileWatch, reconcile.Options{Workers: 512, Log: c.Log})
 	return t
 }
 
 func (t *term) loops() []*reconcile.Loop {
-	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches, t.rules}
+	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches, t.rules, t.certificates}
 }
 
 // Work returns what the controllers do, nothing if this member does not lead.
@@ -277,6 +285,21 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, cloudFirewalls, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
 	})
+	wg.Go(func() {
+		touch(ctx, t, certificates, func(id weir.ID, was, cert weir.Certificate) {
+			t.certificates.Touch(id)
+			if was.Fingerprint != cert.Fingerprint || cert.Placeholder() && !sameIssuance(*was.Issuance, *cert.Issuance) {
+				t.touchBalancers(func(lb *weir.LoadBalancer) bool { return lb.Uses(id) })
+			}
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, acmeAccounts, func(_ weir.ID, was, a acmeAccount) {
+			if was.Thumbprint != a.Thumbprint {
+				t.touchBalancers(func(lb *weir.LoadBalancer) bool { return lb.Team == a.Team })
+			}
+		})
+	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
 }
@@ -284,6 +307,16 @@ func (t *term) run(ctx context.Context) {
 // concerns reports whether what a load balancer is to do depends on a machine.
 func concerns(lb weir.LoadBalancer, m weir.Machine) bool {
 	return m.LoadBalancer == lb.ID || lb.Targets(&m) || m.Own && lb.Mode == weir.OnSegment
+}
+
+// touchBalancers touches the load balancers that are meant.
+func (t *term) touchBalancers(meant func(*weir.LoadBalancer) bool) {
+	t.balancers.Range(func(id, row any) bool {
+		if lb := row.(weir.LoadBalancer); meant(&lb) {
+			t.loadBalancers.Touch(lb.ID)
+		}
+		return true
+	})
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx

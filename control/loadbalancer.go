@@ -28,6 +28,7 @@ type balancerView struct {
 	machines []weir.Machine               // all, by ID
 	address  *weir.Address                // lb's own; nil if there is no row
 	certs    map[weir.ID]weir.Certificate // that lb's rules name
+	account  acmeAccount                  // whose challenges lb answers
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -400,14 +401,14 @@ func redirects(lb *weir.LoadBalancer) (port int) {
 }
 
 // entryPorts returns the ports that instances of lb take requests at: those of its rules, and the usual one of HTTP
-// where that is redirected.
+// where that is redirected, or an authority asks at it.
 func entryPorts(lb *weir.LoadBalancer) (ports []int) {
 	for _, r := range lb.Rules {
 		if !slices.Contains(ports, r.EntryPort) {
 			ports = append(ports, r.EntryPort)
 		}
 	}
-	if redirects(lb) != 0 && !slices.Contains(ports, httpPort) {
+	if (redirects(lb) != 0 || lb.ACME) && !slices.Contains(ports, httpPort) {
 		ports = append(ports, httpPort)
 	}
 	return ports
@@ -487,10 +488,13 @@ func (v *balancerView) proxy(at netip.Addr, drain time.Duration) weir.Proxy {
 		}
 		p.Backends = append(p.Backends, b)
 	}
-	if redirect != 0 && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
+	if (redirect != 0 || lb.ACME) && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
 		f := front(string(weir.HTTP), httpPort)
 		f.Redirect = redirect
 		p.Frontends = append(p.Frontends, f)
+	}
+	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.Mode == weir.HTTP && f.TLS == nil }) {
+		p.Thumbprint = v.account.Thumbprint
 	}
 	return p
 }
@@ -518,6 +522,15 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 			s.Err = fmt.Sprintf("instance %s: %s", m.Name, status.Err)
 		case !v.live(m.ID):
 			s.Plan = append(s.Plan, fmt.Sprintf("wait for %s to run its configuration", m.Name))
+		}
+	}
+	for _, r := range v.lb.Rules {
+		cert := v.certs[r.Certificate]
+		if !cert.Placeholder() {
+			continue
+		}
+		if wait := fmt.Sprintf("wait for certificate %s%s", cert.Name, because(cmp.Or(cert.Issuance.Err, cert.Issuance.Plan))); !slices.Contains(s.Plan, wait) {
+			s.Plan = append(s.Plan, wait)
 		}
 	}
 	if v.lb.Mode == weir.OnSegment && len(v.instances()) < weir.MinInstances {
@@ -670,6 +683,9 @@ func (v *balancerView) read(ctx context.Context, tx *store.Tx, id weir.ID) (err 
 		if v.certs[r.Certificate], err = certificates.Get(ctx, tx, r.Certificate); err != nil {
 			return err
 		}
+	}
+	if v.account, err = accountOf(ctx, tx, v.lb.Team); err != nil {
+		return err
 	}
 	if v.machines, err = allMachines(ctx, tx); err != nil {
 		return err
