@@ -10,39 +10,30 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netns"
-	"golang.org/x/net/dns/dnsmessage"
 )
 
 // Options of an Authority.
 type Options struct {
-	Namespace string        // the network namespace that it lives in; the test's own if empty
-	Addr      netip.Addr    // what all names mean at first
-	HTTP      int           // the port at which it looks for answers to HTTP-01; 80 if 0
-	Life      time.Duration // of certificates; 90 days if 0
-	Env       []string      // of Pebble, beside what tests usually want
+	Addr netip.Addr    // what all names mean
+	HTTP int           // the port at which it looks for answers to HTTP-01; 80 if 0
+	Life time.Duration // of certificates; 90 days if 0
+	Port int           // of loopback, where its directory is; any if 0
+	Env  []string      // of Pebble, beside what tests usually want
 }
 
 // Authority is a running Pebble.
@@ -50,17 +41,26 @@ type Authority struct {
 	Directory string // the URL of its directory
 	CA        []byte // PEM: whom its TLS is from
 
-	t       testing.TB
-	o       Options
-	admin   string
-	cmd     *exec.Cmd
-	log     *lines
-	mu      sync.Mutex
-	records map[string][]string // TXT
+	t         testing.TB
+	o         Options
+	namespace string
+	admin     string // the URL at which tests ask it for more than clients may …
+	names     string // … and at which they tell what names mean
+	trust     string // the file with CA
+	key       []byte // of its TLS
+	log       *lines
 }
 
 // Start runs an authority until the test ends.
 func Start(t testing.TB, o Options) *Authority {
+	t.Helper()
+	a := New(t, o)
+	a.Run("", o.Addr)
+	return a
+}
+
+// New returns an authority that does not run yet: where its directory will be, and whom its TLS will be from, can be told.
+func New(t testing.TB, o Options) *Authority {
 	t.Helper()
 	if o.HTTP == 0 {
 		o.HTTP = 80
@@ -68,92 +68,85 @@ func Start(t testing.TB, o Options) *Authority {
 	if o.Life == 0 {
 		o.Life = 90 * 24 * time.Hour
 	}
-	a := &Authority{t: t, o: o, records: map[string][]string{}, log: &lines{}}
-	program := filepath.Join(t.TempDir(), "pebble")
-	if out, err := exec.Command("go", "build", "-o", program, "github.com/letsencrypt/pebble/v2/cmd/pebble").CombinedOutput(); err != nil {
+	a := &Authority{t: t, o: o, log: &lines{}}
+	if a.o.Port == 0 {
+		a.o.Port = a.port()
+	}
+	a.Directory = fmt.Sprintf("https://127.0.0.1:%d/dir", a.o.Port)
+	a.identity()
+	return a
+}
+
+// Run runs the authority in a network namespace, the test's own if it is "", until the test ends. All names mean addr.
+func (a *Authority) Run(namespace string, addr netip.Addr) {
+	t := a.t
+	t.Helper()
+	a.namespace = namespace
+	dir := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv").CombinedOutput(); err != nil {
 		t.Fatalf("build Pebble: %v\n%s", err, out)
 	}
-	ports := a.ports(2)
-	a.Directory, a.admin = fmt.Sprintf("https://127.0.0.1:%d/dir", ports[0]), fmt.Sprintf("https://127.0.0.1:%d", ports[1])
-	dns := a.serveNames()
-	certFile, keyFile := a.identity()
+	admin, dns, names := a.port(), a.port(), a.port()
+	a.admin, a.names, a.trust = fmt.Sprintf("https://127.0.0.1:%d", admin), fmt.Sprintf("http://127.0.0.1:%d", names), filepath.Join(dir, "cert.pem")
 	config, _ := json.Marshal(map[string]any{"pebble": map[string]any{
-		"listenAddress": fmt.Sprintf("127.0.0.1:%d", ports[0]), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", ports[1]),
-		"certificate": certFile, "privateKey": keyFile, "httpPort": o.HTTP, "tlsPort": 443, "keyAlgorithm": "ecdsa",
+		"listenAddress": fmt.Sprintf("127.0.0.1:%d", a.o.Port), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", admin),
+		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"), "httpPort": a.o.HTTP, "tlsPort": 443, "keyAlgorithm": "ecdsa",
 		"domainBlocklist": []string{"blocked.example"},
-		"profiles":        map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": int(o.Life / time.Second)}},
+		"profiles":        map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": int(a.o.Life / time.Second)}},
 	}})
-	configFile := filepath.Join(t.TempDir(), "pebble.json")
-	if err := os.WriteFile(configFile, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{program, "-config", configFile, "-dnsserver", dns}
-	if o.Namespace != "" {
-		args = append([]string{"ip", "netns", "exec", o.Namespace}, args...)
-	}
-	a.cmd = exec.Command(args[0], args[1:]...)
-	a.cmd.Env = append(append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20", "PEBBLE_AUTHZREUSE=50"), o.Env...)
-	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := a.cmd.Start(); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string][]byte{"pebble.json": config, "cert.pem": a.CA, "key.pem": a.key} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
-		a.cmd.Process.Kill()
-		a.cmd.Wait()
 		if t.Failed() {
 			t.Logf("Pebble says:\n%s", a.log)
 		}
 	})
+	a.start(nil, filepath.Join(dir, "pebble-challtestsrv"), "-defaultIPv4", addr.String(), "-defaultIPv6", "", "-dnsserver", fmt.Sprintf("127.0.0.1:%d", dns),
+		"-management", fmt.Sprintf("127.0.0.1:%d", names), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "")
+	a.start(append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20", "PEBBLE_AUTHZREUSE=50"}, a.o.Env...),
+		filepath.Join(dir, "pebble"), "-config", filepath.Join(dir, "pebble.json"), "-dnsserver", fmt.Sprintf("127.0.0.1:%d", dns))
 	a.await()
-	return a
 }
 
-// within calls do in the authority's namespace.
-func (a *Authority) within(do func() error) {
+// start starts a program in the authority's namespace, until the test ends.
+func (a *Authority) start(env []string, args ...string) {
 	a.t.Helper()
-	if a.o.Namespace == "" {
-		if err := do(); err != nil {
-			a.t.Fatal(err)
-		}
-		return
-	}
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := netns.GetFromName(a.o.Namespace)
-		if err == nil {
-			defer ns.Close()
-			err = netns.Set(ns)
-		}
-		if err == nil {
-			err = do()
-		}
-		failed <- err
-	}()
-	if err := <-failed; err != nil {
+	cmd := a.command(args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = a.log, a.log
+	if err := cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}
+	a.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
 }
 
-// ports returns ports of loopback that nobody has.
-func (a *Authority) ports(n int) (ports []int) {
-	a.within(func() error {
-		for range n {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		}
-		return nil
-	})
-	return ports
+// command returns what runs a program in the authority's namespace. This process does not go there itself: whoever ends
+// the namespace may end all that is in it.
+func (a *Authority) command(args ...string) *exec.Cmd {
+	if a.namespace != "" {
+		args = append([]string{"ip", "netns", "exec", a.namespace}, args...)
+	}
+	return exec.Command(args[0], args[1:]...)
+}
+
+// port returns a port of loopback that nobody has.
+func (a *Authority) port() int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // identity makes what Pebble shows who asks for.
-func (a *Authority) identity() (certFile, keyFile string) {
+func (a *Authority) identity() {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
@@ -169,22 +162,18 @@ func (a *Authority) identity() (certFile, keyFile string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	dir := a.t.TempDir()
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	a.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	for file, text := range map[string][]byte{certFile: a.CA, keyFile: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})} {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
+	a.key = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 }
 
 // await waits until Pebble answers.
 func (a *Authority) await() {
 	a.t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		_, err := a.ask(http.MethodGet, a.Directory, nil)
+		_, err := a.ask(a.Directory, "")
+		if err == nil {
+			_, err = a.ask(a.names+"/dns-request-history", `{"host": "x."}`)
+		}
 		if err == nil {
 			return
 		}
@@ -194,37 +183,26 @@ func (a *Authority) await() {
 	}
 }
 
-// ask asks Pebble.
-func (a *Authority) ask(method, at string, body []byte) (answer []byte, err error) {
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(a.CA)
-	a.within(func() error {
-		conn, e := net.Dial("tcp", strings.Split(strings.TrimPrefix(at, "https://"), "/")[0])
-		if err = e; err != nil {
-			return nil
-		}
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return conn, nil }}
-		req, e := http.NewRequest(method, at, bytes.NewReader(body))
-		if err = e; err != nil {
-			return nil
-		}
-		resp, e := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(req)
-		if err = e; err != nil {
-			return nil
-		}
-		defer resp.Body.Close()
-		if answer, err = io.ReadAll(resp.Body); err == nil && resp.StatusCode != http.StatusOK {
-			err = fmt.Errorf("%s: %s", resp.Status, answer)
-		}
-		return nil
-	})
-	return answer, err
+// ask asks Pebble or its names, with a body if that is not empty.
+func (a *Authority) ask(at, body string) ([]byte, error) {
+	args := []string{"curl", "-sS", "--fail", "--max-time", "10", "--cacert", a.trust, at}
+	if body != "" {
+		args = append(args, "--data", body)
+	}
+	cmd := a.command(args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", at, err, said.Bytes())
+	}
+	return out, err
 }
 
 // Root returns whom its certificates are from, PEM.
 func (a *Authority) Root() []byte {
 	a.t.Helper()
-	root, err := a.ask(http.MethodGet, a.admin+"/roots/0", nil)
+	root, err := a.ask(a.admin+"/roots/0", "")
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -236,7 +214,7 @@ func (a *Authority) Suggest(leaf string, from, to time.Time) {
 	a.t.Helper()
 	answer, _ := json.Marshal(map[string]any{"suggestedWindow": map[string]time.Time{"start": from, "end": to}})
 	body, _ := json.Marshal(map[string]string{"Certificate": leaf, "ARIResponse": string(answer)})
-	if _, err := a.ask(http.MethodPost, a.admin+"/set-renewal-info/", body); err != nil {
+	if _, err := a.ask(a.admin+"/set-renewal-info/", string(body)); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -262,77 +240,15 @@ func (l *lines) String() string {
 	return l.all.String()
 }
 
-// SetRecord has a name have these TXT records.
-func (a *Authority) SetRecord(name string, values ...string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.records[strings.ToLower(strings.TrimSuffix(name, "."))] = values
-}
-
-// serveNames answers what Pebble asks about names, and returns where.
-func (a *Authority) serveNames() string {
-	var l net.Listener
-	a.within(func() (err error) {
-		l, err = net.Listen("tcp", "127.0.0.1:0") // Pebble asks by TCP
-		return err
-	})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(10 * time.Second))
-				for a.answerOne(conn) == nil {
-				}
-			})
-		}
-	})
-	a.t.Cleanup(func() {
-		l.Close()
-		wg.Wait()
-	})
-	return l.Addr().String()
-}
-
-// answerOne answers one question, before which its length is.
-func (a *Authority) answerOne(conn net.Conn) error {
-	var length [2]byte
-	if _, err := io.ReadFull(conn, length[:]); err != nil {
-		return err
+// SetRecord has a name have a TXT record, none if value is empty.
+func (a *Authority) SetRecord(name, value string) {
+	a.t.Helper()
+	verb, body := "/set-txt", map[string]string{"host": name + ".", "value": value}
+	if value == "" {
+		verb = "/clear-txt"
 	}
-	asked := make([]byte, binary.BigEndian.Uint16(length[:]))
-	if _, err := io.ReadFull(conn, asked); err != nil {
-		return err
+	text, _ := json.Marshal(body)
+	if _, err := a.ask(a.names+verb, string(text)); err != nil {
+		a.t.Fatal(err)
 	}
-	answer, err := a.answer(asked)
-	if err != nil {
-		return err
-	}
-	_, err = conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
-	return err
-}
-
-func (a *Authority) answer(asked []byte) ([]byte, error) {
-	var m dnsmessage.Message
-	if err := m.Unpack(asked); err != nil || len(m.Questions) != 1 {
-		return nil, fmt.Errorf("not a question: %w", err)
-	}
-	q := m.Questions[0]
-	m.Response, m.Authoritative, m.Additionals = true, true, nil
-	header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
-	switch {
-	case q.Type == dnsmessage.TypeA && a.o.Addr.Is4():
-		m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: a.o.Addr.As4()}})
-	case q.Type == dnsmessage.TypeTXT:
-		a.mu.Lock()
-		for _, value := range a.records[strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))] {
-			m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.TXTResource{TXT: []string{value}}})
-		}
-		a.mu.Unlock()
-	}
-	return m.Pack()
 }
