@@ -35,6 +35,7 @@ var may = map[string][]string{
 	"heartbeat":   {"weir"},
 	"vip":         {"weir"},
 	"acme":        {"weir"},
+	"domains":     {"weir"},
 
 	"acme/acmetest": {},
 
@@ -67,7 +68,7 @@ var only = map[string]string{
 	"github.com/mdlayher/packet":     "vip",
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/prometheus/":         "metrics",
-	"github.com/digitalocean/godo":   "cmd/weir bench/change",
+	"github.com/digitalocean/godo":   "cmd/weir bench/change domains",
 	"github.com/goccy/go-yaml":       "config cloud/local web",
 }
 

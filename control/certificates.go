@@ -78,7 +78,8 @@ func (c *Control) AddCertificate(ctx context.Context, cert weir.Certificate, key
 // weir.Denied.
 func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := certificateOf(ctx, tx, weir.CallerOf(ctx).Team, id); err != nil {
+		cert, err := certificateOf(ctx, tx, weir.CallerOf(ctx).Team, id)
+		if err != nil {
 			return err
 		}
 		lbs, err := loadBalancers.All(ctx, tx)
@@ -91,6 +92,9 @@ func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 			}
 		}
 		certificates.Delete(tx, id)
+		if i := cert.Issuance; i != nil && len(i.Records) > 0 {
+			leftRecords.Put(tx, id, i.Records)
+		}
 		return nil
 	})
 }

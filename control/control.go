@@ -94,6 +94,11 @@ type Options struct {
 	Email     string
 	Retry     time.Duration
 
+	// Records are in the DNS of domains that belong to who operates the region: certificates of the first team are got by them
+	// where they are for names of these domains. An authority is asked to look at one once it is Spread old; 20 s if zero.
+	Records Records
+	Spread  time.Duration
+
 	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
 	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero
 }
@@ -116,6 +121,9 @@ func New(o Options) *Control {
 	}
 	if o.Poll == 0 {
 		o.Poll = time.Second
+	}
+	if o.Spread == 0 {
+		o.Spread = 20 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -299,6 +307,9 @@ func (t *term) run(ctx context.Context) {
 				t.touchBalancers(func(lb *weir.LoadBalancer) bool { return lb.Team == a.Team })
 			}
 		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, leftRecords, func(id weir.ID, _, _ []weir.Record) { t.certificates.Touch(id) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })

@@ -31,6 +31,20 @@ type Authority interface {
 	Renewal(ctx context.Context, leaf string) (*acme.Window, error)
 }
 
+// Records sets TXT records in the DNS, by which an authority sees who has a name. Each call can be repeated. Package domains
+// has one.
+type Records interface {
+	// Holds reports whether a name is one whose records it sets.
+	Holds(ctx context.Context, name string) (bool, error)
+	// Add has a name have a record beside those that it has.
+	Add(ctx context.Context, name, value string) error
+	// Remove removes that record.
+	Remove(ctx context.Context, name, value string) error
+}
+
+// leftRecords are records of certificates that were deleted, by the certificate.
+var leftRecords = store.NewTable[[]weir.Record]("acme_records")
+
 // acmeAccount is a team's account with the authority. Each team has its own: load balancers answer the challenges of their
 // team's account alone, so that no team gets a certificate for a name that leads to another's.
 type acmeAccount struct {
@@ -81,21 +95,25 @@ func (c *Control) resealAccounts(ctx context.Context, tx *store.Tx) (n int, err 
 }
 
 // checkIssuance returns why no certificate can be got for names.
-func (c *Control) checkIssuance(names []string) error {
+func (c *Control) checkIssuance(team weir.ID, names []string) error {
 	if c.Authority == nil {
 		return weir.Errorf(weir.Invalid, "type is \"lets_encrypt\", and this Weir knows no authority to get certificates from: start it with --acme-directory, or get one elsewhere and upload it with the type custom")
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, "*.") {
+		if strings.HasPrefix(name, "*.") && !c.byRecords(team) {
 			return weir.Errorf(weir.Invalid, "dns_names has %q: an authority wants a record in the DNS for it, which Weir does not make, want names without *", name)
 		}
 	}
 	return nil
 }
 
+// byRecords reports whether certificates of a team are got by records in the DNS. The domains are those of who operates the
+// region: another team, which may have nothing to do with them, gets none by them.
+func (c *Control) byRecords(team weir.ID) bool { return c.Records != nil && team == "" }
+
 // IssueCertificate has a certificate for names got from the authority, and renewed. It is pending at first.
 func (c *Control) IssueCertificate(ctx context.Context, name string, names []string) (weir.Certificate, error) {
-	if err := c.checkIssuance(names); err != nil {
+	if err := c.checkIssuance(weir.CallerOf(ctx).Team, names); err != nil {
 		return weir.Certificate{}, err
 	}
 	cert, key, err := weir.NewIssued(name, names, time.Now())
@@ -109,10 +127,26 @@ func (c *Control) IssueCertificate(ctx context.Context, name string, names []str
 type certificateView struct {
 	cert     weir.Certificate
 	account  acmeAccount
-	at       string         // the authority's directory
-	mute     string         // why a challenge would find no answer; empty if it finds one
-	progress *acme.Progress // of the order under way, if it was looked at
+	at       string          // the authority's directory
+	mute     string          // why a challenge would find no answer; empty if it finds one
+	progress *acme.Progress  // of the order under way, if it was looked at
+	held     map[string]bool // names, without what makes them wildcards, that are shown to be ours by records
+	spread   time.Duration   // how old a record must be
 	now      time.Time
+}
+
+// mine returns the challenges that are to be answered, one for each name, and the records that answer some of them.
+func (v *certificateView) mine() (all []acme.Challenge, records []weir.Record) {
+	for _, ch := range v.progress.Challenges {
+		switch {
+		case ch.Type == acme.DNS && v.held[ch.Name]:
+			all = append(all, ch)
+			records = append(records, weir.Record{Name: "_acme-challenge." + ch.Name, Value: ch.Value})
+		case ch.Type == acme.HTTP && !v.held[ch.Name]:
+			all = append(all, ch)
+		}
+	}
+	return all, records
 }
 
 // certificateStep is one thing to do about a certificate.
@@ -126,6 +160,8 @@ const (
 	findOrder   certificateStep = "find the order that may have been made"
 	makeOrder   certificateStep = "order"
 	lookAtOrder certificateStep = "look at the order"
+	setRecords  certificateStep = "set records in the DNS"
+	dropRecords certificateStep = "remove the records in the DNS"
 	respond     certificateStep = "answer challenges"
 	finalize    certificateStep = "ask for the certificate"
 	fetch       certificateStep = "fetch the certificate"
@@ -150,6 +186,8 @@ func planCertificate(v certificateView) (step certificateStep, wait time.Duratio
 	switch {
 	case i.Next.After(v.now):
 		return rest, until(i.Next), i.Plan
+	case i.Order == "" && len(i.Records) > 0:
+		return dropRecords, 0, ""
 	case (i.Order != "" || !i.Asked.IsZero()) && i.Authority != v.at:
 		return leaveOrder, 0, ""
 	case !i.Issued.IsZero() && i.Order == "" && i.Asked.IsZero() && v.now.Before(i.Renew):
@@ -174,10 +212,16 @@ func planCertificate(v certificateView) (step certificateStep, wait time.Duratio
 	}
 	switch p := v.progress; p.State {
 	case acme.Pending:
+		challenges, records := v.mine()
+		unset := slices.ContainsFunc(records, func(r weir.Record) bool { return !slices.Contains(i.Records, r) })
 		switch {
 		case len(p.Challenges) > 0 && v.mute != "":
 			return rest, lookAgainAtMute, v.mute
-		case len(answerable(p)) > 0:
+		case unset || len(records) > 0 && i.Set.IsZero():
+			return setRecords, 0, ""
+		case len(records) > 0 && v.now.Sub(i.Set) < v.spread:
+			return rest, until(i.Set.Add(v.spread)), "wait for the DNS to know the records"
+		case len(challenges) > 0:
 			return respond, 0, ""
 		}
 		return rest, max(lookAgainAtOrder, p.After), "wait for the authority to look at " + strings.Join(p.Names, ", ")
@@ -189,16 +233,6 @@ func planCertificate(v certificateView) (step certificateStep, wait time.Duratio
 		return fetch, 0, ""
 	}
 	return endOrder, 0, ""
-}
-
-// answerable returns the challenges that are to be answered: one for each name.
-func answerable(p *acme.Progress) (all []acme.Challenge) {
-	for _, ch := range p.Challenges {
-		if ch.Type == acme.HTTP {
-			all = append(all, ch)
-		}
-	}
-	return all
 }
 
 // mostSteps is how many steps are taken in one run: more would be a mistake of planCertificate's.
@@ -213,12 +247,12 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 	for range mostSteps {
 		v, err := t.viewCertificate(ctx, id)
 		if errors.Is(err, weir.NotFound) {
-			return 0, nil // what the authority is doing for it ends by itself
+			return 0, t.dropLeft(ctx, id) // what the authority is doing for it ends by itself
 		}
 		if err != nil || v.cert.Issuance == nil {
 			return 0, err
 		}
-		v.progress = progress
+		v.progress, v.spread = progress, t.Spread
 		step, wait, why := planCertificate(v)
 		if step == rest {
 			return wait, t.changeIssuance(ctx, id, func(_ *store.Tx, _ *weir.Certificate, i *weir.Issuance) error {
@@ -243,20 +277,62 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 // viewCertificate returns all there is about a certificate in one snapshot.
 func (t *term) viewCertificate(ctx context.Context, id weir.ID) (v certificateView, err error) {
 	v.now, v.at = time.Now(), t.Authority.Directory()
+	due := false
 	err = t.db.View(ctx, func(tx *store.Tx) error {
+		due = false
 		if v.cert, err = certificates.Get(ctx, tx, id); err != nil || v.cert.Issuance == nil {
 			return err
 		}
 		if v.account, err = accountOf(ctx, tx, v.cert.Team); err != nil {
 			return err
 		}
-		if due := v.cert.Issuance; due.Next.After(v.now) || due.Order == "" && due.Asked.IsZero() && v.now.Before(due.Renew) {
+		if i := v.cert.Issuance; i.Next.After(v.now) || i.Order == "" && i.Asked.IsZero() && v.now.Before(i.Renew) {
 			return nil // there is nothing to answer for
 		}
+		due = true
 		v.mute, err = muteFor(ctx, tx, &v.cert, v.account.Thumbprint)
 		return err
 	})
-	return v, err
+	if err != nil || !due || !t.byRecords(v.cert.Team) {
+		return v, err
+	}
+	v.held = map[string]bool{}
+	for _, name := range v.cert.DNSNames {
+		base := strings.TrimPrefix(name, "*.")
+		if v.held[base], err = t.Records.Holds(ctx, base); err != nil {
+			t.Log.Warn("it is not known who has a domain", "certificate", v.cert.Name, "err", err)
+			v.mute = "wait to know who has the domain of " + name + because(err.Error())
+			return v, nil
+		}
+		if base != name && !v.held[base] {
+			v.mute = "wait for a domain at DigitalOcean that " + name + " belongs to"
+			return v, nil
+		}
+	}
+	if !slices.ContainsFunc(v.cert.DNSNames, func(name string) bool { return !v.held[strings.TrimPrefix(name, "*.")] }) {
+		v.mute = "" // no load balancer is asked
+	}
+	return v, nil
+}
+
+// dropLeft removes the records of a certificate that was deleted.
+func (t *term) dropLeft(ctx context.Context, id weir.ID) error {
+	left, err := leftRecords.Get(ctx, t.db, id)
+	if errors.Is(err, weir.NotFound) || err == nil && t.Records == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range left {
+		if err := t.Records.Remove(ctx, r.Name, r.Value); err != nil {
+			return err
+		}
+	}
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		leftRecords.Delete(tx, id)
+		return nil
+	})
 }
 
 // muteFor returns why an authority that asks for the names of a certificate would find no answer, "" if a load balancer
@@ -328,7 +404,7 @@ func (t *term) changeIssuance(ctx context.Context, id weir.ID, change func(tx *s
 }
 
 func sameIssuance(a, b weir.Issuance) bool {
-	return a.Authority == b.Authority && a.Asked.Equal(b.Asked) && a.Order == b.Order && string(a.Sealed) == string(b.Sealed) && slices.Equal(a.Records, b.Records) &&
+	return a.Authority == b.Authority && a.Asked.Equal(b.Asked) && a.Order == b.Order && string(a.Sealed) == string(b.Sealed) && slices.Equal(a.Records, b.Records) && a.Set.Equal(b.Set) &&
 		a.Issued.Equal(b.Issued) && a.Renew.Equal(b.Renew) && a.From.Equal(b.From) && a.Look.Equal(b.Look) &&
 		a.Plan == b.Plan && a.Err == b.Err && a.Failed == b.Failed && a.Next.Equal(b.Next)
 }
@@ -360,6 +436,28 @@ func (t *term) takeStep(ctx context.Context, v *certificateView, step certificat
 		return nil, change(func(i *weir.Issuance) { i.Sealed = t.Secrets.Seal(key, sealFor(id)) })
 	case askRenewal:
 		return nil, t.askRenewal(ctx, v)
+	case setRecords:
+		_, records := v.mine()
+		err := change(func(i *weir.Issuance) { i.Records, i.Set = union(i.Records, records), time.Time{} }) // so that they are removed, whatever comes
+		for _, r := range records {
+			if err == nil {
+				err = t.Records.Add(ctx, r.Name, r.Value)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return v.progress, change(func(i *weir.Issuance) { i.Set = time.Now().UTC() })
+	case dropRecords:
+		if t.Records == nil {
+			return nil, errors.New("it is not known any more how records are removed")
+		}
+		for _, r := range i.Records {
+			if err := t.Records.Remove(ctx, r.Name, r.Value); err != nil {
+				return nil, err
+			}
+		}
+		return nil, change(func(i *weir.Issuance) { i.Records, i.Set = nil, time.Time{} })
 	case register:
 		key, err := t.accountKeyOf(v)
 		if err != nil {
@@ -405,7 +503,8 @@ func (t *term) takeStep(ctx context.Context, v *certificateView, step certificat
 		p, err := t.Authority.Look(ctx, account, i.Order)
 		return &p, err
 	case respond:
-		for _, ch := range answerable(v.progress) {
+		challenges, _ := v.mine()
+		for _, ch := range challenges {
 			if err := t.Authority.Respond(ctx, account, ch); err != nil {
 				return nil, err
 			}
@@ -427,6 +526,17 @@ func (t *term) takeStep(ctx context.Context, v *certificateView, step certificat
 		return nil, &lostOrder{cmp.Or(v.progress.Err, "the authority says that there will be no certificate")}
 	}
 	return nil, fmt.Errorf("there is no way to %s", step)
+}
+
+// union returns those in a, and those in b that are not in a.
+func union(a, b []weir.Record) []weir.Record {
+	all := slices.Clone(a)
+	for _, r := range b {
+		if !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // lostOrder is why an order becomes no certificate.
@@ -519,7 +629,7 @@ func (t *term) keepIssued(ctx context.Context, v *certificateView, leaf, chain s
 		cert.Leaf, cert.Chain, cert.Sealed = got.Leaf, got.Chain, i.Sealed
 		cert.Fingerprint, cert.NotAfter = got.Fingerprint, got.NotAfter
 		from, life := cert.Life()
-		*i = weir.Issuance{Authority: i.Authority, Records: i.Records, Issued: now.UTC(), Renew: from.Add(life * 2 / 3).UTC(), Look: now.UTC()}
+		*i = weir.Issuance{Authority: i.Authority, Records: i.Records, Set: i.Set, Issued: now.UTC(), Renew: from.Add(life * 2 / 3).UTC(), Look: now.UTC()}
 		tellOfCertificate(tx, cert, weir.EventStep, fmt.Sprintf("%s for %s, good until %s", verb, strings.Join(cert.DNSNames, ", "), cert.NotAfter.Format(time.RFC3339)))
 		return nil
 	})

@@ -516,6 +516,88 @@ func TestSecretsOfIssuanceAreSealedAnewToo(t *testing.T) {
 	}
 }
 
+// zone is the DNS of a domain, as the authority sees it.
+type zone struct {
+	ca     *acmetest.Authority
+	domain string
+	there  map[weir.Record]bool
+	adds   int
+	fail   int // so many calls fail
+}
+
+func (z *zone) Holds(_ context.Context, name string) (bool, error) {
+	return name == z.domain || strings.HasSuffix(name, "."+z.domain), nil
+}
+
+func (z *zone) Add(_ context.Context, name, value string) error {
+	if z.fail--; z.fail >= 0 {
+		return weir.Errorf(weir.Unavailable, "no DNS")
+	}
+	z.adds++
+	z.there[weir.Record{Name: name, Value: value}] = true
+	z.show(name)
+	return nil
+}
+
+func (z *zone) Remove(_ context.Context, name, value string) error {
+	delete(z.there, weir.Record{Name: name, Value: value})
+	z.show(name)
+	return nil
+}
+
+// show has the authority see the records of a name.
+func (z *zone) show(name string) {
+	z.ca.SetRecord(name, "")
+	for r := range z.there {
+		if r.Name == name {
+			z.ca.SetRecord(name, r.Value)
+		}
+	}
+}
+
+func TestWildcardsAreIssuedByRecordsThatAreRemovedAgain(t *testing.T) {
+	i := newIssuer(t, acmetest.Options{})
+	z := &zone{ca: i.ca, domain: "shop.example", there: map[weir.Record]bool{}, fail: 1}
+	i.Records, i.Spread = z, time.Millisecond
+	if _, err := i.IssueCertificate(weir.WithCaller(t.Context(), weir.Caller{Team: "red"}), "x", []string{"*.shop.example"}); !errors.Is(err, weir.Invalid) {
+		t.Errorf("for another team: %v, want weir.Invalid: the domain is not its", err)
+	}
+	i.mute.Store(true) // nobody is asked by HTTP
+	cert := i.issue("*.shop.example", "shop.example")
+	got := i.run(cert.ID, func(c weir.Certificate) bool { return issued(c) && len(c.Issuance.Records) == 0 })
+	if z.adds == 0 || len(z.there) != 0 || got.State(time.Now()) != weir.CertificateVerified {
+		t.Errorf("%d records were added and %v are left, want some and none: %+v", z.adds, z.there, got.Issuance)
+	}
+	// A name of another domain goes by HTTP, beside one that goes by a record.
+	i.mute.Store(false)
+	i.run(i.issue("www.shop.example", "mail.example").ID, func(c weir.Certificate) bool { return issued(c) && len(c.Issuance.Records) == 0 })
+	elsewhere := i.run(i.issue("*.mail.example").ID, func(c weir.Certificate) bool { return c.Issuance.Plan != "" })
+	if elsewhere.Issuance.Plan != "wait for a domain at DigitalOcean that *.mail.example belongs to" || elsewhere.Issuance.Order != "" {
+		t.Errorf("%+v, want it to wait for the domain", elsewhere.Issuance)
+	}
+
+	// One that is deleted on its way leaves no record.
+	gone := i.issue("*.blog.shop.example")
+	i.Spread = time.Hour
+	i.run(gone.ID, func(c weir.Certificate) bool { return !c.Issuance.Set.IsZero() })
+	if len(z.there) != 1 {
+		t.Errorf("records %v, want one", z.there)
+	}
+	if err := i.DeleteCertificate(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	leader := &term{Control: i.Control, db: i.Store}
+	for range 2 {
+		if _, err := leader.reconcileCertificate(t.Context(), gone.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := leftRecords.All(t.Context(), i.Store)
+	if err != nil || len(z.there) != 0 || len(left) != 0 {
+		t.Errorf("records %v are left, and %v to be removed (%v), want none", z.there, left, err)
+	}
+}
+
 func TestWithoutAnAuthorityNoCertificateIsPromised(t *testing.T) {
 	c := newKeeper(t, secrets.NewKey())
 	if _, err := c.IssueCertificate(t.Context(), "shop", []string{"shop.example"}); !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), "--acme-directory") {

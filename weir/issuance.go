@@ -22,7 +22,8 @@ type Issuance struct {
 	Asked     time.Time `json:"asked,omitzero"`      // an order was to be made then, and it is not known yet which
 	Order     string    `json:"order,omitempty"`     // the URL of the one under way
 	Sealed    []byte    `json:"sealed,omitempty"`    // the private key that it is for, sealed
-	Records   []string  `json:"records,omitempty"`   // names below which there are records of DNS for it
+	Records   []Record  `json:"records,omitempty"`   // in the DNS, that are there for it or may be
+	Set       time.Time `json:"set,omitzero"`        // when they were all there
 
 	Issued time.Time `json:"issued,omitzero"` // when the certificate was; zero while there is a placeholder in its place
 	Renew  time.Time `json:"renew,omitzero"`  // when to get another one
@@ -33,6 +34,12 @@ type Issuance struct {
 	Err    string    `json:"err,omitempty"`    // why it was last refused
 	Failed int       `json:"failed,omitempty"` // how often it has since it last succeeded
 	Next   time.Time `json:"next,omitzero"`    // when it is tried again
+}
+
+// Record is a record in the DNS, of the type TXT.
+type Record struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // CertificateState says whether a certificate can be used.

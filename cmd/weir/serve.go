@@ -138,6 +138,10 @@ func (s *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	records, err := s.acme.records()
+	if err != nil {
+		return err
+	}
 	apiListener, err := listen(ctx, "--listen", s.listen)
 	if err != nil {
 		return err
@@ -148,7 +152,7 @@ func (s *serve) run(ctx context.Context) error {
 		return err
 	}
 	defer nodeListener.Close()
-	err = s.serve(ctx, plan, ca, keys, issuer, apiListener, nodeListener)
+	err = s.serve(ctx, plan, ca, keys, issuer, records, apiListener, nodeListener)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // it was told to stop, and did
 	}
@@ -304,7 +308,7 @@ func (s *serve) keys(plan servePlan) (*secrets.Keys, error) {
 }
 
 // serve runs the control plane until ctx or a part of it ends.
-func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *secrets.Keys, issuer control.Authority, apiListener, nodeListener net.Listener) error {
+func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *secrets.Keys, issuer control.Authority, records control.Records, apiListener, nodeListener net.Listener) error {
 	p := newProgress(s.out)
 	p.say("weir %s, data in %s", weir.Version, s.data)
 	watchdog := newWatchdog(s.log)
@@ -332,7 +336,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	parts.Go(func() error { return renew(ctx) })
 	ctl := control.New(control.Options{Region: s.region, Store: db, Cloud: cloud.None{}, Log: s.log,
 		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(), Secrets: keys,
-		Authority: issuer, Email: s.acme.email,
+		Authority: issuer, Email: s.acme.email, Records: records,
 		Prober: control.NewProber(new(net.Dialer).DialContext), From: plan.members})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	tokenFile := filepath.Join(s.data, "token")
