@@ -192,6 +192,7 @@ type term struct {
 	watching *watch
 
 	ruled     sync.Map // the IDs of machines whose rows have rules
+	waiting   sync.Map // the IDs of certificates that wait for a load balancer to answer the authority
 	leaving   sync.Map // the IDs of machines that finish their requests before they go
 	balancers sync.Map // all load balancers as they last were, by ID: a change of a machine may concern several
 }
@@ -276,10 +277,12 @@ func (t *term) run(ctx context.Context) {
 			}
 			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id)
+			t.touchWaiting()
 		})
 	})
 	wg.Go(func() {
 		touch(ctx, t, nodeStatuses, func(_ weir.ID, _, s weir.NodeStatus) {
+			t.touchWaiting()
 			t.pairs.Touch(s.LoadBalancer)
 			t.loadBalancers.Touch(s.LoadBalancer)
 			t.leaving.Range(func(id, _ any) bool {

@@ -173,7 +173,7 @@ const (
 // How often an authority that says nothing of it is asked what has become of something.
 const (
 	lookAgainAtOrder = time.Second
-	lookAgainAtMute  = 2 * time.Second
+	lookAgainAtMute  = 30 * time.Second // unless a load balancer changes
 	leastRenewalInfo = time.Minute
 	usualRenewalInfo = 6 * time.Hour
 	mostRenewalInfo  = 24 * time.Hour
@@ -241,12 +241,17 @@ const mostSteps = 30
 // reconcileCertificate brings a certificate that Weir gets by itself on: to where there is one, and later another one.
 func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time.Duration, err error) {
 	if t.Authority == nil || t.Secrets == nil {
-		return 0, nil
+		return 0, t.changeIssuance(ctx, id, func(_ *store.Tx, cert *weir.Certificate, i *weir.Issuance) error {
+			i.Plan = "wait for a control plane that knows an authority: start it with --acme-directory"
+			t.Log.Warn("certificate is not got or renewed, since no authority is known", "certificate", cert.Name)
+			return nil
+		})
 	}
 	var progress *acme.Progress
 	for range mostSteps {
 		v, err := t.viewCertificate(ctx, id)
 		if errors.Is(err, weir.NotFound) {
+			t.waiting.Delete(id)
 			return 0, t.dropLeft(ctx, id) // what the authority is doing for it ends by itself
 		}
 		if err != nil || v.cert.Issuance == nil {
@@ -254,6 +259,11 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 		}
 		v.progress, v.spread = progress, t.Spread
 		step, wait, why := planCertificate(v)
+		if v.mute != "" {
+			t.waiting.Store(id, true)
+		} else {
+			t.waiting.Delete(id)
+		}
 		if step == rest {
 			return wait, t.changeIssuance(ctx, id, func(_ *store.Tx, _ *weir.Certificate, i *weir.Issuance) error {
 				i.Plan = why
@@ -272,6 +282,14 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 		}
 	}
 	return 0, fmt.Errorf("certificate %s: it is not done after %d steps", id, mostSteps)
+}
+
+// touchWaiting touches the certificates that wait for a load balancer to answer the authority.
+func (t *term) touchWaiting() {
+	t.waiting.Range(func(id, _ any) bool {
+		t.certificates.Touch(id.(weir.ID))
+		return true
+	})
 }
 
 // viewCertificate returns all there is about a certificate in one snapshot.
@@ -688,10 +706,7 @@ func (t *term) certificateFailed(ctx context.Context, v *certificateView, step c
 		if refused {
 			again = max(again, refusal.After)
 		}
-		why := fmt.Sprintf("%s: %v", step, failure)
-		if lost != nil {
-			why = lost.why
-		}
+		why := failure.Error()
 		if i.Err != why && i.Plan != why {
 			tellOfCertificate(tx, cert, weir.EventEvidence, fmt.Sprintf("has no new certificate yet: %s; next try in %s", why, again.Round(time.Second)))
 		}
