@@ -299,7 +299,7 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, certificates, func(id weir.ID, was, cert weir.Certificate) {
 			t.certificates.Touch(id)
-			if was.Fingerprint != cert.Fingerprint || cert.Placeholder() && !sameIssuance(*was.Issuance, *cert.Issuance) {
+			if was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert) {
 				t.touchBalancers(func(lb *weir.LoadBalancer) bool { return lb.Uses(id) })
 			}
 		})

@@ -427,6 +427,19 @@ func sameIssuance(a, b weir.Issuance) bool {
 		a.Plan == b.Plan && a.Err == b.Err && a.Failed == b.Failed && a.Next.Equal(b.Next)
 }
 
+// waitFor returns what a load balancer that uses a certificate waits for, "" if it does not wait.
+func waitFor(cert weir.Certificate) string {
+	switch i := cert.Issuance; {
+	case i == nil:
+		return ""
+	case cert.Placeholder():
+		return fmt.Sprintf("wait for certificate %s%s", cert.Name, because(cmp.Or(i.Err, i.Plan)))
+	case i.Err != "":
+		return fmt.Sprintf("wait for certificate %s to be renewed%s", cert.Name, because(i.Err))
+	}
+	return ""
+}
+
 // tellOfCertificate tells what became of one.
 func tellOfCertificate(tx *store.Tx, cert *weir.Certificate, kind weir.EventKind, text string) {
 	tellEvent(tx, weir.Event{Team: cert.Team, Kind: kind, Name: cert.Name, Text: text})
@@ -637,7 +650,12 @@ func (t *term) keepIssued(ctx context.Context, v *certificateView, leaf, chain s
 	now := time.Now()
 	got, err := weir.NewCertificate(v.cert.Name, leaf, chain, string(key), now)
 	if err != nil {
-		return &lostOrder{"what the authority has issued is no use: " + err.Error()}
+		return &lostOrder{"what the authority has issued is of no use: " + err.Error()}
+	}
+	for _, name := range v.cert.DNSNames {
+		if !slices.Contains(got.DNSNames, name) {
+			return &lostOrder{"what the authority has issued is not for " + name}
+		}
 	}
 	return t.changeIssuance(ctx, v.cert.ID, func(tx *store.Tx, cert *weir.Certificate, i *weir.Issuance) error {
 		verb := "has a certificate"

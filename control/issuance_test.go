@@ -287,6 +287,35 @@ func TestNoCrashOrdersTwice(t *testing.T) {
 	t.Logf("%d crashes", crashes)
 }
 
+// losing is an authority whose answer to the first order is lost on its way.
+type losing struct {
+	Authority
+	lost bool
+}
+
+func (l *losing) Order(ctx context.Context, a acme.Account, names []string, replaces string) (string, error) {
+	order, err := l.Authority.Order(ctx, a, names, replaces)
+	if err == nil && !l.lost {
+		l.lost = true
+		return "", errors.New("order: connection reset by peer")
+	}
+	return order, err
+}
+
+func TestAnOrderWhoseAnswerWasLostIsFoundAgain(t *testing.T) {
+	i := newIssuer(t, acmetest.Options{})
+	i.Authority = &losing{Authority: i.Authority}
+	cert := i.issue("shop.example")
+	waiting := i.run(cert.ID, func(c weir.Certificate) bool { return c.Issuance.Failed > 0 })
+	if is := waiting.Issuance; waiting.State(time.Now()) != weir.CertificatePending || is.Plan != "order: connection reset by peer" || is.Asked.IsZero() || is.Order != "" {
+		t.Errorf("%+v, want it pending still, with an order that may have been made", is)
+	}
+	i.run(cert.ID, issued)
+	if n := i.ca.Orders(); n != 1 {
+		t.Errorf("%d orders, want one", n)
+	}
+}
+
 func TestWhatTheAuthorityRefusesIsSaidAndTriedAgainLater(t *testing.T) {
 	i := newIssuer(t, acmetest.Options{})
 	i.mute.Store(true)
@@ -470,6 +499,11 @@ func TestACertificateOnItsWayKeepsNoLoadBalancerFromServing(t *testing.T) {
 	}
 	if s := statusOf(v, nil, nil); !strings.Contains(strings.Join(s.Plan, "\n"), "wait for certificate shop: wait for a load balancer") {
 		t.Errorf("plan %q, want that it waits for the certificate, and why", s.Plan)
+	}
+	cert.Issuance = &weir.Issuance{Issued: time.Now(), Err: "no"}
+	v.certs["c"] = cert
+	if s := statusOf(v, nil, nil); !strings.Contains(strings.Join(s.Plan, "\n"), "wait for certificate shop to be renewed: no") {
+		t.Errorf("plan %q, want that the certificate is not renewed, and why", s.Plan)
 	}
 	v.lb.Rules, v.lb.ACME = []weir.Rule{{Entry: weir.TCP, EntryPort: 25, Target: weir.TCP, TargetPort: 25}}, false
 	if p := v.proxy(netip.MustParseAddr("10.17.0.9"), time.Minute); p.Thumbprint != "" {

@@ -525,11 +525,7 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 		}
 	}
 	for _, r := range v.lb.Rules {
-		cert := v.certs[r.Certificate]
-		if !cert.Placeholder() {
-			continue
-		}
-		if wait := fmt.Sprintf("wait for certificate %s%s", cert.Name, because(cmp.Or(cert.Issuance.Err, cert.Issuance.Plan))); !slices.Contains(s.Plan, wait) {
+		if wait := waitFor(v.certs[r.Certificate]); wait != "" && !slices.Contains(s.Plan, wait) {
 			s.Plan = append(s.Plan, wait)
 		}
 	}
