@@ -69,8 +69,11 @@ func New(o Options) (*Client, error) {
 			return nil, weir.Errorf(weir.Invalid, "there is no certificate in PEM among those that are to be trusted")
 		}
 	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: o.Dial, TLSClientConfig: conf, ForceAttemptHTTP2: true,
+	transport := &http.Transport{DialContext: o.Dial, TLSClientConfig: conf, ForceAttemptHTTP2: true,
 		TLSHandshakeTimeout: 10 * time.Second, IdleConnTimeout: time.Minute}
+	if o.Dial == nil {
+		transport.Proxy = http.ProxyFromEnvironment
+	}
 	return &Client{directory: o.Directory, acme: &acme.Client{
 		Directory:  o.Directory,
 		HTTPClient: &http.Client{Transport: witness{transport}, Timeout: timeout},

@@ -632,6 +632,31 @@ func TestWildcardsAreIssuedByRecordsThatAreRemovedAgain(t *testing.T) {
 	}
 }
 
+func TestLeadersThatTakeTurnsOrderOnce(t *testing.T) {
+	i := newIssuer(t, acmetest.Options{})
+	z := &zone{ca: i.ca, domain: "shop.example", there: map[weir.Record]bool{}}
+	i.Records, i.Spread = z, time.Millisecond
+	err := i.Store.Update(t.Context(), func(tx *store.Tx) error { loadBalancers.Delete(tx, i.lb); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := i.issue("*.shop.example", "shop.example")
+	end := time.Now().Add(time.Minute)
+	turns := 0
+	for turn := 50 * time.Millisecond; !issued(i.row(cert.ID)) && time.Now().Before(end); turn += 20 * time.Millisecond {
+		ctx, stop := context.WithTimeout(t.Context(), turn)
+		if err := New(i.Options).Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		turns++
+	}
+	if got := i.row(cert.ID); !issued(got) || i.ca.Orders() != 1 {
+		t.Errorf("after %d leaders there are %d orders, and the certificate is %s, want it verified by one order: %+v", turns, i.ca.Orders(), got.State(time.Now()), got.Issuance)
+	}
+	t.Logf("%d leaders", turns)
+}
+
 func TestWithoutAnAuthorityNoCertificateIsPromised(t *testing.T) {
 	c := newKeeper(t, secrets.NewKey())
 	if _, err := c.IssueCertificate(t.Context(), "shop", []string{"shop.example"}); !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), "--acme-directory") {

@@ -91,8 +91,8 @@ func (a *Authority) Run(namespace string, addr netip.Addr) {
 	config, _ := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": fmt.Sprintf("127.0.0.1:%d", a.o.Port), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", admin),
 		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"), "httpPort": a.o.HTTP, "tlsPort": 443, "keyAlgorithm": "ecdsa",
-		"domainBlocklist": []string{"blocked.example"},
-		"profiles":        map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": int(a.o.Life / time.Second)}},
+		"domainBlocklist": []string{"blocked.example"}, "retryAfter": map[string]int{"authz": 1, "order": 1},
+		"profiles": map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": int(a.o.Life / time.Second)}},
 	}})
 	for name, text := range map[string][]byte{"pebble.json": config, "cert.pem": a.CA, "key.pem": a.key} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
@@ -106,8 +106,8 @@ func (a *Authority) Run(namespace string, addr netip.Addr) {
 	})
 	a.start(nil, filepath.Join(dir, "pebble-challtestsrv"), "-defaultIPv4", addr.String(), "-defaultIPv6", "", "-dnsserver", fmt.Sprintf("127.0.0.1:%d", dns),
 		"-management", fmt.Sprintf("127.0.0.1:%d", names), "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "")
-	a.start(append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20", "PEBBLE_AUTHZREUSE=50"}, a.o.Env...),
-		filepath.Join(dir, "pebble"), "-config", filepath.Join(dir, "pebble.json"), "-dnsserver", fmt.Sprintf("127.0.0.1:%d", dns))
+	a.start(append([]string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20", "PEBBLE_AUTHZREUSE=50", "PEBBLE_CHAIN_LENGTH=3", "PEBBLE_ALTERNATE_ROOTS=1"}, a.o.Env...),
+		filepath.Join(dir, "pebble"), "-strict", "-config", filepath.Join(dir, "pebble.json"), "-dnsserver", fmt.Sprintf("127.0.0.1:%d", dns))
 	a.await()
 }
 
