@@ -41,7 +41,7 @@ import (
 // Options of a Client.
 type Options struct {
 	Directory string // the URL at which the authority says what it can
-	Trust     []byte // PEM: whom its TLS is from; those whom the system trusts if empty
+	Trust     []byte // PEM: whom its TLS is from; those whom the system trusts if nil
 
 	// Dial makes connections to it; net.Dialer's if nil.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -63,7 +63,7 @@ func New(o Options) (*Client, error) {
 		return nil, weir.Errorf(weir.Invalid, "%q is not the URL of a directory, want one such as https://ca.example/directory", o.Directory)
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if len(o.Trust) > 0 {
+	if o.Trust != nil {
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(o.Trust) {
 			return nil, weir.Errorf(weir.Invalid, "there is no certificate in PEM among those that are to be trusted")

@@ -118,6 +118,14 @@ func (s *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	issuer, err := s.acme.open(nil)
+	if err != nil {
+		return err
+	}
+	records, err := s.acme.records()
+	if err != nil {
+		return err
+	}
 	if s.data, err = openData(s.data, "a control plane's"); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
@@ -131,14 +139,6 @@ func (s *serve) run(ctx context.Context) error {
 		return err
 	}
 	keys, err := s.keys(plan)
-	if err != nil {
-		return err
-	}
-	issuer, err := s.acme.open(nil)
-	if err != nil {
-		return err
-	}
-	records, err := s.acme.records()
 	if err != nil {
 		return err
 	}
