@@ -34,9 +34,13 @@ var may = map[string][]string{
 	"nodeapi":     {"pki", "weir"},
 	"heartbeat":   {"weir"},
 	"vip":         {"weir"},
+	"acme":        {"weir"},
+	"domains":     {"weir"},
+
+	"acme/acmetest": {},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
+	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
@@ -58,12 +62,13 @@ var only = map[string]string{
 	"github.com/containerd/go-runc":  "cloud/local",
 	"github.com/google/nftables":     "cloud/local",
 	"github.com/vishvananda/netlink": "cloud/local vip bench/failover",
+	"github.com/mholt/acmez":         "acme",
 	"github.com/mdlayher/arp":        "vip",
 	"github.com/mdlayher/ndp":        "vip",
 	"github.com/mdlayher/packet":     "vip",
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/prometheus/":         "metrics",
-	"github.com/digitalocean/godo":   "cmd/weir bench/change",
+	"github.com/digitalocean/godo":   "cmd/weir bench/change domains",
 	"github.com/goccy/go-yaml":       "config cloud/local web",
 }
 

@@ -18,10 +18,31 @@ type certificateWire struct {
 	DNSNames    []string `json:"dns_names"`
 	State       string   `json:"state"`
 	Type        string   `json:"type"`
+	Waits       string   `json:"waits_for,omitempty"` // what keeps one of the type lets_encrypt from being issued at this moment
+	Err         string   `json:"error,omitempty"`     // why the authority last refused one of the type lets_encrypt
+	Renew       string   `json:"renews_at,omitempty"` // when one of the type lets_encrypt gets its successor
 }
 
+// The types of certificates.
+const (
+	custom      = "custom"
+	letsEncrypt = "lets_encrypt"
+)
+
 func certificateWords(c weir.Certificate) certificateWire {
-	return certificateWire{c.ID, c.Name, timeWire(c.NotAfter), c.Fingerprint, timeWire(c.Created), some(c.DNSNames), "verified", "custom"}
+	words := certificateWire{ID: c.ID, Name: c.Name, NotAfter: timeWire(c.NotAfter), Fingerprint: c.Fingerprint, Created: timeWire(c.Created),
+		DNSNames: some(c.DNSNames), State: string(c.State(time.Now())), Type: custom}
+	i := c.Issuance
+	if i == nil {
+		return words
+	}
+	words.Type, words.Waits, words.Err = letsEncrypt, i.Plan, i.Err
+	if c.Placeholder() {
+		words.NotAfter, words.Fingerprint = "", "" // they are of what stands in its place
+	} else {
+		words.Renew = timeWire(i.Renew)
+	}
+	return words
 }
 
 func (a *api) listCertificates(w http.ResponseWriter, r *http.Request) error {
@@ -47,7 +68,7 @@ func (a *api) getCertificate(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, map[string]any{"certificate": certificateWords(c)})
 }
 
-// certificateRequest is the body that uploads a certificate.
+// certificateRequest is the body that uploads a certificate, or asks for one.
 type certificateRequest struct {
 	Name     string   `json:"name"`
 	Type     string   `json:"type"`
@@ -63,10 +84,10 @@ func (a *api) createCertificate(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	switch {
-	case q.Type == "lets_encrypt":
-		return invalid("type is %q: Weir does not get certificates by itself yet, get one with a client of ACME such as certbot, and upload it with the type custom", q.Type)
-	case q.Type != "" && q.Type != "custom":
-		return invalid("type is %.40q, want custom", q.Type)
+	case q.Type == letsEncrypt:
+		return a.issueCertificate(w, r, q)
+	case q.Type != "" && q.Type != custom:
+		return invalid("type is %.40q, want custom or lets_encrypt", q.Type)
 	case len(q.DNSNames) > 0:
 		return invalid("dns_names is not empty: a certificate of the type custom is for the names that are written in it, leave dns_names out")
 	}
@@ -75,6 +96,17 @@ func (a *api) createCertificate(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if c, err = a.Control.AddCertificate(r.Context(), c, []byte(q.Key)); err != nil {
+		return err
+	}
+	return reply(w, http.StatusCreated, map[string]any{"certificate": certificateWords(c)})
+}
+
+func (a *api) issueCertificate(w http.ResponseWriter, r *http.Request, q certificateRequest) error {
+	if q.Leaf != "" || q.Chain != "" || q.Key != "" {
+		return invalid("type is %q, and leaf_certificate, certificate_chain or private_key is not empty: Weir gets all of these by itself, leave them out", q.Type)
+	}
+	c, err := a.Control.IssueCertificate(r.Context(), q.Name, q.DNSNames)
+	if err != nil {
 		return err
 	}
 	return reply(w, http.StatusCreated, map[string]any{"certificate": certificateWords(c)})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/digitalocean/godo"
 
+	"weir/acme"
 	"weir/api"
 	"weir/cloud"
 	"weir/control"
@@ -114,8 +115,9 @@ func TestACertificateThatIsNoneIsRefused(t *testing.T) {
 	leaf, chain, key := shopCertificate(t)
 	_, _, stranger := shopCertificate(t)
 	for want, q := range map[string]map[string]any{
-		`type is "lets_encrypt": Weir does not get certificates by itself yet, get one with a client of ACME such as certbot, and upload it with the type custom`: {"name": "x", "type": "lets_encrypt", "dns_names": []string{"a.example"}},
-		`type is "selfsigned", want custom`: {"name": "x", "type": "selfsigned"},
+		`type is "lets_encrypt", and this Weir knows no authority to get certificates from: start it with --acme-directory, or get one elsewhere and upload it with the type custom`: {"name": "x", "type": "lets_encrypt", "dns_names": []string{"a.example"}},
+		`type is "lets_encrypt", and leaf_certificate, certificate_chain or private_key is not empty: Weir gets all of these by itself, leave them out`:                              {"name": "x", "type": "lets_encrypt", "private_key": key},
+		`type is "selfsigned", want custom or lets_encrypt`:                                                                     {"name": "x", "type": "selfsigned"},
 		`dns_names is not empty: a certificate of the type custom is for the names that are written in it, leave dns_names out`: {"name": "x", "leaf_certificate": leaf, "private_key": key, "dns_names": []string{"a.example"}},
 		`name is "", want 1 to 255 characters in one line`:                                                                      {"leaf_certificate": leaf, "private_key": key},
 		`leaf_certificate is missing, want a certificate in PEM`:                                                                {"name": "x", "private_key": key},
@@ -134,6 +136,40 @@ func TestACertificateThatIsNoneIsRefused(t *testing.T) {
 	}
 	if all, _, err := r.do.Certificates.List(t.Context(), nil); err != nil || len(all) != 0 {
 		t.Errorf("%v (%v), want none", all, err)
+	}
+}
+
+func TestACertificateThatWeirIsToGetIsPendingAtFirst(t *testing.T) {
+	r := newRegion(t, cloud.FakeOptions{}, func(c api.Control) api.Control {
+		authority, err := acme.New(acme.Options{Directory: "https://127.0.0.1:1/dir"}) // which nobody is
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.(*control.Control).Authority = authority
+		return c
+	})
+	made, resp, err := r.do.Certificates.Create(t.Context(), &godo.CertificateRequest{Name: "shop", Type: "lets_encrypt", DNSNames: []string{"shop.example"}})
+	if err != nil || resp.StatusCode != http.StatusCreated || made.State != "pending" || made.Type != "lets_encrypt" || made.NotAfter != "" || made.SHA1Fingerprint != "" ||
+		len(made.DNSNames) != 1 || made.DNSNames[0] != "shop.example" {
+		t.Fatalf("%+v (%v), want 201, pending, for its name", made, err)
+	}
+	_, _, err = r.do.LoadBalancers.Create(t.Context(), &godo.LoadBalancerRequest{Name: "shop", ForwardingRules: []godo.ForwardingRule{
+		{EntryProtocol: "https", EntryPort: 443, TargetProtocol: "http", TargetPort: 80, CertificateID: made.ID}}})
+	if err != nil {
+		t.Errorf("a load balancer with it: %v, want that it may be used already", err)
+	}
+	if a := r.ask("GET", "/v2/certificates/"+made.ID, ""); strings.Contains(a.text, "PRIVATE") || strings.Contains(strings.ToLower(a.text), "sealed") {
+		t.Errorf("shows a private key: %s", a.text)
+	}
+	for want, names := range map[string][]string{
+		`dns_names has 0 names, want 1 to 100`: nil,
+		`dns_names has "*.shop.example": an authority wants a record in the DNS for it, which Weir does not make, want names without *`: {"*.shop.example"},
+		`dns_names has "localhost", want domain names such as shop.example or *.shop.example`:                                           {"localhost"},
+	} {
+		_, _, err := r.do.Certificates.Create(t.Context(), &godo.CertificateRequest{Name: "x", Type: "lets_encrypt", DNSNames: names})
+		if code, text := refusal(err); code != 422 || text != want {
+			t.Errorf("%d %q\nwant 422 %q", code, text, want)
+		}
 	}
 }
 

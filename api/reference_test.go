@@ -103,7 +103,7 @@ var reference = []group{
 		route{at: "POST /v2/reserved_ipv6/{ip}/actions", says: "Assign a reserved IP to a droplet that has IPv6, or unassign it.", body: addressActRequest{}, ok: made(201, "action", actionWire{})})},
 	{"Certificates", "Certificates with their private keys, which are never shown.", []route{
 		{at: "GET /v2/certificates", says: "List the certificates.", ok: page("certificates", certificateWire{}), query: []parameter{{"name", "string", "Only the one of this name."}}},
-		{at: "POST /v2/certificates", says: "Upload a certificate with its private key.", body: certificateRequest{}, ok: made(201, "certificate", certificateWire{})},
+		{at: "POST /v2/certificates", says: "Upload a certificate with its private key, or have Weir get one for dns_names and renew it.", body: certificateRequest{}, ok: made(201, "certificate", certificateWire{})},
 		{at: "GET /v2/certificates/{id}", says: "Show a certificate.", ok: one("certificate", certificateWire{})},
 		{at: "DELETE /v2/certificates/{id}", says: "Forget a certificate.", ok: nothing, errs: []int{403}},
 	}},
@@ -296,7 +296,7 @@ var must = map[string][]string{
 	"loadBalancerRequest": {"name", "forwarding_rules"}, "ForwardingRule": {"entry_protocol", "entry_port", "target_protocol", "target_port"},
 	"dropletIDs": {"droplet_ids"}, "forwardingRules": {"forwarding_rules"}, "autoscaleRequest": {"name", "config", "droplet_template"},
 	"tagRequest": {"name"}, "taggingRequest": {"resources"}, "taggingResource": {"resource_id", "resource_type"}, "addressActRequest": {"type"},
-	"certificateRequest": {"name", "leaf_certificate", "private_key"}, "firewallRuleWire": {"protocol"},
+	"certificateRequest": {"name"}, "firewallRuleWire": {"protocol"},
 	"App": {"name"}, "Growth": {"count"}, "NewNode": {"name"}, "NewToken": {"name", "scopes"}, "Draining": {"drained"}, "Fault": {"type"},
 }
 

@@ -67,7 +67,8 @@ func (c *Control) AddCertificate(ctx context.Context, cert weir.Certificate, key
 // weir.Denied.
 func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := certificates.Own(ctx, tx, id); err != nil {
+		cert, err := certificates.Own(ctx, tx, id)
+		if err != nil {
 			return err
 		}
 		lbs, err := loadBalancers.All(ctx, tx)
@@ -75,31 +76,35 @@ func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 			return err
 		}
 		for _, lb := range lbs {
-			if lb.Deleting.IsZero() && slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.Certificate == id }) {
+			if lb.Deleting.IsZero() && lb.Uses(id) {
 				return weir.Errorf(weir.Denied, textCertificateInUse)
 			}
 		}
 		certificates.Delete(tx, id)
+		if i := cert.Issuance; i != nil && len(i.Records) > 0 {
+			leftRecords.Put(tx, id, i.Records)
+		}
 		return nil
 	})
 }
 
 // checkCertificates returns why the rules of a load balancer cannot have the certificates that
-// they name. What it has read keeps them from being deleted at the same time.
-func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) error {
+// they name, and whether Weir gets one of these by itself. What it has read keeps them from being deleted at the same time.
+func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (issued bool, err error) {
 	for i, r := range lb.Rules {
 		if r.Certificate == "" {
 			continue
 		}
-		_, err := certificates.Own(ctx, tx, r.Certificate)
+		cert, err := certificates.Own(ctx, tx, r.Certificate)
 		if errors.Is(err, weir.NotFound) {
-			return weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
+			return false, weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
+		issued = issued || cert.Issuance != nil
 	}
-	return nil
+	return issued, nil
 }
 
 // withKeys adds to the configuration of a node the certificates that it names, with their private keys. If this member
@@ -159,15 +164,34 @@ func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, 
 		return 0, err
 	}
 	for _, cert := range all {
-		if !c.Secrets.Stale(cert.Sealed) {
-			continue
+		sealed := []*[]byte{&cert.Sealed}
+		if cert.Issuance != nil {
+			cert.Issuance.Sealed = slices.Clone(cert.Issuance.Sealed)
+			sealed = append(sealed, &cert.Issuance.Sealed)
 		}
-		key, err := c.openKey(cert)
+		changed, err := c.resealEach(sealed, sealFor(cert.ID))
 		if err != nil {
 			return 0, fmt.Errorf("certificate %s: %w", cert.Name, err)
 		}
-		cert.Sealed = c.Secrets.Seal(key, sealFor(cert.ID))
-		certificates.Put(tx, cert.ID, cert)
+		if changed > 0 {
+			certificates.Put(tx, cert.ID, cert)
+		}
+		n += changed
+	}
+	return n, nil
+}
+
+// resealEach seals those anew that another key than the first has sealed, and returns how many those were.
+func (c *Control) resealEach(all []*[]byte, purpose string) (n int, err error) {
+	for _, sealed := range all {
+		if len(*sealed) == 0 || !c.Secrets.Stale(*sealed) {
+			continue
+		}
+		secret, err := c.Secrets.Open(*sealed, purpose)
+		if err != nil {
+			return n, err
+		}
+		*sealed = c.Secrets.Seal(secret, purpose)
 		n++
 	}
 	return n, nil
@@ -180,13 +204,17 @@ func (t *term) reseal(ctx context.Context) {
 	}
 	n := 0
 	err := t.db.Update(ctx, func(tx *store.Tx) (err error) {
-		n, err = t.resealCertificates(ctx, tx)
+		if n, err = t.resealCertificates(ctx, tx); err != nil {
+			return err
+		}
+		accounts, err := t.resealAccounts(ctx, tx)
+		n += accounts
 		return err
 	})
 	switch {
 	case err != nil && ctx.Err() == nil:
 		t.Log.Error("secrets cannot be read", "err", err)
 	case n > 0:
-		t.Log.Info("secrets sealed anew with the first key", "certificates", n)
+		t.Log.Info("secrets sealed anew with the first key", "n", n)
 	}
 }

@@ -212,6 +212,19 @@ func (t *term) insist(ctx context.Context, at string, look func() ([]weir.ID, er
 	}
 }
 
+// touchBalancers touches the load balancers of a list.
+func (t *term) touchBalancers(ctx context.Context, list string) {
+	ids := t.insist(ctx, "load balancers of list "+list, func() (ids []weir.ID, err error) {
+		err = t.lists.loadBalancers.view(ctx, func(p store.Pages[weir.LoadBalancer]) {
+			p.Each(list, 0, math.MaxInt, func(lb *weir.LoadBalancer) { ids = append(ids, lb.ID) })
+		})
+		return ids, err
+	})
+	for _, id := range ids {
+		t.loadBalancers.Touch(id)
+	}
+}
+
 // touchDropped touches the machines that are no more servers of a load balancer: their firewalls are to be others.
 func (t *term) touchDropped(ctx context.Context, was, is weir.LoadBalancer) {
 	for _, id := range was.Machines {

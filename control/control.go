@@ -18,6 +18,7 @@
 //	pairs          judge the instances of each load balancer, and move its address when the
 //	               one that has it cannot serve
 //	watches        ask the instances whether they live and serve
+//	certificates   get those from an authority that users have asked for, and renew them
 //
 // What users list comes a page at a time from memory; see lists.
 //
@@ -87,6 +88,17 @@ type Options struct {
 	// Secrets seals the private keys of certificates. Without it there can be no certificates.
 	Secrets *secrets.Keys
 
+	// Authority issues the certificates that Weir gets by itself, and writes to Email; without one there are none. What it has
+	// refused is tried again after Retry, then less and less often; 1 min if zero.
+	Authority Authority
+	Email     string
+	Retry     time.Duration
+
+	// Records are in the DNS of domains that belong to who operates the region: certificates of the first team are got by them
+	// where they are for names of these domains. An authority is asked to look at one once it is Spread old; 20 s if zero.
+	Records Records
+	Spread  time.Duration
+
 	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
 	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero
 }
@@ -109,6 +121,9 @@ func New(o Options) *Control {
 	}
 	if o.Poll == 0 {
 		o.Poll = time.Second
+	}
+	if o.Spread == 0 {
+		o.Spread = 20 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -179,11 +194,12 @@ type term struct {
 	*Control
 	db *store.Store
 
-	machines, pools, addresses, loadBalancers, pairs, watches, rules *reconcile.Loop
+	machines, pools, addresses, loadBalancers, pairs, watches, rules, certificates *reconcile.Loop
 
 	watching *watch
 
 	ruled   sync.Map // the IDs of machines whose rows have rules
+	waiting sync.Map // the IDs of certificates that wait for a load balancer to answer the authority
 	leaving sync.Map // the IDs of machines that finish their requests before they go
 }
 
@@ -204,13 +220,14 @@ func newTerm(c *Control, led *store.Store) *term {
 	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
 	t.loadBalancers = loop("lb", 16, t.reconcileLoadBalancer, t.loadBalancerFailed)
 	t.pairs = loop("pair", 64, t.reconcilePair, t.loadBalancerFailed)
+	t.certificates = reconcile.New("certificate", t.reconcileCertificate, reconcile.Options{Workers: 4, Log: c.Log})
 	t.rules = reconcile.New("rules", t.reconcileRules, reconcile.Options{Log: c.Log})
 	t.watches = reconcile.New("watch", t.reconcileWatch, reconcile.Options{Workers: 512, Log: c.Log})
 	return t
 }
 
 func (t *term) loops() []*reconcile.Loop {
-	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches, t.rules}
+	return []*reconcile.Loop{t.machines, t.pools, t.addresses, t.loadBalancers, t.pairs, t.watches, t.rules, t.certificates}
 }
 
 // Work returns what the controllers do, nothing if this member does not lead.
@@ -263,10 +280,12 @@ func (t *term) run(ctx context.Context) {
 			}
 			t.pairs.Touch(id)
 			t.loadBalancers.Touch(id)
+			t.touchWaiting()
 		})
 	})
 	wg.Go(func() {
 		touch(ctx, t, nodeStatuses, func(_ weir.ID, _, s weir.NodeStatus, _ bool) {
+			t.touchWaiting()
 			t.pairs.Touch(s.LoadBalancer)
 			t.loadBalancers.Touch(s.LoadBalancer)
 			t.leaving.Range(func(id, _ any) bool {
@@ -279,6 +298,24 @@ func (t *term) run(ctx context.Context) {
 	})
 	wg.Go(func() {
 		touch(ctx, t, cloudFirewalls.Table, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall, bool) { t.rules.Touch(allRules) })
+	})
+	wg.Go(func() {
+		touch(ctx, t, certificates.Table, func(id weir.ID, was, cert weir.Certificate, listed bool) {
+			t.certificates.Touch(id)
+			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert)) {
+				t.touchBalancers(ctx, certificateList(id))
+			}
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, acmeAccounts, func(_ weir.ID, was, a acmeAccount, listed bool) {
+			if !listed && was.Thumbprint != a.Thumbprint {
+				t.touchBalancers(ctx, listOf(a.Team))
+			}
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, leftRecords, func(id weir.ID, _, _ []weir.Record, _ bool) { t.certificates.Touch(id) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })

@@ -28,6 +28,7 @@ type balancerView struct {
 	machines []weir.Machine               // that concern lb, by ID: its instances and servers, and the instances of all
 	address  *weir.Address                // lb's own; nil if there is no row
 	certs    map[weir.ID]weir.Certificate // that lb's rules name
+	account  acmeAccount                  // whose challenges lb answers
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -414,14 +415,14 @@ func redirects(lb *weir.LoadBalancer) (port int) {
 }
 
 // entryPorts returns the ports that instances of lb take requests at: those of its rules, and the usual one of HTTP
-// where that is redirected.
+// where that is redirected, or an authority asks at it.
 func entryPorts(lb *weir.LoadBalancer) (ports []int) {
 	for _, r := range lb.Rules {
 		if !slices.Contains(ports, r.EntryPort) {
 			ports = append(ports, r.EntryPort)
 		}
 	}
-	if redirects(lb) != 0 && !slices.Contains(ports, httpPort) {
+	if (redirects(lb) != 0 || lb.ACME) && !slices.Contains(ports, httpPort) {
 		ports = append(ports, httpPort)
 	}
 	return ports
@@ -503,7 +504,7 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 		}
 		p.Backends = append(p.Backends, b)
 	}
-	if redirect != 0 && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
+	if (redirect != 0 || lb.ACME) && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
 		f := front(weir.HTTP, httpPort)
 		f.Redirect = redirect
 		fronts = append(fronts, f)
@@ -514,6 +515,9 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 			f.Name, f.Bind = f.Name+"-ipv6", netip.AddrPortFrom(addr, f.Bind.Port())
 			p.Frontends = append(p.Frontends, f)
 		}
+	}
+	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.Mode == weir.HTTP && f.TLS == nil }) {
+		p.Thumbprint = v.account.Thumbprint
 	}
 	return p
 }
@@ -541,6 +545,11 @@ func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.L
 			s.Err = fmt.Sprintf("instance %s: %s", m.Name, status.Err)
 		case !v.live(m.ID):
 			s.Plan = append(s.Plan, fmt.Sprintf("wait for %s to run its configuration", m.Name))
+		}
+	}
+	for _, r := range v.lb.Rules {
+		if wait := waitFor(v.certs[r.Certificate]); wait != "" && !slices.Contains(s.Plan, wait) {
+			s.Plan = append(s.Plan, wait)
 		}
 	}
 	if v.lb.Mode == weir.OnSegment && len(v.instances()) < weir.MinInstances {
@@ -690,6 +699,9 @@ func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v
 		case err != nil:
 			return v, err
 		}
+	}
+	if v.account, err = accountOf(ctx, tx, v.lb.Team); err != nil {
+		return v, err
 	}
 	return v, v.readInstances(ctx, tx)
 }

@@ -163,7 +163,8 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 		}
 	}
 	lb.Machines = servers
-	return lb, checkCertificates(ctx, tx, lb)
+	lb.ACME, err = checkCertificates(ctx, tx, lb)
+	return lb, err
 }
 
 // balancerNames are which load balancer has a name, by balancerName: of two that want it at once, one writes first.
@@ -247,7 +248,7 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 
 // asksElse reports whether lb asks something else of its instances than it was asked before.
 func asksElse(was, lb weir.LoadBalancer) bool {
-	was.Tags, was.NoRecords, was.Place = lb.Tags, lb.NoRecords, lb.Place
+	was.Tags, was.NoRecords, was.Place, was.ACME = lb.Tags, lb.NoRecords, lb.Place, lb.ACME
 	return !reflect.DeepEqual(was, lb)
 }
 

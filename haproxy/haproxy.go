@@ -391,7 +391,7 @@ func check(p *weir.Proxy) error {
 			return fmt.Errorf("frontend %.60q: the name is taken, or cannot be one", f.Name)
 		}
 		frontends[f.Name] = true
-		if f.Redirect == 0 && !backends[f.Backend] {
+		if f.Redirect == 0 && (f.Backend != "" || f.Mode != weir.HTTP) && !backends[f.Backend] {
 			return fmt.Errorf("frontend %s: there is no backend %.60q", f.Name, f.Backend)
 		}
 		if !f.Bind.IsValid() || f.Bind.Port() == 0 {

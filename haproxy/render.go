@@ -208,6 +208,9 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	w.clients("denied", "if", p.Denied)
 	w.clients("welcome", "unless", p.Clients)
 	w.word("    timeout client ").time(f.Idle).line("")
+	if f.Mode == weir.HTTP && f.TLS == nil {
+		w.challenges(p.Thumbprint)
+	}
 	if f.Mode == weir.HTTP {
 		w.word("    timeout http-keep-alive ").time(f.Idle).line("")
 		w.line("    option idle-close-on-response")
@@ -228,8 +231,25 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 		w.line("%[pathq]")
 		return
 	}
+	if f.Backend == "" && f.Mode == weir.HTTP {
+		w.line("    http-request deny deny_status 404")
+		return
+	}
 	w.word("    default_backend ").name(f.Backend).line("")
 }
+
+// challenges writes how an authority's question whether somebody has a name (ACME's HTTP-01) is answered. The answer is made
+// of the question and the account, so that every instance knows it; and of no character but those that a token has.
+func (w *writer) challenges(thumbprint string) {
+	if thumbprint == "" || strings.Trim(thumbprint, base64url) != "" {
+		return
+	}
+	w.word(`    http-request return status 200 content-type text/plain lf-string "%[path,field(-1,/)].`).word(thumbprint)
+	w.line(`" if { path_reg '^/[.]well-known/acme-challenge/[A-Za-z0-9_-]+$' }`)
+}
+
+// base64url are the characters of tokens and thumbprints.
+const base64url = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 // httpsPort needs no word in a URL.
 const httpsPort = 443

@@ -91,6 +91,14 @@ func goldens(t testing.TB) map[string]struct {
 	onward.Backends[0].Secure, onward.Backends[0].Proxy, onward.Backends[0].Shared = weir.HTTP2, true, true
 	onward.Backends[0].Check.Protocol, onward.Backends[0].Check.Proxy = weir.HTTPS, true
 
+	challenged := withTLS(web, certificate(t, 1, "shop.example"))
+	challenged.Thumbprint = "udI34RjXhKADS3Zv2x0-RlXuonuFzKGEWtFnlf86eWM"
+	challenged.Denied = []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}
+	challenged.Frontends[0].Bind = addr("10.10.0.2:443")
+	challenged.Frontends = append(challenged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443},
+		weir.Frontend{Name: "http-81", Bind: addr("10.10.0.2:81"), Mode: weir.HTTP, Idle: time.Minute})
+	hostile.Thumbprint = "x\" if TRUE }\n    daemon"
+
 	type golden = struct {
 		doc weir.Proxy
 		on  Host
@@ -107,6 +115,7 @@ func goldens(t testing.TB) map[string]struct {
 		"tls":      {ended, Host{}},
 		"onward":   {onward, Host{}},
 		"hostile":  {hostile, Host{}},
+		"acme":     {challenged, Host{}},
 	}
 }
 
@@ -176,11 +185,16 @@ func FuzzRender(f *testing.F) {
 			d.Frontends[0].Name, d.Frontends[0].Backend = front, back
 			d.Backends[0].Name, d.Backends[0].Check.Path = back, path
 			d.Backends[0].Sticky, d.Backends[0].Key = &weir.Sticky{Cookie: name, TTL: time.Minute}, id
+			d.Thumbprint = zone
 			return d
 		}
 		doc := build(lb, front, back, path, id, name, zone)
 		text := Render(testVersion, 1, doc, Host{})
-		if got, want := bytes.Count(text, []byte{'\n'}), lines(build("x", "x", "x", "/", "1", "x", "x")); got != want {
+		want := lines(build("x", "x", "x", "/", "1", "x", "x"))
+		if zone == "" || strings.Trim(zone, base64url) != "" {
+			want-- // challenges of nobody are not answered
+		}
+		if got := bytes.Count(text, []byte{'\n'}); got != want {
 			t.Fatalf("%d lines, want %d:\n%s", got, want, text)
 		}
 		sections := 0

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Certificate is a certificate for TLS that a user keeps, with its private key.
+// Certificate is a certificate for TLS that a user keeps or has Weir get, with its private key.
 type Certificate struct {
 	ID          ID        `json:"id"`
 	Team        ID        `json:"team,omitempty"`
@@ -24,6 +24,9 @@ type Certificate struct {
 	Chain       string    `json:"chain,omitempty"`
 	Sealed      []byte    `json:"sealed"` // the private key (PEM), sealed: see package secrets
 	Created     time.Time `json:"created"`
+
+	// Issuance is nil if the user has brought the certificate. Otherwise Weir gets it, for DNSNames, from an authority.
+	Issuance *Issuance `json:"issuance,omitempty"`
 }
 
 // minRSA is how long an RSA key must be, in bits: OpenSSL, which HAProxy uses, takes none that

@@ -125,6 +125,7 @@ type LoadBalancer struct {
 	KeepAlive bool          `json:"keep_alive,omitempty"` // connections to servers are shared by all clients
 	Clients   Clients       `json:"clients,omitzero"`
 	Ciphers   CipherPolicy  `json:"ciphers,omitempty"`
+	ACME      bool          `json:"acme,omitempty"`       // a rule has a certificate that Weir gets by itself, and port 80 is open for who issues it
 	Idle      time.Duration `json:"idle"`                 // a connection without traffic is closed after this
 	Tags      []string      `json:"tags,omitempty"`       // its own, by which it is found; its servers' is Tag
 	NoRecords bool          `json:"no_records,omitempty"` // nobody is to make DNS records for it; Weir makes none
@@ -254,6 +255,11 @@ func (lb *LoadBalancer) Targets(m *Machine) bool {
 		return m.HasTag(lb.Tag)
 	}
 	return slices.Contains(lb.Machines, m.ID)
+}
+
+// Uses reports whether a rule of lb has a certificate.
+func (lb *LoadBalancer) Uses(certificate ID) bool {
+	return slices.ContainsFunc(lb.Rules, func(r Rule) bool { return r.Certificate == certificate })
 }
 
 // HasTag reports whether lb itself has the tag; tags are compared without case.

@@ -57,8 +57,11 @@ type Proxy struct {
 	Drain        time.Duration  `json:"drain"`             // how long a server that leaves may finish its requests
 	// PEM has the certificates that frontends name, each with its chain and its private key. It is added on the way to
 	// the node, and kept there alone.
-	PEM    map[ID]string `json:"pem,omitempty"`
-	Reload int64         `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
+	PEM map[ID]string `json:"pem,omitempty"`
+	// Thumbprint is of the ACME account whose challenges frontends answer that speak HTTP without TLS; none if empty.
+	Thumbprint string `json:"thumbprint,omitempty"`
+
+	Reload int64 `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
 }
 
 // Serves reports whether machine is one of p's servers.
@@ -74,7 +77,7 @@ type Frontend struct {
 	Bind    netip.AddrPort `json:"bind"`
 	Mode    Protocol       `json:"mode"`
 	Idle    time.Duration  `json:"idle"`
-	Backend string         `json:"backend"` // the name of the backend that serves it
+	Backend string         `json:"backend"` // the name of the backend that serves it; empty if nobody does
 
 	TLS      *TLS `json:"tls,omitempty"`      // that is ended here; nil if clients speak none, or speak it to servers
 	Redirect int  `json:"redirect,omitempty"` // requests are redirected to HTTPS at this port, and to no backend

@@ -50,6 +50,7 @@ type dev struct {
 	config  string
 	secrets string
 	fresh   bool
+	acme    authority
 
 	out io.Writer
 }
@@ -83,6 +84,7 @@ Ctrl-C stops everything and keeps all disks.`,
 	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`)")
 	f.StringVar(&d.secrets, "secrets", "", "`file` with the keys that seal private keys in the store; pki/secrets.key in the data directory if empty")
 	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
+	d.acme.flags(f)
 	return cmd
 }
 
@@ -93,6 +95,9 @@ func (d *dev) run(ctx context.Context) error {
 	}
 	app, err := d.app()
 	if err != nil {
+		return err
+	}
+	if _, err := d.acme.open(nil); err != nil {
 		return err
 	}
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
@@ -262,6 +267,15 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 	if err != nil {
 		return nil, err
 	}
+	// The region has no way out: an authority for it is inside of its gateway, and has an address for a name.
+	issuer, err := d.acme.open(region.Dial)
+	if err != nil {
+		return nil, err
+	}
+	records, err := d.acme.records()
+	if err != nil {
+		return nil, err
+	}
 	gateway := region.Gateway().String()
 	addr := net.JoinHostPort(gateway, nodePort)
 	ln, err := region.Listen("tcp", addr)
@@ -270,6 +284,7 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 	}
 	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
 		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond, Secrets: keys,
+		Authority: issuer, Email: d.acme.email, Records: records,
 		Prober: control.NewProber(region.Dial), From: region.Doors()})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	parts.Go(func() error { return nodeapi.Serve(ctx, ln, ctl, ca, []string{gateway}, log) })

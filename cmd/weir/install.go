@@ -104,8 +104,8 @@ func (i *install) flags(f *pflag.FlagSet) {
 func (i *install) here() bool { return filepath.Clean(i.root) == "/" }
 
 func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
-	absolute(&s.data, &s.pki, &s.secrets, &s.tlsCert, &s.tlsKey)
-	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}); err != nil {
+	absolute(&s.data, &s.pki, &s.secrets, &s.tlsCert, &s.tlsKey, &s.acme.ca, &s.acme.token)
+	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey, "acme-ca": s.acme.ca, "acme-digitalocean-token": s.acme.token}); err != nil {
 		return err
 	}
 	if i.here() && !i.print {
@@ -346,7 +346,7 @@ func (u *unit) end() []byte {
 func serveUnit(s *serve, f *pflag.FlagSet) []byte {
 	var u unit
 	u.begin("serve", "Weir, the control plane of load balancers")
-	u.set("ExecStart", command("serve", f, map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey}))
+	u.set("ExecStart", command("serve", f, map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey, "acme-ca": s.acme.ca, "acme-digitalocean-token": s.acme.token}))
 	u.set("User", serveUser)
 	u.set("Group", serveUser)
 	u.data(s.data, s.pki)

@@ -54,6 +54,7 @@ type serve struct {
 	tlsKey     string
 	perHour    int
 	perMinute  int
+	acme       authority
 
 	out io.Writer
 	log *slog.Logger
@@ -100,6 +101,7 @@ func (s *serve) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with its key")
 	f.IntVar(&s.perHour, "rate-limit-hour", edge.DefaultPerHour, "how many `requests` a token has in any hour, 0 for any number; the same at all members")
 	f.IntVar(&s.perMinute, "rate-limit-minute", edge.DefaultPerMinute, "how many `requests` a token has in any minute, 0 for any number")
+	s.acme.flags(f)
 }
 
 // plan is what the flags come to.
@@ -113,6 +115,14 @@ type servePlan struct {
 // run checks what could be in the way before it makes anything, then serves.
 func (s *serve) run(ctx context.Context) error {
 	plan, err := s.plan()
+	if err != nil {
+		return err
+	}
+	issuer, err := s.acme.open(nil)
+	if err != nil {
+		return err
+	}
+	records, err := s.acme.records()
 	if err != nil {
 		return err
 	}
@@ -142,7 +152,7 @@ func (s *serve) run(ctx context.Context) error {
 		return err
 	}
 	defer nodeListener.Close()
-	err = s.serve(ctx, plan, ca, keys, apiListener, nodeListener)
+	err = s.serve(ctx, plan, ca, keys, issuer, records, apiListener, nodeListener)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // it was told to stop, and did
 	}
@@ -298,7 +308,7 @@ func (s *serve) keys(plan servePlan) (*secrets.Keys, error) {
 }
 
 // serve runs the control plane until ctx or a part of it ends.
-func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *secrets.Keys, apiListener, nodeListener net.Listener) error {
+func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *secrets.Keys, issuer control.Authority, records control.Records, apiListener, nodeListener net.Listener) error {
 	p := newProgress(s.out)
 	p.say("weir %s, data in %s", weir.Version, s.data)
 	watchdog := newWatchdog(s.log)
@@ -326,6 +336,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	parts.Go(func() error { return renew(ctx) })
 	ctl := control.New(control.Options{Region: s.region, Store: db, Cloud: cloud.None{}, Log: s.log,
 		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(), Secrets: keys,
+		Authority: issuer, Email: s.acme.email, Records: records,
 		Prober: control.NewProber(new(net.Dialer).DialContext), From: plan.members})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	tokenFile := filepath.Join(s.data, "token")
