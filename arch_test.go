@@ -36,7 +36,9 @@ var may = map[string][]string{
 	"vip":         {"weir"},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
+	"control": {"store", "reconcile", "series", "scale", "cloud", "haproxy", "heartbeat", "secrets", "weir"},
+	"scale":   {},
+	"replay":  {"scale"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
