@@ -96,12 +96,11 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 			}
 		}
 		if !p.Deleting.IsZero() && len(members) == 0 {
-			pools.Delete(tx, id)
-			scalings.Delete(tx, id)
+			forgetPool(tx, id)
 			return nil
 		}
 		p.Status = weir.PoolStatus{}
-		if p.Autoscale != nil && p.Deleting.IsZero() {
+		if p.Told() && p.Deleting.IsZero() {
 			if err := observePool(ctx, tx, &p, members, add); err != nil {
 				return err
 			}
@@ -253,8 +252,8 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 			return nil, weir.Errorf(weir.NotFound, "there is no pool named %q", name)
 		}
 		p.Count += n
-		if a := p.Autoscale; a != nil && a.Scale != nil && p.Count > a.Scale.Max {
-			return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d", name, p.Count, a.Scale.Max)
+		if p.Scale != nil && p.Count > p.Scale.Top() {
+			return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d%s", name, p.Count, p.Scale.Max, afforded(p.Scale))
 		}
 		return p, p.Check(c.Region())
 	}
@@ -282,11 +281,13 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		}
 		if p.Autoscale != nil {
 			p.Autoscale.Updated = time.Now().UTC()
+		}
+		if p.Told() {
 			reason := weir.ScaledByUser
-			if p.Autoscale.Scale != nil {
+			if p.Scale != nil {
 				reason = weir.ScaledUp
 			}
-			if err := beginScaling(ctx, tx, *p, reason); err != nil {
+			if err := beginScaling(ctx, tx, *p, reason, "a user asked for it"); err != nil {
 				return err
 			}
 		}
@@ -297,6 +298,27 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		return nil
 	})
 	return made, err
+}
+
+// afforded says how many machines a budget pays for, if there is one.
+func afforded(s *weir.Scale) string {
+	if s.Affords() == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and its max_hourly_cost pays for %d", s.Affords())
+}
+
+// forgetPool deletes the rows of a pool.
+func forgetPool(tx *store.Tx, id weir.ID) {
+	pools.Delete(tx, id)
+	forgetScale(tx, id)
+}
+
+// forgetScale deletes what is remembered of how a pool's size has changed.
+func forgetScale(tx *store.Tx, id weir.ID) {
+	scalings.Delete(tx, id)
+	verdicts.Delete(tx, id)
+	pasts.Delete(tx, id)
 }
 
 // DeletePool has the pool of that name deleted, with its machines, which are drained.
