@@ -426,6 +426,32 @@ func (c *Control) PoolReport(ctx context.Context, name string) (r weir.PoolRepor
 	return r, err
 }
 
+// PoolLoads returns what pools bear at the moment, as far as this member knows, by ID.
+func (c *Control) PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]weir.PoolLoad, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	ms, err := machines.AllOwn(ctx, c.Store)
+	if err != nil {
+		return nil, err
+	}
+	lbs, err := loadBalancers.AllOwn(ctx, c.Store)
+	if err != nil {
+		return nil, err
+	}
+	members := map[weir.ID][]weir.Machine{}
+	for _, m := range ms {
+		if m.Pool != "" && m.Deleting.IsZero() {
+			members[m.Pool] = append(members[m.Pool], m)
+		}
+	}
+	loads := map[weir.ID]weir.PoolLoad{}
+	for _, p := range all {
+		loads[p.ID] = poolLoad(c.figures.loadOf(members[p.ID], lbs, time.Now()))
+	}
+	return loads, nil
+}
+
 // poolLoad puts a sample in words.
 func poolLoad(s scale.Sample) weir.PoolLoad {
 	known := func(v float64) *float64 {

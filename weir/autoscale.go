@@ -37,11 +37,11 @@ const (
 // Scaling is one entry in the history of a pool that is an autoscale pool, or scales by its load.
 type Scaling struct {
 	ID      ID            `json:"id"`
-	Reason  ScalingReason `json:"reason"`
-	Want    int           `json:"want"` // how many machines it was to have
-	Have    int           `json:"have"` // how many were there when Updated
-	Began   time.Time     `json:"began"`
-	Updated time.Time     `json:"updated"`
+	Reason  ScalingReason `json:"reason"`  // CONFIGURATION_CHANGE, SCALE_UP or SCALE_DOWN
+	Want    int           `json:"want"`    // how many machines it was to have
+	Have    int           `json:"have"`    // how many were there when Updated
+	Began   time.Time     `json:"began"`   // when it was decided
+	Updated time.Time     `json:"updated"` // when it was last seen to go on
 	Ended   time.Time     `json:"ended,omitzero"`
 	Err     string        `json:"err,omitempty"` // why it has not come to that, or never will
 	Why     string        `json:"why,omitempty"` // of what Weir decided: the numbers
