@@ -234,3 +234,6 @@ type scalingWeir struct {
 func scalingWords(s weir.Scaling) scalingWire {
 	return scalingWire{s.ID, s.Have, s.Want, s.Reason, s.State(), s.Err, timeWire(s.Began), timeWire(s.Updated), scalingWeir{s.Why}}
 }
+
+// ScaleOf returns how a pool scales by what its state says.
+func ScaleOf(c *AutoscaleConfig) (*weir.Scale, error) { return c.scale() }

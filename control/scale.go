@@ -257,16 +257,7 @@ func (f *follower) demands(all []weir.Schedule, now time.Time) (demands []scale.
 			}
 			f.crons[s] = when
 		}
-		demands = append(demands, demandsOf(s, when, now)...)
-	}
-	return demands
-}
-
-// demandsOf returns what a schedule asks for now, if it does, and what it asks for next.
-func demandsOf(s weir.Schedule, when cron.Schedule, now time.Time) (demands []scale.Demand) {
-	for _, after := range []time.Time{now.Add(-s.For), now} {
-		from := when.Next(after)
-		if len(demands) == 0 || from.After(demands[0].From) {
+		for _, from := range when.Around(now, s.For) {
 			demands = append(demands, scale.Demand{Name: s.Called(), From: from, Until: from.Add(s.For), Min: s.Min})
 		}
 	}

@@ -49,3 +49,13 @@ func (s Schedule) Next(t time.Time) time.Time {
 	}
 	return next
 }
+
+// Around returns when the schedule began that lasts at t, of which each time lasts so long, if it
+// does, and when it next begins after t.
+func (s Schedule) Around(t time.Time, lasts time.Duration) (begins []time.Time) {
+	begun, next := s.Next(t.Add(-lasts)), s.Next(t)
+	if begun.Before(next) {
+		begins = append(begins, begun)
+	}
+	return append(begins, next)
+}

@@ -48,6 +48,23 @@ func TestWhatIsNoScheduleIsRefused(t *testing.T) {
 	}
 }
 
+func TestScheduleThatLastsIsAmongThoseAround(t *testing.T) {
+	s, err := Parse("0 8,20 * * *", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[string]string{"07:59": "08:00", "08:00": "08:00 20:00", "09:59": "08:00 20:00", "10:00": "20:00"} {
+		now, _ := time.Parse(time.TimeOnly, at+":00")
+		var got []string
+		for _, begin := range s.Around(now, 2*time.Hour) {
+			got = append(got, begin.Format("15:04"))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("at %s: %s, want %s", at, got, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("0 8 * * 1-5", "Europe/Berlin")
 	f.Add("*/7 1,2 1-31/3 jan sun", "UTC")
