@@ -13,20 +13,22 @@ import (
 // plotRows is how high a plot in the terminal is.
 const plotRows = 12
 
-// column is what was so in the time that one column of a plot stands for.
-type column struct {
-	needed  int // at most
-	serving int // at least
-}
+// column is what was so in the time that one column of a plot stands for, at most. In a time in which
+// machines were missing, as many are missing of those that served as did at the worst moment.
+type column struct{ needed, serving int }
 
 // columns puts minutes into at most n columns.
 func columns(all []replay.Minute, n int) (cols []column) {
 	n = min(n, len(all))
 	for i := range n {
 		part := all[i*len(all)/n : (i+1)*len(all)/n]
-		c := column{serving: part[0].Serving}
+		var c column
+		missing := 0
 		for _, m := range part {
-			c.needed, c.serving = max(c.needed, m.Needed), min(c.serving, m.Serving)
+			c.needed, c.serving, missing = max(c.needed, m.Needed), max(c.serving, m.Serving), max(missing, m.Needed-m.Serving)
+		}
+		if missing > 0 {
+			c.serving = c.needed - missing
 		}
 		cols = append(cols, c)
 	}
