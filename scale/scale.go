@@ -352,8 +352,9 @@ func (j *judge) over(from, until time.Duration) float64 {
 
 // held returns the most that was needed at any time of the stabilisation, each time over what came before it.
 func (j *judge) held() (most float64) {
-	for ago := time.Duration(0); ago <= j.Stabilisation; ago += short {
-		most = max(most, j.over(ago, ago+3*short))
+	span := min(3*short, max(j.Stabilisation, short/2))
+	for ago := time.Duration(0); ago <= j.Stabilisation; ago += min(short, span) {
+		most = max(most, j.over(ago, ago+span))
 	}
 	return most
 }
