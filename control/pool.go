@@ -13,6 +13,36 @@ import (
 	"weir/weir"
 )
 
+// failedFor is how long after its making a machine whose user-data failed is replaced, so that one template
+// that fails now and then costs a machine in that time, and no more.
+const failedFor = 5 * time.Minute
+
+// failed returns the oldest of a pool's members that will never serve, since its user-data failed, and that is
+// to be replaced now, or when one is to be. None is while no other member shows that the template can make
+// machines that serve, or while a new template replaces them all. Only pools that keep their own size by
+// themselves replace machines: of others users know each.
+func failed(p weir.Pool, members []weir.Machine, now time.Time) (m *weir.Machine, again time.Duration) {
+	serves := false
+	for i := range members {
+		is := &members[i]
+		switch {
+		case p.Stale(is):
+			return nil, 0
+		case is.Deleting.IsZero() && is.Serves():
+			serves = true
+		case is.Deleting.IsZero() && is.Status.Boot.State == weir.BootFailed && (m == nil || is.Created.Before(m.Created)):
+			m = is
+		}
+	}
+	if !p.Told() || !p.Deleting.IsZero() || !serves || m == nil {
+		return nil, 0
+	}
+	if age := now.Sub(m.Created); age < failedFor {
+		return nil, failedFor - age
+	}
+	return m, 0
+}
+
 // planPool returns how many machines a pool must add, and which of its members must
 // go: those that failed first, then the newest. Members that were made from an older
 // template go as soon as there are as many that serve without them; those in waits
@@ -87,6 +117,11 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 			again = time.Second // what nodes say of their servers touches no pool
 		}
 		add, drop := planPool(p, members, waits)
+		if m, later := failed(p, members, time.Now()); m != nil && add == 0 && len(drop) == 0 {
+			drop = append(drop, *m)
+		} else if later > 0 && again == 0 {
+			again = later
+		}
 		if _, err := addMembers(ctx, tx, &p, add); err != nil {
 			return err
 		}

@@ -206,6 +206,33 @@ func TestPoolOfAFileFollowsItsLoad(t *testing.T) {
 	})
 }
 
+func TestMachineThatFailedToBootIsReplacedWhereOthersServe(t *testing.T) {
+	var fails atomic.Bool
+	boots := func(cloud.Spec) (time.Duration, weir.Boot) {
+		if fails.Load() {
+			return time.Second, weir.Boot{State: weir.BootFailed, Why: "user-data exited with 3"}
+		}
+		return time.Second, weir.Boot{State: weir.BootDone}
+	}
+	inLab(t, cloud.FakeOptions{Boots: boots}, func(t *testing.T, c *Control) {
+		p := must(c.CreateAutoscalePool(t.Context(), webPool(2)))(t)
+		time.Sleep(time.Minute)
+		fails.Store(true)
+		must(c.UpdateAutoscalePool(t.Context(), p.ID, webPool(3)))(t)
+		time.Sleep(4 * time.Minute)
+		alike(t, "for a while", namesOf(t, c, p.ID), "web-1", "web-2", "web-3")
+		time.Sleep(20 * time.Minute)
+		if serial := must(c.AutoscalePool(t.Context(), p.ID))(t).Serial; serial < 6 || serial > 8 {
+			t.Errorf("%d machines were made in 24 minutes, want one each 5 minutes", serial)
+		}
+		fails.Store(false)
+		time.Sleep(6 * time.Minute)
+		if all, serving, _ := fleet(t, c, p.ID, ""); all != 3 || serving != 3 {
+			t.Errorf("%d of %d machines serve, want 3 of 3", serving, all)
+		}
+	})
+}
+
 func TestPastIsStoredInTwoBytesAStep(t *testing.T) {
 	nan := float32(math.NaN())
 	need := []float32{0, 1, nan, 2.5, 1000, 5000}
