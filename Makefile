@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 # there: they are told of the weir that is built.
 GOTEST   := $(GO) test $(if $(SUDO),-exec 'sudo env WEIR_BINARY=$(CURDIR)/bin/weir')
 
-.PHONY: help deps build dev test bench-change bench-failover bench-api bench-scale vet clean
+.PHONY: help deps build dev test bench-change bench-failover bench-api bench-scale bench-proxy vet clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,9 +28,10 @@ build: ## build bin/weir
 dev: deps build ## a whole region on this machine: weir dev
 	$(SUDO) bin/weir dev $(DEVFLAGS)
 
-test: deps build ## every test, with the race detector
+test: deps build ## every test, with the race detector, and those of the API over etcd too
 	$(GO) vet ./...
 	$(GOTEST) -race -timeout 20m ./...
+	WEIR_TEST_STORE=etcd $(GO) test -timeout 20m ./api
 
 bench-change: deps build ## how fast a server comes and goes, beside render-and-reload
 	$(GO) run ./bench/change $(BENCHFLAGS)
@@ -46,6 +47,10 @@ bench-api: ## what the API does a second among up to a million droplets, and how
 
 bench-scale: ## how pools follow their load by Weir's policy and by others', simulated
 	$(GO) run ./bench/scale $(BENCHFLAGS)
+
+bench-proxy: deps ## what requests and TLS handshakes cost, beside a tuned HAProxy and nginx
+	$(GO) build -o bin/bench-proxy ./bench/proxy
+	bin/bench-proxy $(BENCHFLAGS)
 
 clean: ## remove what was built
 	rm -rf bin

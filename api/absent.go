@@ -50,10 +50,6 @@ func (a *api) createImage(http.ResponseWriter, *http.Request) error {
 	return invalid("Weir takes no images of one's own: create droplets from one that GET /v2/images lists, and have user_data set them up")
 }
 
-func (a *api) reserveIPv6(http.ResponseWriter, *http.Request) error {
-	return invalid("Weir's droplets have no IPv6 yet, and no IPv6 address can be reserved for them: reserve an IPv4 address with POST /v2/reserved_ips")
-}
-
 // neighbors lists the droplets that share a host with one: all others, where there is one host.
 func (a *api) neighbors(w http.ResponseWriter, r *http.Request) error {
 	m, err := a.droplet(r)

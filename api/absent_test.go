@@ -25,8 +25,6 @@ func TestOfWhatWeirDoesNotHaveThereIsNothing(t *testing.T) {
 	nothing("snapshots of droplets", len(snapshots), resp, err)
 	volumes, resp, err := r.do.Storage.ListVolumes(t.Context(), &godo.ListVolumeParams{Region: "lab"})
 	nothing("volumes", len(volumes), resp, err)
-	addrs, resp, err := r.do.ReservedIPV6s.List(t.Context(), nil)
-	nothing("reserved IPv6", len(addrs), resp, err)
 	kernels, resp, err := r.do.Droplets.Kernels(t.Context(), d.ID, nil)
 	nothing("kernels", len(kernels), resp, err)
 	images, resp, err := r.do.Droplets.Snapshots(t.Context(), d.ID, nil)
@@ -41,7 +39,7 @@ func TestOfWhatWeirDoesNotHaveThereIsNothing(t *testing.T) {
 	if policy, _, err := r.do.Droplets.GetBackupPolicy(t.Context(), d.ID); err != nil || policy.DropletID != d.ID || policy.BackupEnabled {
 		t.Errorf("policy: %v (%v), want it without backups", policy, err)
 	}
-	for path, root := range map[string]string{"/v2/snapshots?resource_type=droplet": "snapshots", "/v2/volumes?name=x": "volumes", "/v2/reserved_ipv6": "reserved_ipv6s", "/v2/vpc_peerings": "vpc_peerings",
+	for path, root := range map[string]string{"/v2/snapshots?resource_type=droplet": "snapshots", "/v2/volumes?name=x": "volumes", "/v2/vpc_peerings": "vpc_peerings",
 		fmt.Sprintf("/v2/droplets/%d/kernels", d.ID): "kernels", fmt.Sprintf("/v2/droplets/%d/snapshots", d.ID): "snapshots", fmt.Sprintf("/v2/droplets/%d/backups", d.ID): "backups"} {
 		if a := r.ask("GET", path, ""); a.text != `{"`+root+`":[],"links":{},"meta":{"total":0}}`+"\n" && a.text != `{"links":{},"meta":{"total":0},"`+root+`":[]}`+"\n" {
 			t.Errorf("%s: %d %s, want an empty list with links and meta", path, a.status, a.text)
@@ -52,7 +50,7 @@ func TestOfWhatWeirDoesNotHaveThereIsNothing(t *testing.T) {
 			t.Errorf("%s of a droplet that is not there: %d %s, want 404", path, a.status, a.text)
 		}
 	}
-	for _, path := range []string{"/v2/snapshots/7", "/v2/volumes/x", "/v2/reserved_ipv6/2001:db8::1", "/v2/reserved_ipv6/2001:db8::1/actions", "/v2/domains", "/v2/databases", "/v2/kubernetes/clusters",
+	for _, path := range []string{"/v2/snapshots/7", "/v2/volumes/x", "/v2/domains", "/v2/databases", "/v2/kubernetes/clusters",
 		"/v2/images/debian-12-x64/actions", "/v2/images/7/actions/8", "/v2/vpc_peerings/x"} {
 		want := `The resource you were accessing could not be found. Weir has nothing at "` + path + `", but load balancers, droplets and what belongs to them.`
 		if a := r.ask("GET", path, ""); a.status != 404 || a.body["message"] != want {
@@ -69,10 +67,6 @@ func TestOfWhatWeirDoesNotHaveThereIsNothing(t *testing.T) {
 	}
 	if a := r.ask("POST", "/v2/images/7/actions", `{"type": "transfer"}`); a.status != 404 {
 		t.Errorf("an image's action: %d %s, want 404", a.status, a.text)
-	}
-	_, _, err = r.do.ReservedIPV6s.Create(t.Context(), &godo.ReservedIPV6CreateRequest{Region: "lab"})
-	if code, text := refusal(err); code != 422 || text != "Weir's droplets have no IPv6 yet, and no IPv6 address can be reserved for them: reserve an IPv4 address with POST /v2/reserved_ips" {
-		t.Errorf("%d %q, want 422", code, text)
 	}
 }
 

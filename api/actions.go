@@ -10,7 +10,7 @@ import (
 )
 
 // acts are what can be done to a droplet, beside rename.
-var acts = []string{"power_on", "power_off", "shutdown", "reboot", "power_cycle", "enable_private_networking", "disable_backups"}
+var acts = []string{"power_on", "power_off", "shutdown", "reboot", "power_cycle", "enable_ipv6", "enable_private_networking", "disable_backups"}
 
 // refusedActs are DigitalOcean's other types of actions, each with why Weir does not do it and what to do
 // instead.
@@ -23,7 +23,6 @@ var refusedActs = map[string]string{
 	"change_backup_policy": "Weir makes no backups, let what runs in the droplet make them",
 	"password_reset":       "Weir's droplets have no password to be reset, give ssh_keys when you create one",
 	"change_kernel":        "Weir's droplets have the kernel of their image, create one of another image",
-	"enable_ipv6":          "Weir's droplets have no IPv6 yet, use their IPv4 addresses",
 }
 
 // actRequest is the body that has something done to a droplet.
@@ -41,7 +40,7 @@ func actIn(w http.ResponseWriter, r *http.Request) (q actRequest, err error) {
 		return q, invalid("type is %q: %s", q.Type, why)
 	}
 	if q.Type != "rename" && !slices.Contains(acts, q.Type) {
-		return q, invalid("type is %.40q: Weir's droplets know power_on, power_off, shutdown, reboot, power_cycle and rename", q.Type)
+		return q, invalid("type is %.40q: Weir's droplets know power_on, power_off, shutdown, reboot, power_cycle, enable_ipv6 and rename", q.Type)
 	}
 	return q, nil
 }

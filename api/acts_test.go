@@ -59,7 +59,6 @@ func TestActionsThatWeirDoesNotDoSayWhatToDoInstead(t *testing.T) {
 		},
 		"password_reset": func() (*godo.Action, *godo.Response, error) { return do.PasswordReset(ctx, d.ID) },
 		"change_kernel":  func() (*godo.Action, *godo.Response, error) { return do.ChangeKernel(ctx, d.ID, 7) },
-		"enable_ipv6":    func() (*godo.Action, *godo.Response, error) { return do.EnableIPv6(ctx, d.ID) },
 	} {
 		_, _, err := ask()
 		if code, text := refusal(err); code != 422 || !strings.HasPrefix(text, `type is "`+kind+`": Weir`) {

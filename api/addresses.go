@@ -5,24 +5,36 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"weir/weir"
 )
 
-// addressNames are the words of one of the two names under which reserved IPs go.
+// addressNames are the words of one of the names under which reserved IPs go: those of IPv4 have two.
 type addressNames struct {
 	one, many string
+	family    weir.Family
 }
 
 var (
-	reservedIPs = addressNames{"reserved_ip", "reserved_ips"}
-	floatingIPs = addressNames{"floating_ip", "floating_ips"}
+	reservedIPs  = addressNames{"reserved_ip", "reserved_ips", weir.IPv4}
+	floatingIPs  = addressNames{"floating_ip", "floating_ips", weir.IPv4}
+	reservedIPv6 = addressNames{"reserved_ipv6", "reserved_ipv6s", weir.IPv6}
 )
 
-// addressWords puts a reserved IP in DigitalOcean's words; has is the droplet that it is seen to point to, if any.
-func (a *api) addressWords(addr weir.Address, has *weir.Machine) addressWire {
-	w := addressWire{IP: addr.Addr.String(), Region: newRegionWire(a.Control.Region()), Locked: addr.Machine != addr.Assigned, ProjectID: addr.Place.Project}
+// addressWords puts a reserved IP in DigitalOcean's words, which are others for each family; has is the droplet that
+// it is seen to point to, if any.
+func (a *api) addressWords(addr weir.Address, has *weir.Machine) any {
+	if addr.Family == weir.IPv6 {
+		w := address6Wire{IP: addr.Addr.String(), Reserved: timeWire(addr.Created), Region: a.Control.Region()}
+		if has != nil {
+			droplet := a.dropletWords(*has)
+			w.Droplet = &droplet
+		}
+		return w
+	}
+	w := addressWire{IP: addr.Addr.String(), Region: a.catalog.region, Locked: addr.Machine != addr.Assigned, ProjectID: addr.Place.Project}
 	if has != nil {
 		droplet := a.dropletWords(*has)
 		w.Droplet = &droplet
@@ -48,24 +60,18 @@ func (a *api) listAddresses(names addressNames) handler {
 		if err != nil {
 			return err
 		}
-		return pageOf(w, r, names.many, func(from, n int) (page []addressWire, total int, err error) {
-			from, end := min(from, len(all)), min(from+n, len(all))
-			for _, addr := range all[from:end] {
-				has, err := a.assigned(r.Context(), addr)
-				if err != nil {
-					return nil, 0, err
-				}
-				page = append(page, a.addressWords(addr, has))
-			}
-			return page, len(all), nil
-		}, func(w addressWire) addressWire { return w })
+		all = slices.DeleteFunc(all, func(addr weir.Address) bool { return addr.Family != names.family })
+		return pageWith(w, r, names.many, cut(all), func(addr weir.Address) (any, error) {
+			has, err := a.assigned(r.Context(), addr)
+			return a.addressWords(addr, has), err
+		})
 	}
 }
 
 // address returns the reserved IP that a path names.
-func (a *api) address(r *http.Request) (weir.Address, error) {
+func (a *api) address(r *http.Request, names addressNames) (weir.Address, error) {
 	ip, err := netip.ParseAddr(r.PathValue("ip"))
-	if err != nil {
+	if err != nil || weir.FamilyOf(ip) != names.family {
 		return weir.Address{}, errNotFound
 	}
 	return a.Control.Address(r.Context(), ip)
@@ -73,7 +79,7 @@ func (a *api) address(r *http.Request) (weir.Address, error) {
 
 func (a *api) getAddress(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		addr, err := a.address(r)
+		addr, err := a.address(r, names)
 		if err != nil {
 			return err
 		}
@@ -118,7 +124,7 @@ func (a *api) reserveAddress(names addressNames) handler {
 		case regionOf(q.Region, a.Control.Region()) != a.Control.Region():
 			return invalid("region is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
 		}
-		addr, err := a.Control.ReserveAddress(r.Context(), machine, weir.ID(q.ProjectID))
+		addr, err := a.Control.ReserveAddress(r.Context(), weir.IPv4, machine, weir.ID(q.ProjectID))
 		if err != nil {
 			return err
 		}
@@ -126,8 +132,34 @@ func (a *api) reserveAddress(names addressNames) handler {
 		if machine != "" {
 			begun.Droplets = []actionLink{{number(machine), "droplet", address(r, "/v2/droplets/"+string(machine), nil)}}
 		}
+		for _, id := range addr.Actions {
+			begun.Actions = append(begun.Actions, linkTo(r, number(id), addressAction("assign")))
+		}
 		return reply(w, http.StatusAccepted, map[string]any{names.one: a.addressWords(addr, nil), "links": begun})
 	}
+}
+
+// address6Request is the body that reserves an address of IPv6.
+type address6Request struct {
+	Region string `json:"region_slug"`
+}
+
+func (a *api) reserveIPv6(w http.ResponseWriter, r *http.Request) error {
+	var q address6Request
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	switch {
+	case q.Region == "":
+		return invalid("region_slug is missing, want %q", a.Control.Region())
+	case regionOf(q.Region, a.Control.Region()) != a.Control.Region():
+		return invalid("region_slug is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
+	}
+	addr, err := a.Control.ReserveAddress(r.Context(), weir.IPv6, "", "")
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusCreated, map[string]any{reservedIPv6.one: a.addressWords(addr, nil)})
 }
 
 // isOf reports whether an action is a reserved IP's.
@@ -135,15 +167,17 @@ func isOf(act weir.Action, addr netip.Addr) bool {
 	return act.Resource == weir.OnAddress && act.On == weir.ID(addr.String())
 }
 
-func (a *api) releaseAddress(w http.ResponseWriter, r *http.Request) error {
-	addr, err := a.address(r)
-	if err != nil {
-		return err
+func (a *api) releaseAddress(names addressNames) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		addr, err := a.address(r, names)
+		if err != nil {
+			return err
+		}
+		if err := a.Control.ReleaseAddress(r.Context(), addr.Addr); err != nil {
+			return err
+		}
+		return reply(w, http.StatusNoContent, nil)
 	}
-	if err := a.Control.ReleaseAddress(r.Context(), addr.Addr); err != nil {
-		return err
-	}
-	return reply(w, http.StatusNoContent, nil)
 }
 
 // addressActRequest is the body that has something done to a reserved IP.
@@ -154,7 +188,7 @@ type addressActRequest struct {
 
 func (a *api) actOnAddress(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		addr, err := a.address(r)
+		addr, err := a.address(r, names)
 		if err != nil {
 			return err
 		}
@@ -190,7 +224,7 @@ func (a *api) addressActionWords(names addressNames, act weir.Action) actionWire
 
 func (a *api) listAddressActions(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		addr, err := a.address(r)
+		addr, err := a.address(r, names)
 		if err != nil {
 			return err
 		}
@@ -202,7 +236,7 @@ func (a *api) listAddressActions(names addressNames) handler {
 
 func (a *api) getAddressAction(names addressNames) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		addr, err := a.address(r)
+		addr, err := a.address(r, names)
 		if err != nil {
 			return err
 		}

@@ -83,6 +83,13 @@ func TestAReservedIPCanBeMadeForADroplet(t *testing.T) {
 		now, _, err := r.do.ReservedIPs.Get(t.Context(), ip.IP)
 		return err == nil && now.Droplet != nil && now.Droplet.ID == d.ID && now.Droplet.Networks != nil
 	})
+	if resp.Links == nil || len(resp.Links.Actions) != 1 || resp.Links.Actions[0].Rel != "assign_ip" {
+		t.Fatalf("links %+v, want one to the action that assigns it", resp.Links)
+	}
+	r.eventually("the action is done", func() bool {
+		act, _, err := r.do.ReservedIPActions.Get(t.Context(), ip.IP, resp.Links.Actions[0].ID)
+		return err == nil && act.Status == godo.ActionCompleted && act.Type == "assign_ip"
+	})
 }
 
 func TestReservedIPsThatCannotBeAreRefused(t *testing.T) {

@@ -64,6 +64,9 @@ type Options struct {
 	// Reserved is the network that reserved IPs are from. A zero prefix says that there are none.
 	Reserved netip.Prefix
 
+	// Public6 is the public network of IPv6. The private one is of IPv4 alone.
+	Public6 netip.Prefix
+
 	// OneHost says that all droplets run on one host.
 	OneHost bool
 }
@@ -73,7 +76,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
+	a := &api{Options: o, catalog: newCatalog(o.Control.Region()), mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
 	for pattern, h := range a.routes() {
 		_, path, _ := strings.Cut(pattern, " ")
 		a.muxOf(path).Handle(pattern, a.told(pattern, a.answer(h)))
@@ -93,6 +96,7 @@ func New(o Options) http.Handler {
 
 type api struct {
 	Options
+	catalog   catalog
 	mux       *http.ServeMux
 	autoscale *http.ServeMux // see muxOf
 
@@ -153,15 +157,21 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/reserved_ips":                       a.listAddresses(reservedIPs),
 		"POST /v2/reserved_ips":                      a.reserveAddress(reservedIPs),
 		"GET /v2/reserved_ips/{ip}":                  a.getAddress(reservedIPs),
-		"DELETE /v2/reserved_ips/{ip}":               a.releaseAddress,
+		"DELETE /v2/reserved_ips/{ip}":               a.releaseAddress(reservedIPs),
 		"GET /v2/reserved_ips/{ip}/actions":          a.listAddressActions(reservedIPs),
 		"POST /v2/reserved_ips/{ip}/actions":         a.actOnAddress(reservedIPs),
 		"GET /v2/reserved_ips/{ip}/actions/{action}": a.getAddressAction(reservedIPs),
 
+		"GET /v2/reserved_ipv6":               a.listAddresses(reservedIPv6),
+		"POST /v2/reserved_ipv6":              a.reserveIPv6,
+		"GET /v2/reserved_ipv6/{ip}":          a.getAddress(reservedIPv6),
+		"DELETE /v2/reserved_ipv6/{ip}":       a.releaseAddress(reservedIPv6),
+		"POST /v2/reserved_ipv6/{ip}/actions": a.actOnAddress(reservedIPv6),
+
 		"GET /v2/floating_ips":                       a.listAddresses(floatingIPs),
 		"POST /v2/floating_ips":                      a.reserveAddress(floatingIPs),
 		"GET /v2/floating_ips/{ip}":                  a.getAddress(floatingIPs),
-		"DELETE /v2/floating_ips/{ip}":               a.releaseAddress,
+		"DELETE /v2/floating_ips/{ip}":               a.releaseAddress(floatingIPs),
 		"GET /v2/floating_ips/{ip}/actions":          a.listAddressActions(floatingIPs),
 		"POST /v2/floating_ips/{ip}/actions":         a.actOnAddress(floatingIPs),
 		"GET /v2/floating_ips/{ip}/actions/{action}": a.getAddressAction(floatingIPs),
@@ -210,8 +220,6 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/volumes":                             a.none("volumes"),
 		"POST /v2/volumes":                            a.createVolume,
 		"POST /v2/images":                             a.createImage,
-		"GET /v2/reserved_ipv6":                       a.none("reserved_ipv6s"),
-		"POST /v2/reserved_ipv6":                      a.reserveIPv6,
 
 		"GET /v2/monitoring/metrics/load_balancer/{figure}": a.loadBalancerFigure,
 		"GET /v2/monitoring/metrics/droplet/{figure}":       a.dropletFigure,

@@ -52,7 +52,7 @@ func (a *api) record(w http.ResponseWriter, r *http.Request, next http.HandlerFu
 	entry.Status = held.status
 	if entry.Status >= http.StatusBadRequest {
 		entry.Err = held.sentence()
-	} else if r.Method == http.MethodPost {
+	} else if r.Method == http.MethodPost && entry.Status != http.StatusOK { // which is that of a dry run
 		entry.Created = held.created()
 	}
 	a.keep(r.Context(), entry)

@@ -52,6 +52,7 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		{"DELETE", "/v2/load_balancers/00000000-0000-4000-8000-000000000000", "", 404},
 		{"PATCH", "/v2/tags", `{"password": "hunter2"}`, 405},
 		{"POST", "/v2/account/keys", `{"name": "laptop", "public_key": "` + keyA + `"}`, 201},
+		{"POST", "/v2/load_balancers", `{"name": "shop", "validate_only": true, "forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}]}`, 200},
 	} {
 		if a := r.ask(ask.method, ask.path, ask.body); a.status != ask.want {
 			t.Fatalf("%s %s: %d %s, want %d", ask.method, ask.path, a.status, a.text, ask.want)
@@ -79,6 +80,7 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		"DELETE /v2/load_balancers/00000000-0000-4000-8000-000000000000 00000000-0000-4000-8000-000000000000 0 404",
 		"PATCH /v2/tags  0 405",
 		"POST /v2/account/keys  1 201",
+		"POST /v2/load_balancers  0 200", // which was a dry run
 	}
 	if !slices.Equal(told, want) {
 		t.Fatalf("the audit log has\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))

@@ -322,7 +322,6 @@ func TestAutoscalePoolThatCannotBeIsRefused(t *testing.T) {
 		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"ssh_keys": ["7"]`) + `}`:                                                    `droplet_template: ssh_keys[0] is "7"`,
 		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"vpc_uuid": "760e09ef-dc84-11e8-981e-3cfdfeaae000"`) + `}`:                   `droplet_template: vpc_uuid is "760e09ef`,
 		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"project_id": "746c6152-2fa2-11ed-92d3-27aaa54e4988"`) + `}`:                 `droplet_template: project_id is "746c6152`,
-		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"ipv6": true`) + `}`:                                                         `droplet_template: ipv6 is true`,
 		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"public_networking": false`) + `}`:                                           `droplet_template: public_networking is false`,
 		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"user_data": "echo hello"`) + `}`:                                            `droplet_template: user_data begins with "echo hello"`,
 		`{"name": "a", "config": {"target_number_instances": 5}, ` + template + `}`:                                                                     `pool "a": ask for room for 5 machines: there is room for 4 more machines`,

@@ -82,7 +82,7 @@ func (a *api) image(w http.ResponseWriter, r *http.Request) error {
 // it has in this catalog. Whatever else is returned as it is.
 func imageSlug(name string) string {
 	for _, slug := range weir.Images() {
-		if name == strconv.FormatInt(newImageWire(slug, "").ID, 10) {
+		if name == strconv.FormatInt(imageNumber(slug), 10) {
 			return slug
 		}
 	}

@@ -117,12 +117,12 @@ func TestACertificateThatIsNoneIsRefused(t *testing.T) {
 		`type is "lets_encrypt": Weir does not get certificates by itself yet, get one with a client of ACME such as certbot, and upload it with the type custom`: {"name": "x", "type": "lets_encrypt", "dns_names": []string{"a.example"}},
 		`type is "selfsigned", want custom`: {"name": "x", "type": "selfsigned"},
 		`dns_names is not empty: a certificate of the type custom is for the names that are written in it, leave dns_names out`: {"name": "x", "leaf_certificate": leaf, "private_key": key, "dns_names": []string{"a.example"}},
-		`name is "", want 1 to 255 characters`:                                                                    {"leaf_certificate": leaf, "private_key": key},
-		`leaf_certificate is missing, want a certificate in PEM`:                                                  {"name": "x", "private_key": key},
-		`private_key is missing, want the certificate's key in PEM`:                                               {"name": "x", "leaf_certificate": leaf},
-		`private_key is not the key of leaf_certificate, want the one that the certificate was made for`:          {"name": "x", "leaf_certificate": leaf, "private_key": stranger, "certificate_chain": chain},
-		`private_key is a number, want a string`:                                                                  {"name": "x", "private_key": 7},
-		`certificate_chain begins with the leaf certificate itself, want it to begin with the one that issued it`: {"name": "x", "leaf_certificate": leaf, "certificate_chain": leaf + chain, "private_key": key},
+		`name is "", want 1 to 255 characters in one line`:                                                                      {"leaf_certificate": leaf, "private_key": key},
+		`leaf_certificate is missing, want a certificate in PEM`:                                                                {"name": "x", "private_key": key},
+		`private_key is missing, want the certificate's key in PEM`:                                                             {"name": "x", "leaf_certificate": leaf},
+		`private_key is not the key of leaf_certificate, want the one that the certificate was made for`:                        {"name": "x", "leaf_certificate": leaf, "private_key": stranger, "certificate_chain": chain},
+		`private_key is a number, want a string`:                                                                                {"name": "x", "private_key": 7},
+		`certificate_chain begins with the leaf certificate itself, want it to begin with the one that issued it`:               {"name": "x", "leaf_certificate": leaf, "certificate_chain": leaf + chain, "private_key": key},
 	} {
 		body, err := json.Marshal(q)
 		if err != nil {
@@ -150,7 +150,7 @@ func TestACertificateInUseIs403InTheWordsThatClientsMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = ctl.UpdateLoadBalancer(t.Context(), weir.ID(lb.ID), func(lb *weir.LoadBalancer) error {
-		lb.Rules = []weir.Rule{{Entry: weir.TCP, EntryPort: 443, Target: weir.TCP, TargetPort: 80, Certificate: weir.ID(cert.ID)}}
+		lb.Rules = []weir.Rule{{Entry: weir.HTTPS, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: weir.ID(cert.ID)}}
 		return nil
 	})
 	if err != nil {

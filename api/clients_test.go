@@ -101,7 +101,9 @@ func TestDropletKitGetsTheVeryStatusThatItWantsOfEachCall(t *testing.T) {
 		{"DELETE /v2/floating_ips/{IP}", "", 204, "", ""},
 		{"GET /v2/reserved_ipv6", "", 200, "", ""},
 		{"GET /v2/reserved_ipv6/2001:db8::1", "", 404, "", ""},
-		{"POST /v2/reserved_ipv6", `{"region_slug": "lab"}`, 422, "", ""},
+		{"POST /v2/reserved_ipv6", `{"region_slug": "lab"}`, 201, "IPV6", "reserved_ipv6"},
+		{"POST /v2/reserved_ipv6/{IPV6}/actions", `{"type": "unassign"}`, 201, "", ""},
+		{"DELETE /v2/reserved_ipv6/{IPV6}", "", 204, "", ""},
 
 		{"POST /v2/projects", `{"name": "p", "description": null, "purpose": "Web Application", "environment": null}`, 201, "PROJECT", "project"},
 		{"GET /v2/projects/default", "", 200, "", ""},
@@ -132,7 +134,7 @@ func TestDropletKitGetsTheVeryStatusThatItWantsOfEachCall(t *testing.T) {
 		if c.id != "" {
 			made, _ := a.body[c.at].(map[string]any)
 			id, ok := made["id"].(string)
-			if c.id == "IP" {
+			if strings.HasPrefix(c.id, "IP") {
 				id, ok = made["ip"].(string)
 			}
 			if n, isNumber := made["id"].(float64); isNumber {

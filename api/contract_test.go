@@ -212,6 +212,7 @@ func TestHandlersReadWhatOpenAPISays(t *testing.T) {
 		{"/v2/weir/pools/{name}", "p"},
 		{"/v2/reserved_ips/{ip}", id(r.ask("POST", "/v2/reserved_ips", `{"region": "lab"}`), "reserved_ip", "ip")},
 		{"/v2/floating_ips/{ip}", id(r.ask("POST", "/v2/floating_ips", `{"region": "lab"}`), "floating_ip", "ip")},
+		{"/v2/reserved_ipv6/{ip}", id(r.ask("POST", "/v2/reserved_ipv6", `{"region_slug": "lab"}`), "reserved_ipv6", "ip")},
 	}
 	doc, err := described()
 	if err != nil {
@@ -234,7 +235,7 @@ func TestHandlersReadWhatOpenAPISays(t *testing.T) {
 			}
 			for field, body := range wrong(op.RequestBody.Value.Content["application/json"].Schema.Value) {
 				fields++
-				if a := r.ask(method, at, body); a.status != 422 || !strings.Contains(a.text, field+" is a ") {
+				if a := r.ask(method, at, body); a.status != 422 || !strings.Contains(a.text, field+" is a") {
 					t.Errorf("%s %s %s: %d %s, want a 422 that says of what type %s is: does the handler read it?", method, at, body, a.status, a.text, field)
 				}
 			}

@@ -100,9 +100,9 @@ type Control interface {
 	Addresses(ctx context.Context) ([]weir.Address, error)
 	// Address returns one reserved IP.
 	Address(ctx context.Context, addr netip.Addr) (weir.Address, error)
-	// ReserveAddress reserves an IP in a project, the default one if that is empty, and assigns it
+	// ReserveAddress reserves an IP of a family in a project, the default one if that is empty, and assigns it
 	// to machine unless that is empty.
-	ReserveAddress(ctx context.Context, machine, project weir.ID) (weir.Address, error)
+	ReserveAddress(ctx context.Context, family weir.Family, machine, project weir.ID) (weir.Address, error)
 	// AssignAddress gives an IP to machine, from whoever has it; to nobody if machine is
 	// empty.
 	AssignAddress(ctx context.Context, addr netip.Addr, machine weir.ID) (weir.Action, error)

@@ -38,13 +38,21 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	case errors.As(err, &wrong) && wrong.Field == "":
 		return invalid("the body is a JSON %s, want an object", wrong.Value)
 	case errors.As(err, &wrong):
-		return invalid("%s is a %s, want %s", wrong.Field, wrong.Value, inJSON(wrong.Type))
+		return invalid("%s is %s, want %s", wrong.Field, article(wrong.Value), inJSON(wrong.Type))
 	case errors.Is(err, io.EOF):
 		return &statusError{http.StatusBadRequest, "the body is empty, want a JSON object"}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &statusError{http.StatusBadRequest, "the body ends in the middle of its JSON"}
 	}
 	return &statusError{http.StatusBadRequest, "the body is not JSON: " + err.Error()}
+}
+
+// article puts the article before what a value of JSON is called.
+func article(value string) string {
+	if strings.HasPrefix(value, "array") || strings.HasPrefix(value, "object") {
+		return "an " + value
+	}
+	return "a " + value
 }
 
 // inJSON says what a Go type is called in JSON.

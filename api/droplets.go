@@ -19,6 +19,8 @@ type dropletRequest struct {
 	UserData string   `json:"user_data"`
 	Tags     []string `json:"tags"`
 
+	IPv6 bool `json:"ipv6"`
+
 	// Weir measures every droplet from outside: that one has asked for it is remembered, and changes nothing.
 	Monitoring bool `json:"monitoring"`
 
@@ -27,7 +29,6 @@ type dropletRequest struct {
 	PublicNetworking  *bool    `json:"public_networking"`
 	Backups           bool     `json:"backups"`
 	BackupPolicy      anything `json:"backup_policy"`
-	IPv6              bool     `json:"ipv6"`
 	WithDropletAgent  bool     `json:"with_droplet_agent"`
 	Volumes           anything `json:"volumes"`
 	VPCUUID           string   `json:"vpc_uuid"`
@@ -42,8 +43,6 @@ func (q *dropletRequest) refuse() error {
 		return invalid("public_networking is false: every droplet of Weir has a public address, leave it out or use true")
 	case q.Backups || bool(q.BackupPolicy):
 		return invalid("backups is true: Weir makes no backups, leave it and backup_policy out or use false")
-	case q.IPv6:
-		return invalid("ipv6 is true: Weir's droplets have no IPv6 yet, leave it out or use false")
 	case q.WithDropletAgent:
 		return invalid("with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false")
 	case bool(q.Volumes):
@@ -61,7 +60,7 @@ func (q *dropletRequest) template(region string) (weir.Template, error) {
 	if err := q.refuse(); err != nil {
 		return weir.Template{}, err
 	}
-	t := weir.Template{Region: regionOf(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags, Monitoring: q.Monitoring}
+	t := weir.Template{Region: regionOf(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags, IPv6: q.IPv6, Monitoring: q.Monitoring}
 	return t, t.Check(region)
 }
 
@@ -178,7 +177,9 @@ func (a *api) getDroplet(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, map[string]any{"droplet": a.dropletWords(m)})
+	words := a.dropletWords(m)
+	send(w, http.StatusOK, append(words.appendTo(append(make([]byte, 0, 2048), `{"droplet":`...)), '}'))
+	return nil
 }
 
 func (a *api) deleteDroplet(w http.ResponseWriter, r *http.Request) error {

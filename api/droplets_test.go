@@ -310,7 +310,6 @@ func TestWhatWeirCannotGiveADropletIsRefusedByName(t *testing.T) {
 	r := lab(t)
 	for body, want := range map[string]string{
 		`"backups": true`:                         "backups is true: Weir makes no backups, leave it and backup_policy out or use false",
-		`"ipv6": true`:                            "ipv6 is true: Weir's droplets have no IPv6 yet, leave it out or use false",
 		`"with_droplet_agent": true`:              "with_droplet_agent is true: Weir has no agent for droplets, leave it out or use false",
 		`"public_networking": false`:              "public_networking is false: every droplet of Weir has a public address, leave it out or use true",
 		`"volumes": [{"id": "x"}]`:                "volumes is not empty: Weir has no volumes, leave it out",

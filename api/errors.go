@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"weir/weir"
 )
@@ -107,8 +108,15 @@ func reply(w http.ResponseWriter, status int, v any) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	w.Write(append(body, '\n')) // fails if the client has left: there is nobody to tell
+	send(w, status, body)
 	return nil
+}
+
+// send answers with what is JSON already.
+func send(w http.ResponseWriter, status int, body []byte) {
+	body = append(body, '\n')
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	w.Write(body) // fails if the client has left: there is nobody to tell
 }

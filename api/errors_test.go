@@ -166,6 +166,26 @@ func TestHeadIsGetWithoutItsBody(t *testing.T) {
 	}
 }
 
+func TestAQueryThatCannotBeReadIsRefused(t *testing.T) {
+	r := lab(t)
+	r.droplets([]string{"a"}, "web")
+	for query, want := range map[string]string{
+		"tag_name=%zz":                        `the query cannot be read: invalid URL escape "%zz"`,
+		"tag_name=web;type=droplets":          "the query cannot be read: invalid semicolon separator in query",
+		strings.Repeat("tag_name=none&", 2e4): "the query cannot be read: ",
+	} {
+		for _, method := range []string{"GET", "DELETE"} {
+			a := r.ask(method, "/v2/droplets?"+query, "")
+			if message, _ := a.body["message"].(string); a.status != 400 || !strings.HasPrefix(message, want) {
+				t.Errorf("%s %.30s: %d %.200s, want 400 %s", method, query, a.status, a.text, want)
+			}
+		}
+	}
+	if a := r.ask("GET", "/v2/droplets?tag_name=none", ""); a.status != 200 {
+		t.Errorf("%d %s, want 200", a.status, a.text)
+	}
+}
+
 func TestABodyThatIsNotWhatItShouldBe(t *testing.T) {
 	r := lab(t)
 	for _, c := range []struct {
@@ -180,6 +200,8 @@ func TestABodyThatIsNotWhatItShouldBe(t *testing.T) {
 		{`[1]`, 422, "the body is a JSON array, want an object"},
 		{`"x"`, 422, "the body is a JSON string, want an object"},
 		{`{"name": 1}`, 422, "name is a number, want a string"},
+		{`{"name": {}}`, 422, "name is an object, want a string"},
+		{`{"name": []}`, 422, "name is an array, want a string"},
 		{`{"name": "` + long(1<<20) + `"}`, 413, "the body is longer than 1048576 bytes"},
 		{strings.Repeat(`{"name":`, 100000), 400, "the body is not JSON: "},
 	} {

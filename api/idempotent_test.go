@@ -3,7 +3,6 @@ package api_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -301,11 +300,7 @@ func TestADropletThatIsLeavingIsLeftOutOfAPut(t *testing.T) {
 // etcd returns a region whose store is a real one.
 func etcd(t *testing.T) *region {
 	t.Helper()
-	db, err := store.Embed(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return newRegionOn(t, db, cloud.FakeOptions{}, nil)
+	return newRegionOn(t, embed(t), cloud.FakeOptions{}, nil)
 }
 
 func TestConcurrentWritersLoseNothing(t *testing.T) {

@@ -75,7 +75,7 @@ func (a *api) createKey(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}
-	if err := weir.CheckKeyName(q.Name); err != nil {
+	if err := weir.CheckLabel(q.Name); err != nil {
 		return err
 	}
 	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(q.PublicKey))
@@ -109,7 +109,7 @@ func (a *api) renameKey(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &q); err != nil {
 		return err
 	}
-	if err := weir.CheckKeyName(q.Name); err != nil {
+	if err := weir.CheckLabel(q.Name); err != nil {
 		return err
 	}
 	if k, err = a.Control.RenameSSHKey(r.Context(), k.ID, q.Name); err != nil {

@@ -14,7 +14,7 @@ import (
 func (a *api) listLoadBalancers(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	names, uuids := q["names"], q["uuids"]
-	read := func(from, n int) ([]weir.LoadBalancer, int, error) {
+	var read reader[weir.LoadBalancer] = func(from, n int) ([]weir.LoadBalancer, int, error) {
 		return a.Control.LoadBalancerPage(r.Context(), weir.Filter{}, from, n)
 	}
 	if names != nil || uuids != nil {
@@ -22,22 +22,12 @@ func (a *api) listLoadBalancers(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		read = func(from, n int) ([]weir.LoadBalancer, int, error) {
-			from = min(from, len(chosen))
-			return chosen[from:min(from+n, len(chosen))], len(chosen), nil
-		}
+		read = cut(chosen)
 	}
-	return pageOf(w, r, "load_balancers", func(from, n int) (page []loadBalancerWire, total int, err error) {
-		lbs, total, err := read(from, n)
-		for _, lb := range lbs {
-			machines, err := a.servers(r.Context(), lb)
-			if err != nil {
-				return nil, 0, err
-			}
-			page = append(page, a.loadBalancerWords(lb, machines))
-		}
-		return page, total, err
-	}, func(w loadBalancerWire) loadBalancerWire { return w })
+	return pageWith(w, r, "load_balancers", read, func(lb weir.LoadBalancer) (loadBalancerWire, error) {
+		machines, err := a.servers(r.Context(), lb)
+		return a.loadBalancerWords(lb, machines), err
+	})
 }
 
 // chosenBalancers returns the load balancers that have one of the names, and one of the IDs; nil stands for any.

@@ -82,6 +82,57 @@ func TestALoadBalancerBecomesActiveWithAnAddress(t *testing.T) {
 	})
 }
 
+func TestALoadBalancerThatEndsTLSIsShownAsItWasAskedFor(t *testing.T) {
+	r := lab(t)
+	r.serve()
+	var certs []string
+	for _, name := range []string{"shop", "mail"} {
+		leaf, chain, key := shopCertificate(t)
+		cert, _, err := r.do.Certificates.Create(t.Context(), &godo.CertificateRequest{Name: name, Type: "custom", PrivateKey: key, LeafCertificate: leaf, CertificateChain: chain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs = append(certs, cert.ID)
+	}
+	secure := func(entry string, port int, target string, cert string) godo.ForwardingRule {
+		return godo.ForwardingRule{EntryProtocol: entry, EntryPort: port, TargetProtocol: target, TargetPort: 8080, CertificateID: cert}
+	}
+	request := &godo.LoadBalancerRequest{Name: "shop", Region: "lab",
+		ForwardingRules: []godo.ForwardingRule{webRule, secure("http2", 443, "http", certs[0]), secure("http2", 443, "http", certs[1]), secure("https", 8443, "http2", certs[0]),
+			{EntryProtocol: "https", EntryPort: 9443, TargetProtocol: "https", TargetPort: 9443, TlsPassthrough: true}},
+		HealthCheck:         &godo.HealthCheck{Protocol: "https", Port: 8080, Path: "/up", CheckIntervalSeconds: 4, ResponseTimeoutSeconds: 3, HealthyThreshold: 2, UnhealthyThreshold: 4, ProxyProtocol: new(true)},
+		StickySessions:      &godo.StickySessions{Type: "cookies", CookieName: "SHOP", CookieTtlSeconds: 60},
+		Firewall:            &godo.LBFirewall{Allow: []string{"cidr:192.0.2.7/24", "ip:2001:db8::1"}, Deny: []string{"cidr:192.0.2.8/32"}},
+		RedirectHttpToHttps: true, EnableProxyProtocol: true, EnableBackendKeepalive: true, TLSCipherPolicy: "STRONG"}
+	lb, _, err := r.do.LoadBalancers.Create(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("it is active", func() bool {
+		if lb, _, err = r.do.LoadBalancers.Get(t.Context(), lb.ID); err != nil {
+			t.Fatal(err)
+		}
+		return lb.Status == "active"
+	})
+	shown := &godo.LoadBalancerRequest{Name: lb.Name, Region: lb.Region.Slug, ForwardingRules: lb.ForwardingRules, HealthCheck: lb.HealthCheck, StickySessions: lb.StickySessions, Firewall: lb.Firewall,
+		RedirectHttpToHttps: lb.RedirectHttpToHttps, EnableProxyProtocol: lb.EnableProxyProtocol, EnableBackendKeepalive: lb.EnableBackendKeepalive, TLSCipherPolicy: lb.TLSCipherPolicy}
+	if diff := cmp.Diff(request, shown); diff != "" {
+		t.Errorf("load balancer (-want +got):\n%s", diff)
+	}
+	for _, cert := range certs {
+		if _, err := r.do.Certificates.Delete(t.Context(), cert); err == nil {
+			t.Errorf("certificate %s is deleted, which the load balancer uses", cert)
+		}
+	}
+	// What is asked again is there already.
+	if _, _, err := r.do.LoadBalancers.Update(t.Context(), lb.ID, lb.AsRequest()); err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := r.do.LoadBalancers.Get(t.Context(), lb.ID); err != nil || again.Status != "active" {
+		t.Errorf("after the same was asked again it is %v (%v), want active still", again, err)
+	}
+}
+
 func TestEmptyObjectsMeanDefaults(t *testing.T) {
 	r := lab(t)
 	for _, body := range []string{
@@ -115,52 +166,55 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		return `"forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80, ` + fields + `}]`
 	}
 	for body, want := range map[string]string{
-		`"sticky_sessions": {"type": "cookies", "cookie_name": "DO-LB"}`: `sticky_sessions.type is "cookies": Weir does not stick sessions to droplets yet, leave it out or use none`,
-		`"size_unit": 9`:                                                   `load balancer "x": size_unit is 9, want at most 8: so many machines can have a reserved IP of this cloud at a time; for more, make several load balancers and have your DNS name their addresses`,
-		`"size_unit": 201`:                                                 "size_unit is 201, want 1 to 200",
-		`"size_unit": -1`:                                                  "size_unit is -1, want 1 to 200",
-		`"size": "lb-tiny"`:                                                `size is "lb-tiny", want lb-small, lb-medium or lb-large, or leave it out`,
-		`"size": "lb-small", "size_unit": 3`:                               `size is "lb-small", which is a size_unit of 1, and size_unit is 3: leave size out`,
-		`"type": "REGIONAL_NETWORK"`:                                       `type is "REGIONAL_NETWORK": Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp`,
-		`"type": "GLOBAL"`:                                                 `type is "GLOBAL": this Weir is one region, use REGIONAL here and name its address in your DNS`,
-		`"type": "LOCAL"`:                                                  `type is "LOCAL", want REGIONAL`,
-		`"network": "INTERNAL"`:                                            `network is "INTERNAL": Weir's load balancers have a public address, leave it out or use EXTERNAL`,
-		`"network_stack": "DUALSTACK"`:                                     `network_stack is "DUALSTACK": Weir does not balance IPv6 yet, leave it out or use IPV4`,
-		`"tls_cipher_policy": "STRONG"`:                                    `tls_cipher_policy is "STRONG": Weir does not terminate TLS yet, leave it out or use DEFAULT`,
-		`"redirect_http_to_https": true`:                                   "redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false",
-		`"enable_proxy_protocol": true`:                                    "enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false",
-		`"enable_backend_keepalive": true`:                                 "enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false",
-		`"firewall": {"allow": ["ip:1.2.3.4"]}`:                            "firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out",
-		`"tags": ["a b"]`:                                                  `load balancer "x": tags: tag "a b": 1 to 255 letters, digits, _, : and - are allowed`,
-		`"tags": "k8s"`:                                                    "tags is a string, want an array",
-		`"vpc_uuid": "x"`:                                                  `vpc_uuid is "x": a region of Weir has one private network, leave it out or use ` + string(weir.NetworkID("lab")),
-		`"project_id": "x"`:                                                `load balancer "x": project_id is "x": there is no such project, leave it out for the default one`,
-		`"domains": [{"name": "a.example"}]`:                               "domains is not empty: it is for global load balancers, and this Weir is one region; leave it out",
-		`"glb_settings": {"target_port": 80}`:                              "glb_settings is not empty: it is for global load balancers, and this Weir is one region; leave it out",
-		`"target_load_balancer_ids": ["x"]`:                                "target_load_balancer_ids is not empty: it is for global load balancers, and this Weir is one region; leave it out",
-		`"ip": "192.0.2.1"`:                                                `ip is "192.0.2.1": Weir reserves a load balancer's address itself, leave it out`,
-		rule(`"entry_protocol": "https"`):                                  `forwarding_rules[0].entry_protocol is "https": Weir does not terminate TLS yet, use tcp to tcp to pass it through to the droplets`,
-		rule(`"entry_protocol": "http3"`):                                  `forwarding_rules[0].entry_protocol is "http3": Weir does not speak QUIC, use http`,
-		rule(`"entry_protocol": "udp", "target_protocol": "udp"`):          `forwarding_rules[0].entry_protocol is "udp": Weir does not balance UDP yet, use tcp or http`,
-		rule(`"target_protocol": "https"`):                                 `forwarding_rules[0].target_protocol is "https": Weir does not speak TLS to droplets yet, use http, or tcp to tcp`,
-		rule(`"certificate_id": "892071a0"`):                               `forwarding_rules[0].certificate_id is "892071a0": Weir does not terminate TLS yet, leave it out and use tcp to tcp to pass TLS through to the droplets`,
-		rule(`"target_protocol": "tcp"`):                                   `load balancer "x": target_protocol is "tcp" where entry_protocol is "http", want the same`,
-		rule(`"entry_port": 0`):                                            `load balancer "x": entry_port is 0, want 1 to 65535`,
-		rule(`"entry_port": "80"`):                                         "forwarding_rules.entry_port is a string, want an integer",
-		`"forwarding_rules": []`:                                           `load balancer "x": it has no forwarding rule, want at least one`,
-		`"health_check": {"protocol": "https"}`:                            `health_check.protocol is "https": Weir does not speak TLS to droplets yet, use http or tcp`,
-		`"health_check": {"check_interval_seconds": 2}`:                    `load balancer "x": health_check: check_interval_seconds is 2, want 3 to 300`,
-		`"health_check": {"check_interval_seconds": 9223372036854775807}`:  `load balancer "x": health_check: check_interval_seconds is 9223372036, want 3 to 300`,
-		`"health_check": {"check_interval_seconds": -9223372036854775808}`: `load balancer "x": health_check: check_interval_seconds is -9223372036, want 3 to 300`,
-		`"health_check": {"unhealthy_threshold": 11}`:                      `load balancer "x": health_check: unhealthy_threshold is 11, want 2 to 10`,
-		`"health_check": {"path": "/a\nuse_backend evil"}`:                 `load balancer "x": health_check: path is "/a\nuse_backend evil", want a path such as /health, with neither spaces nor control characters`,
-		`"http_idle_timeout_seconds": 601`:                                 `load balancer "x": http_idle_timeout_seconds is 601, want 30 to 600`,
-		`"algorithm": "random"`:                                            `load balancer "x": algorithm is "random", want round_robin or least_connections`,
-		`"region": "nyc3"`:                                                 `load balancer "x": region "nyc3": this Weir runs region "lab"`,
-		`"tag": "web", "droplet_ids": [1]`:                                 `load balancer "x": it has both droplet_ids and a tag, want one of them`,
-		`"droplet_ids": [7]`:                                               `load balancer "x": droplet_ids: there is no droplet 7`,
-		`"droplet_ids": [-7]`:                                              "droplet_ids[0] is -7, want the ID of a droplet",
-		`"name": "a b"`:                                                    `load balancer: name "a b": only letters, digits, . and - are allowed, and it begins and ends with a letter or digit`,
+		`"size_unit": 9`:                      `load balancer "x": size_unit is 9, want at most 8: so many machines can have a reserved IP of this cloud at a time; for more, make several load balancers and have your DNS name their addresses`,
+		`"size_unit": 201`:                    "size_unit is 201, want 1 to 200",
+		`"size_unit": -1`:                     "size_unit is -1, want 1 to 200",
+		`"size": "lb-tiny"`:                   `size is "lb-tiny", want lb-small, lb-medium or lb-large, or leave it out`,
+		`"size": "lb-small", "size_unit": 3`:  `size is "lb-small", which is a size_unit of 1, and size_unit is 3: leave size out`,
+		`"type": "REGIONAL_NETWORK"`:          `type is "REGIONAL_NETWORK": Weir does not pass packets through yet, use REGIONAL with rules of the protocol tcp`,
+		`"type": "GLOBAL"`:                    `type is "GLOBAL": this Weir is one region, use REGIONAL here and name its address in your DNS`,
+		`"type": "LOCAL"`:                     `type is "LOCAL", want REGIONAL`,
+		`"network": "INTERNAL"`:               `network is "INTERNAL": Weir's load balancers have a public address, leave it out or use EXTERNAL`,
+		`"network_stack": "IPV6"`:             `network_stack is "IPV6", want IPV4 or DUALSTACK`,
+		`"tags": ["a b"]`:                     `load balancer "x": tags: tag "a b": 1 to 255 letters, digits, _, : and - are allowed`,
+		`"tags": "k8s"`:                       "tags is a string, want an array",
+		`"vpc_uuid": "x"`:                     `vpc_uuid is "x": a region of Weir has one private network, leave it out or use ` + string(weir.NetworkID("lab")),
+		`"project_id": "x"`:                   `load balancer "x": project_id is "x": there is no such project, leave it out for the default one`,
+		`"domains": [{"name": "a.example"}]`:  "domains is not empty: it is for global load balancers, and this Weir is one region; leave it out",
+		`"glb_settings": {"target_port": 80}`: "glb_settings is not empty: it is for global load balancers, and this Weir is one region; leave it out",
+		`"target_load_balancer_ids": ["x"]`:   "target_load_balancer_ids is not empty: it is for global load balancers, and this Weir is one region; leave it out",
+		`"ip": "192.0.2.1"`:                   `ip is "192.0.2.1": Weir reserves a load balancer's address itself, leave it out`,
+		rule(`"entry_protocol": "udp", "target_protocol": "udp"`):                                                     `forwarding_rules[0].entry_protocol is "udp": Weir does not balance UDP yet, use tcp or http`,
+		`"tls_cipher_policy": "NONE"`:                                                                                 `load balancer "x": tls_cipher_policy is "NONE", want DEFAULT or STRONG`,
+		`"redirect_http_to_https": true`:                                                                              `load balancer "x": redirect_http_to_https is true, and no forwarding rule has https or http2, want one`,
+		`"sticky_sessions": {"type": "ip"}`:                                                                           `sticky_sessions.type is "ip", want none or cookies`,
+		`"sticky_sessions": {"type": "cookies", "cookie_name": "a b"}`:                                                `load balancer "x": sticky_sessions: cookie_name is "a b", want 2 to 40 letters, digits, - and _`,
+		`"sticky_sessions": {"type": "cookies", "cookie_ttl_seconds": 34651}`:                                         `load balancer "x": sticky_sessions: cookie_ttl_seconds is 34651, want 1 to 34650`,
+		`"firewall": {"allow": ["1.2.3.4"]}`:                                                                          `load balancer "x": firewall: allow: "1.2.3.4", want an address or a network, such as ip:1.2.3.4 or cidr:1.2.0.0/16`,
+		`"firewall": {"deny": ["cidr:1.2.3.4/33"]}`:                                                                   `load balancer "x": firewall: deny: "cidr:1.2.3.4/33", want an address or a network, such as ip:1.2.3.4 or cidr:1.2.0.0/16`,
+		rule(`"entry_protocol": "https"`):                                                                             `load balancer "x": forwarding_rules[0].entry_protocol is "https" and there is no certificate_id, want one, or tls_passthrough for droplets that have their own`,
+		rule(`"entry_protocol": "https", "certificate_id": "892071a0"`):                                               `load balancer "x": forwarding_rules[0].certificate_id: there is no certificate "892071a0"`,
+		rule(`"entry_protocol": "https", "tls_passthrough": true`):                                                    `load balancer "x": forwarding_rules[0].target_protocol is "http" where entry_protocol is "https" and tls_passthrough is true, want the same`,
+		rule(`"entry_protocol": "https", "target_protocol": "https", "certificate_id": "a", "tls_passthrough": true`): `load balancer "x": forwarding_rules[0].certificate_id is "a" where tls_passthrough is true, want one of them: droplets have their own certificates`,
+		rule(`"tls_passthrough": true`):                                                                               `load balancer "x": forwarding_rules[0].tls_passthrough is true where entry_protocol is "http", want https or http2`,
+		rule(`"certificate_id": "892071a0"`):                                                                          `load balancer "x": forwarding_rules[0].certificate_id is "892071a0" where entry_protocol is "http", want https or http2`,
+		rule(`"entry_protocol": "http3"`):                                                                             `forwarding_rules[0].entry_protocol is "http3": the HAProxy of Weir's instances is built without QUIC, use http2`,
+		rule(`"target_protocol": "tcp"`):                                                                              `load balancer "x": forwarding_rules[0].target_protocol is "tcp" where entry_protocol is "http", want http, https or http2`,
+		rule(`"entry_port": 0`):                                                                                       `load balancer "x": forwarding_rules[0].entry_port is 0, want 1 to 65535`,
+		rule(`"entry_port": "80"`):                                                                                    "forwarding_rules.entry_port is a string, want an integer",
+		`"forwarding_rules": []`:                                                                                      `load balancer "x": forwarding_rules is empty, want at least one rule`,
+		`"health_check": {"check_interval_seconds": 2}`:                                                               `load balancer "x": health_check: check_interval_seconds is 2, want 3 to 300`,
+		`"health_check": {"check_interval_seconds": 9223372036854775807}`:                                             `load balancer "x": health_check: check_interval_seconds is 9223372036, want 3 to 300`,
+		`"health_check": {"check_interval_seconds": -9223372036854775808}`:                                            `load balancer "x": health_check: check_interval_seconds is -9223372036, want 3 to 300`,
+		`"health_check": {"unhealthy_threshold": 11}`:                                                                 `load balancer "x": health_check: unhealthy_threshold is 11, want 2 to 10`,
+		`"health_check": {"path": "/a\nuse_backend evil"}`:                                                            `load balancer "x": health_check: path is "/a\nuse_backend evil", want a path such as /health, with neither spaces nor control characters`,
+		`"http_idle_timeout_seconds": 601`:                                                                            `load balancer "x": http_idle_timeout_seconds is 601, want 30 to 600`,
+		`"algorithm": "random"`:                                                                                       `load balancer "x": algorithm is "random", want round_robin or least_connections`,
+		`"region": "nyc3"`:                                                                                            `load balancer "x": region "nyc3": this Weir runs region "lab"`,
+		`"tag": "web", "droplet_ids": [1]`:                                                                            `load balancer "x": it has both droplet_ids and a tag, want one of them`,
+		`"droplet_ids": [7]`:                                                                                          `load balancer "x": droplet_ids: there is no droplet 7`,
+		`"droplet_ids": [-7]`:                                                                                         "droplet_ids[0] is -7, want the ID of a droplet",
+		`"name": "a b"`:                                                                                               `load balancer: name "a b": only letters, digits, . and - are allowed, and it begins and ends with a letter or digit`,
 	} {
 		a := r.ask("POST", "/v2/load_balancers", `{"name": "x", `+rule(`"certificate_id": ""`)+`, `+body+`}`)
 		if a.status != 422 || a.body["message"] != want {
@@ -221,6 +275,63 @@ func TestValidateOnlyChangesNothing(t *testing.T) {
 	if tags, _, err := r.do.Tags.List(t.Context(), nil); err != nil || len(tags) != 0 {
 		t.Errorf("tags %v (%v), want none", tags, err)
 	}
+}
+
+func TestValidateOnlyKnowsTheProjects(t *testing.T) {
+	r := lab(t)
+	own, _, err := r.do.Projects.Create(t.Context(), &godo.CreateProjectRequest{Name: "shop", Purpose: "Web Application"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lost = "8c3f9d1e-0000-4000-8000-000000000000"
+	body := `{"name": "shop", "tag": "web", "tags": ["shop"], "project_id": %q, "validate_only": %v, "forwarding_rules": [{"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}]}`
+	nothing := func(when string) {
+		t.Helper()
+		for _, path := range []string{"/v2/load_balancers", "/v2/tags", "/v2/projects/" + own.ID + "/resources", "/v2/projects/default/resources"} {
+			if is := r.ask("GET", path, ""); is.status != 200 || is.body["meta"].(map[string]any)["total"] != 0.0 {
+				t.Errorf("after %s %s is %d %s, want nothing there", when, path, is.status, is.text)
+			}
+		}
+	}
+	for _, dry := range []bool{true, false} {
+		is := r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, lost, dry))
+		if want := `load balancer "shop": project_id is "` + lost + `": there is no such project, leave it out for the default one`; is.status != 422 || is.body["message"] != want {
+			t.Errorf("in an unknown project, dry %v: %d %s, want 422 %s", dry, is.status, is.text, want)
+		}
+		nothing(fmt.Sprintf("a project that is not there, dry %v,", dry))
+	}
+	is := r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, own.ID, true))
+	would, _ := is.body["load_balancer"].(map[string]any)
+	if is.status != 200 || would["name"] != "shop" || would["project_id"] != own.ID || would["status"] != "new" || would["id"] != "" || would["ip"] != "" {
+		t.Errorf("%d %s, want 200 with what it would be", is.status, is.text)
+	}
+	nothing("a dry run")
+
+	is = r.ask("POST", "/v2/load_balancers", fmt.Sprintf(body, own.ID, false))
+	made, _ := is.body["load_balancer"].(map[string]any)
+	if is.status != 202 {
+		t.Fatalf("%d %s, want 202", is.status, is.text)
+	}
+	path := fmt.Sprint("/v2/load_balancers/", made["id"])
+	if is := r.ask("PUT", path, fmt.Sprintf(body, lost, true)); is.status != 422 {
+		t.Errorf("a change into an unknown project: %d %s, want 422", is.status, is.text)
+	}
+	if is := r.ask("PUT", path, fmt.Sprintf(body, r.defaultProject(), true)); is.status != 200 || is.body["load_balancer"].(map[string]any)["project_id"] != r.defaultProject() {
+		t.Errorf("a change into the default project: %d %s, want 200 with that project", is.status, is.text)
+	}
+	if is := r.ask("GET", path, ""); is.status != 200 || is.body["load_balancer"].(map[string]any)["project_id"] != own.ID {
+		t.Errorf("after dry runs it is %s, want it in %s as before", is.text, own.ID)
+	}
+}
+
+// defaultProject returns the ID of the default project.
+func (r *region) defaultProject() string {
+	r.t.Helper()
+	p, _, err := r.do.Projects.GetDefault(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p.ID
 }
 
 func TestPuttingBackWhatWasReadChangesNothing(t *testing.T) {
@@ -325,10 +436,10 @@ func TestDropletsAndRulesComeAndGoOneByOne(t *testing.T) {
 	}{
 		{func() (*godo.Response, error) {
 			return r.do.LoadBalancers.RemoveForwardingRules(t.Context(), lb.ID, tcp)
-		}, "no forwarding rule, want at least one"},
+		}, "forwarding_rules is empty, want at least one rule"},
 		{func() (*godo.Response, error) {
 			return r.do.LoadBalancers.AddForwardingRules(t.Context(), lb.ID, godo.ForwardingRule{EntryProtocol: "tcp", EntryPort: 25, TargetProtocol: "tcp", TargetPort: 26})
-		}, "two forwarding rules have entry_port 25"},
+		}, "forwarding_rules[1].entry_port is 25 as in a rule before it, want another"},
 		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID, 999) }, "there is no droplet 999"},
 		{func() (*godo.Response, error) { return r.do.LoadBalancers.AddDroplets(t.Context(), lb.ID) }, "droplet_ids is empty"},
 	} {

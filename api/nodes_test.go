@@ -130,7 +130,7 @@ func (away) UseToken(context.Context, string) (weir.Token, error) {
 }
 
 func TestCallerWhoCannotBeToldIsAskedToComeAgain(t *testing.T) {
-	server := httptest.NewServer(contract(t, api.New(api.Options{Users: edge.NewTokens(away{})})))
+	server := httptest.NewServer(contract(t, api.New(api.Options{Control: control.New(control.Options{Region: "lab1"}), Users: edge.NewTokens(away{})})))
 	defer server.Close()
 	r := &region{t: t, url: server.URL}
 	if a := r.ask("GET", "/v2/weir/status", ""); a.status != 503 || a.header.Get("Retry-After") == "" {

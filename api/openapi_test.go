@@ -399,7 +399,7 @@ var statusWords = map[int]string{400: "BadRequest", 401: "Unauthorized", 403: "F
 	413: "TooLong", 422: "Unprocessable", 429: "TooMany", 503: "Unavailable", 504: "NotYet"}
 
 var statusSays = map[int]string{
-	400: "The body is no JSON.", 401: "There is no token, or it is not known.", 403: "The token lacks the scope that is in weir.scope; or what is asked is not done to this thing.",
+	400: "The body is no JSON, or the query cannot be read.", 401: "There is no token, or it is not known.", 403: "The token lacks the scope that is in weir.scope; or what is asked is not done to this thing.",
 	404: "There is no such thing, or it is another team's.", 409: "It cannot be done now: the message says why.", 412: "It cannot be done before something else is: the message says what.",
 	413: "The body is longer than 1 MiB.", 422: "It cannot be: the message names the field, the value, the rule, and what to do instead.",
 	429: "The token has asked too often. Retry-After says how many seconds to wait.", 503: "The control plane cannot decide now. Retry-After says when to try again.", 504: "It is not done yet, and may be done later."}
@@ -445,6 +445,9 @@ func (g *generator) operation(of group, r route) yaml.MapSlice {
 		schema := g.schema(reflect.TypeOf(r.body), true)
 		body = y("required", r.at != "POST /v2/weir/load_balancers/{id}/failover", "content", y("application/json", y("schema", schema)))
 		errs = append(errs, 400, 413)
+	}
+	if len(r.query) > 0 || r.ok.paged {
+		errs = append(errs, 400)
 	}
 	if r.body != nil || len(r.query) > 0 || r.ok.paged || r.header != "" || r.ok.status == 0 {
 		errs = append(errs, 422)

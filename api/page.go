@@ -40,14 +40,27 @@ type meta struct {
 // list answers with the page of all that was asked for, below the key root; each thing
 // is put in words only if it is on the page.
 func list[T, W any](w http.ResponseWriter, r *http.Request, root string, all []T, words func(T) W) error {
-	return pageOf(w, r, root, func(from, n int) ([]T, int, error) {
-		from = min(from, len(all))
-		return all[from:min(from+n, len(all))], len(all), nil
-	}, words)
+	return pageOf(w, r, root, cut(all), words)
 }
 
-// pageOf is list where read returns the page: at most n of all, those after the first from, and how many there are.
-func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read func(from, n int) ([]T, int, error), words func(T) W) error {
+// reader reads a page: at most n of all, those after the first from, and how many there are.
+type reader[T any] func(from, n int) (page []T, total int, err error)
+
+// cut reads pages of what was read whole.
+func cut[T any](all []T) reader[T] {
+	return func(from, n int) ([]T, int, error) {
+		from = min(from, len(all))
+		return all[from:min(from+n, len(all))], len(all), nil
+	}
+}
+
+// pageOf is list where read returns the page.
+func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read reader[T], words func(T) W) error {
+	return pageWith(w, r, root, read, func(t T) (W, error) { return words(t), nil })
+}
+
+// pageWith is pageOf where what a thing is in words has yet to be read, which may fail.
+func pageWith[T, W any](w http.ResponseWriter, r *http.Request, root string, read reader[T], words func(T) (W, error)) error {
 	page, err := natural(r, "page", 1)
 	if err != nil {
 		return err
@@ -61,15 +74,30 @@ func pageOf[T, W any](w http.ResponseWriter, r *http.Request, root string, read 
 	if err != nil {
 		return err
 	}
+	around := links{Pages: pagesAround(r, page, max(1, (total+size-1)/size))}
+	var one W
+	if out, ok := any(&one).(appender); ok {
+		b := append(append(append(make([]byte, 0, 256+len(here)*1536), `{"`...), root...), `":[`...)
+		for i := range here {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if one, err = words(here[i]); err != nil {
+				return err
+			}
+			b = out.appendTo(b)
+		}
+		b = append(append(b, `],"links":`...), encoded(around)...)
+		send(w, http.StatusOK, append(append(append(b, `,"meta":`...), encoded(meta{total})...), '}'))
+		return nil
+	}
 	out := make([]W, len(here))
 	for i := range here {
-		out[i] = words(here[i])
+		if out[i], err = words(here[i]); err != nil {
+			return err
+		}
 	}
-	return reply(w, http.StatusOK, map[string]any{
-		root:    out,
-		"links": links{Pages: pagesAround(r, page, max(1, (total+size-1)/size))},
-		"meta":  meta{total},
-	})
+	return reply(w, http.StatusOK, map[string]any{root: out, "links": around, "meta": meta{total}})
 }
 
 // pagesAround returns the links of a page, or nil for the only one.

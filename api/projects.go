@@ -156,6 +156,7 @@ var paths = map[string]string{
 	weir.URNMachine:      "/v2/droplets/",
 	weir.URNLoadBalancer: "/v2/load_balancers/",
 	weir.URNReservedIP:   "/v2/reserved_ips/",
+	weir.URNReservedIPv6: "/v2/reserved_ipv6/",
 	weir.URNFloatingIP:   "/v2/floating_ips/",
 }
 

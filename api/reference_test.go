@@ -57,7 +57,7 @@ var reference = []group{
 		{at: "GET /v2/actions", says: "List all actions, the newest first.", ok: page("actions", actionWire{})},
 		{at: "GET /v2/actions/{id}", says: "Show an action.", ok: one("action", actionWire{})},
 		{at: "GET /v2/droplets/{id}/actions", says: "List the actions of a droplet, the newest first.", ok: page("actions", actionWire{})},
-		{at: "POST /v2/droplets/{id}/actions", says: "Do something to a droplet: power_on, power_off, shutdown, reboot, power_cycle, rename; enable_private_networking and disable_backups are so already.",
+		{at: "POST /v2/droplets/{id}/actions", says: "Do something to a droplet: power_on, power_off, shutdown, reboot, power_cycle, enable_ipv6, rename; enable_private_networking and disable_backups are so already.",
 			body: actRequest{}, ok: made(201, "action", actionWire{}), errs: []int{409}},
 		{at: "GET /v2/droplets/{id}/actions/{action}", says: "Show an action of a droplet.", ok: one("action", actionWire{})},
 		{at: "POST /v2/droplets/actions", says: "Do something to all droplets that have a tag.", body: actRequest{}, ok: answer{201, listOf("actions", actionWire{}), false},
@@ -95,7 +95,12 @@ var reference = []group{
 		{at: "DELETE /v2/tags/{name}/resources", says: "Take a tag from droplets and load balancers.", body: taggingRequest{}, ok: nothing},
 	}},
 	{"Reserved IPs", "Addresses that can be moved between droplets. Floating IPs are the same by an older name.", append(
-		addressRoutes("reserved_ip", "reserved IP"), addressRoutes("floating_ip", "floating IP")...)},
+		append(addressRoutes("reserved_ip", "reserved IP"), addressRoutes("floating_ip", "floating IP")...),
+		route{at: "GET /v2/reserved_ipv6", says: "List the reserved IPs of IPv6.", ok: page("reserved_ipv6s", address6Wire{})},
+		route{at: "POST /v2/reserved_ipv6", says: "Reserve an IP of IPv6.", body: address6Request{}, ok: made(201, "reserved_ipv6", address6Wire{})},
+		route{at: "GET /v2/reserved_ipv6/{ip}", says: "Show a reserved IP of IPv6.", ok: one("reserved_ipv6", address6Wire{})},
+		route{at: "DELETE /v2/reserved_ipv6/{ip}", says: "Give a reserved IP of IPv6 back.", ok: nothing},
+		route{at: "POST /v2/reserved_ipv6/{ip}/actions", says: "Assign a reserved IP to a droplet that has IPv6, or unassign it.", body: addressActRequest{}, ok: made(201, "action", actionWire{})})},
 	{"Certificates", "Certificates with their private keys, which are never shown.", []route{
 		{at: "GET /v2/certificates", says: "List the certificates.", ok: page("certificates", certificateWire{}), query: []parameter{{"name", "string", "Only the one of this name."}}},
 		{at: "POST /v2/certificates", says: "Upload a certificate with its private key.", body: certificateRequest{}, ok: made(201, "certificate", certificateWire{})},
@@ -151,10 +156,8 @@ var reference = []group{
 	{"Not there", "Of what Weir does not have there is nothing, which clients may ask.", []route{
 		{at: "GET /v2/snapshots", says: "List snapshots, of which there are none.", ok: page("snapshots", nobody{})},
 		{at: "GET /v2/volumes", says: "List volumes, of which there are none.", ok: page("volumes", nobody{})},
-		{at: "GET /v2/reserved_ipv6", says: "List reserved IPv6 addresses, of which there are none.", ok: page("reserved_ipv6s", nobody{})},
 		{at: "POST /v2/volumes", says: "Make a volume. It is refused: there are none.", ok: refused},
 		{at: "POST /v2/images", says: "Bring an image. It is refused: there are only those that are listed.", ok: refused},
-		{at: "POST /v2/reserved_ipv6", says: "Reserve an IPv6 address. It is refused: droplets have no IPv6.", ok: refused},
 	}},
 
 	{"Weir: status and events", "What Weir does, and why it is not done yet.", []route{
@@ -276,7 +279,7 @@ var called = map[reflect.Type]string{
 	reflect.TypeFor[memberWire]():        "AutoscaleMember",
 	reflect.TypeFor[scalingWire]():       "AutoscaleEvent",
 	reflect.TypeFor[autoscaleWire]():     "AutoscalePool",
-	reflect.TypeFor[firewallWire]():      "LoadBalancerFirewall",
+	reflect.TypeFor[Firewall]():          "LoadBalancerFirewall",
 	reflect.TypeFor[cloudFirewallWire](): "Firewall",
 	reflect.TypeFor[firewallWeir]():      "FirewallWeir",
 	reflect.TypeFor[accountReply]():      "Account",
@@ -287,8 +290,7 @@ var called = map[reflect.Type]string{
 	reflect.TypeFor[utilization]():       "AutoscaleUtilization",
 	reflect.TypeFor[scalingWeir]():       "AutoscaleEventWeir",
 	reflect.TypeFor[errorBody]():         "Error",
-	reflect.TypeFor[sticky]():            "StickySessionsRequest",
-	reflect.TypeFor[stickyWire]():        "StickySessions",
+	reflect.TypeFor[StickySessions]():    "StickySessions",
 }
 
 // must are the fields without which a body is refused.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -41,10 +42,23 @@ type region struct {
 }
 
 // newRegion starts a region whose cloud is like o; wrap may stand between the API and
-// the control plane.
+// the control plane. Its store is in memory, or with WEIR_TEST_STORE=etcd a real one.
 func newRegion(t *testing.T, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
 	t.Helper()
+	if os.Getenv("WEIR_TEST_STORE") == "etcd" {
+		return newRegionOn(t, embed(t), o, wrap)
+	}
 	return newRegionOn(t, store.Memory(), o, wrap)
+}
+
+// embed starts a real store.
+func embed(t *testing.T) *store.Store {
+	t.Helper()
+	db, err := store.Embed(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
 }
 
 // newRegionOn is newRegion on that store, which it closes in the end.
@@ -76,6 +90,7 @@ func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(a
 		Public:   netip.MustParsePrefix("198.18.0.0/16"),
 		Private:  netip.MustParsePrefix("10.10.0.0/16"),
 		Reserved: netip.MustParsePrefix("203.0.113.0/24"),
+		Public6:  netip.MustParsePrefix("2001:db8:0:1::/64"),
 		OneHost:  true,
 		Metrics:  metrics.New(r.control, slog.New(slog.DiscardHandler)),
 	})))

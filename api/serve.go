@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"path"
 	"runtime/debug"
 	"strings"
@@ -115,7 +116,19 @@ func (a *api) letIn(w http.ResponseWriter, r *http.Request) (*http.Request, erro
 	if err == nil {
 		err = a.permit(r)
 	}
+	if err == nil {
+		err = checkQuery(r)
+	}
 	return r, err
+}
+
+// checkQuery returns why the query of a request cannot be read. What cannot would be left out where it is
+// read, and a list without its filter is of all.
+func checkQuery(r *http.Request) error {
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return &statusError{http.StatusBadRequest, "the query cannot be read: " + err.Error()}
+	}
+	return nil
 }
 
 // page serves next to callers on this machine, and to others with a token, who see what it

@@ -27,7 +27,7 @@ func (a *api) vpcID() weir.ID {
 	if !a.Private.IsValid() {
 		return ""
 	}
-	return weir.NetworkID(a.Control.Region())
+	return a.catalog.vpc
 }
 
 // inVPC returns why something cannot be in the VPC that a field of a body names.

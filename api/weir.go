@@ -52,7 +52,7 @@ func AppOf(pool *weir.Pool, lb weir.LoadBalancer) App {
 	health := healthWords(lb.Health)
 	app := App{Name: lb.Name, Region: lb.Region,
 		LoadBalancer: AppLoadBalancer{Name: lb.Name, Size: lb.Size, Algorithm: string(lb.Algorithm),
-			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second)}}
+			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), BalancerOptions: optionsOf(&lb)}}
 	if lb.Addr.IsValid() {
 		app.LoadBalancer.Address = lb.Addr.String()
 	}
@@ -147,6 +147,9 @@ func (app *App) balancer(region string) (lb weir.LoadBalancer, err error) {
 	}
 	if w.HealthCheck == nil {
 		w.HealthCheck = &HealthCheck{Protocol: string(rules[0].Target), Port: rules[0].TargetPort}
+		if rules[0].Target == weir.HTTP2 {
+			w.HealthCheck.Protocol = string(weir.HTTPS)
+		}
 	}
 	health, err := healthOf(w.HealthCheck)
 	if err != nil {
@@ -161,6 +164,9 @@ func (app *App) balancer(region string) (lb weir.LoadBalancer, err error) {
 		Rules:     rules,
 		Health:    health,
 		Idle:      seconds(w.HTTPIdleTimeoutSeconds, weir.DefaultIdle),
+	}
+	if err := w.BalancerOptions.set(&lb); err != nil {
+		return lb, err
 	}
 	if len(app.Servers) == 0 {
 		lb.Tag = app.Name

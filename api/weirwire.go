@@ -39,6 +39,8 @@ type AppLoadBalancer struct {
 	ForwardingRules        []ForwardingRule `json:"forwarding_rules,omitempty"`          // http:80 to http:80
 	HealthCheck            *HealthCheck     `json:"health_check,omitempty"`              // of the first rule's target, otherwise DigitalOcean's
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds,omitempty"` // 60
+
+	BalancerOptions
 }
 
 // Applied is the answer to PUT /v2/weir/app.

@@ -21,14 +21,17 @@ type regionWire struct {
 	Sizes     []string `json:"sizes"`
 	Features  []string `json:"features"`
 	Available bool     `json:"available"`
+
+	made string // all of it in JSON
 }
 
 func newRegionWire(region string) regionWire {
 	w := regionWire{Slug: region, Name: region, Sizes: []string{}, Available: true,
-		Features: []string{"private_networking", "metadata"}}
+		Features: []string{"private_networking", "metadata", "ipv6"}}
 	for _, s := range weir.Sizes() {
 		w.Sizes = append(w.Sizes, s.Slug)
 	}
+	w.made = encoded(w)
 	return w
 }
 
@@ -44,6 +47,8 @@ type sizeWire struct {
 	Available    bool       `json:"available"`
 	Description  string     `json:"description"`
 	DiskInfo     []diskWire `json:"disk_info"`
+
+	made struct{ all, disks string } // all of it, and its disks, in JSON
 }
 
 type diskWire struct {
@@ -57,12 +62,10 @@ type diskSizeWire struct {
 }
 
 func newSizeWire(s weir.Size, region string) sizeWire {
-	return sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
-		Available: true, Description: "Basic", DiskInfo: disks(s)}
-}
-
-func disks(s weir.Size) []diskWire {
-	return []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}
+	w := sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
+		Available: true, Description: "Basic", DiskInfo: []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}}
+	w.made.all, w.made.disks = encoded(w), encoded(w.DiskInfo)
+	return w
 }
 
 type imageWire struct {
@@ -80,22 +83,72 @@ type imageWire struct {
 	Tags          []string `json:"tags"`
 	Status        string   `json:"status"`
 	ErrorMessage  string   `json:"error_message"`
+
+	made string // all of it in JSON
 }
 
-// newImageWire returns an image by its slug. Its number is made from the slug, so that
-// it is the same for ever and everywhere.
-func newImageWire(slug, region string) imageWire {
-	distribution, name := "Unknown", slug
-	for _, d := range []string{"Debian", "Ubuntu"} {
-		if version, ok := strings.CutPrefix(slug, strings.ToLower(d)+"-"); ok {
-			distribution, name = d, strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
-		}
-	}
+// imageNumber returns the number of an image. It is made from the slug, so that it is the same for ever and
+// everywhere.
+func imageNumber(slug string) int64 {
 	h := fnv.New32a()
 	h.Write([]byte(slug))
-	return imageWire{ID: 1 + int64(h.Sum32()), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
+	return 1 + int64(h.Sum32())
+}
+
+// newImageWire returns an image by its slug.
+func newImageWire(slug, region string) imageWire {
+	distribution, name := "Unknown", slug
+	for _, d := range [][2]string{{"Debian", "debian-"}, {"Ubuntu", "ubuntu-"}} {
+		if version, ok := strings.CutPrefix(slug, d[1]); ok {
+			distribution, name = d[0], strings.ReplaceAll(strings.Replace(version, "-x64", " x64", 1), "-", ".")
+		}
+	}
+	w := imageWire{ID: imageNumber(slug), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
 		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available",
 		Description: "On a region of one machine, each droplet is the system of that machine"}
+	w.made = encoded(w)
+	return w
+}
+
+// catalog is what many answers have in common, which is made once. None of it is to be changed.
+type catalog struct {
+	region regionWire
+	sizes  map[string]sizeWire
+	images map[string]imageWire // those that the API lists
+	vpc    weir.ID
+}
+
+func newCatalog(region string) catalog {
+	c := catalog{newRegionWire(region), map[string]sizeWire{}, map[string]imageWire{}, weir.NetworkID(region)}
+	for _, s := range weir.Sizes() {
+		c.sizes[s.Slug] = newSizeWire(s, region)
+	}
+	for _, slug := range weir.Images() {
+		c.images[slug] = newImageWire(slug, region)
+	}
+	return c
+}
+
+// regionWords is newRegionWire, for the region that is ours as a rule.
+func (a *api) regionWords(region string) regionWire {
+	if region == a.catalog.region.Slug {
+		return a.catalog.region
+	}
+	return newRegionWire(region)
+}
+
+func (a *api) sizeWords(slug string) sizeWire {
+	if s, ok := a.catalog.sizes[slug]; ok {
+		return s
+	}
+	return newSizeWire(weir.Size{Slug: slug}, a.catalog.region.Slug)
+}
+
+func (a *api) imageWords(slug string) imageWire {
+	if i, ok := a.catalog.images[slug]; ok {
+		return i
+	}
+	return newImageWire(slug, a.catalog.region.Slug)
 }
 
 type dropletWire struct {
@@ -134,8 +187,8 @@ type dropletWeir struct {
 }
 
 type networksWire struct {
-	V4 []networkWire `json:"v4"`
-	V6 []networkWire `json:"v6"`
+	V4 []networkWire  `json:"v4"`
+	V6 []network6Wire `json:"v6"`
 }
 
 type networkWire struct {
@@ -145,22 +198,29 @@ type networkWire struct {
 	Type    string  `json:"type"`
 }
 
+type network6Wire struct {
+	Address string `json:"ip_address"`
+	Netmask int    `json:"netmask"` // how many bits
+	Gateway string `json:"gateway"`
+	Type    string `json:"type"` // public: private networks are of IPv4
+}
+
 // dropletWords puts a machine in DigitalOcean's words. Its status stays as it was while
 // it is being deleted, and it is gone when it is gone: clients that wait for that know
 // nothing in between.
 func (a *api) dropletWords(m weir.Machine) dropletWire {
-	region, size := a.Control.Region(), weir.Size{Slug: m.Size}
-	if s, ok := weir.SizeOf(m.Size); ok {
-		size = s
-	}
-	d := dropletWire{ID: number(m.ID), Name: m.Name, Memory: size.Memory >> 20, CPUs: size.CPUs, Disk: size.Disk >> 30,
-		DiskInfo: disks(size), Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
+	size := a.sizeWords(m.Size)
+	d := dropletWire{ID: number(m.ID), Name: m.Name, Memory: size.Memory, CPUs: size.CPUs, Disk: size.Disk,
+		DiskInfo: size.DiskInfo, Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
 		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
-		Image: newImageWire(m.Image, region), Size: newSizeWire(size, region), SizeSlug: m.Size,
-		Networks: networksWire{[]networkWire{}, []networkWire{}}, Region: newRegionWire(region), Tags: some(m.Tags), VPCUUID: a.vpcID(),
+		Image: a.imageWords(m.Image), Size: size, SizeSlug: m.Size,
+		Networks: networksWire{[]networkWire{}, []network6Wire{}}, Region: a.catalog.region, Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
 	if m.Monitoring {
 		d.Features = append(d.Features, "monitoring")
+	}
+	if m.IPv6 {
+		d.Features = append(d.Features, "ipv6")
 	}
 	if d.Status == "" {
 		d.Status = string(weir.MachineNew)
@@ -171,6 +231,9 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 	}
 	if addr := m.Status.Private; addr.IsValid() {
 		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(a.Private), nil, "private"})
+	}
+	if addr := m.Status.Public6; addr.IsValid() {
+		d.Networks.V6 = append(d.Networks.V6, network6Wire{addr.String(), max(a.Public6.Bits(), 0), firstOf(a.Public6), "public"})
 	}
 	return d
 }
@@ -211,13 +274,16 @@ type actionWeir struct {
 // actionWords puts an action in DigitalOcean's words.
 func (a *api) actionWords(act weir.Action) actionWire {
 	w := actionWire{ID: number(act.ID), Status: "in-progress", Type: act.Type, Started: timeWire(act.Started),
-		ResourceID: number(act.On), ResourceType: string(act.Resource), Region: newRegionWire(act.Region), RegionSlug: act.Region,
+		ResourceID: number(act.On), ResourceType: string(act.Resource), Region: a.regionWords(act.Region), RegionSlug: act.Region,
 		Weir: actionWeir{act.Err}}
 	if act.Resource == weir.OnAddress {
 		w.Type = addressAction(act.Type)
-		if addr, err := netip.ParseAddr(string(act.On)); err == nil && addr.Is4() {
+		switch addr, err := netip.ParseAddr(string(act.On)); {
+		case err == nil && addr.Is4():
 			ip := addr.As4()
 			w.ResourceID = int64(binary.BigEndian.Uint32(ip[:]))
+		case err == nil:
+			w.ResourceType = reservedIPv6.one // for a number it is too long
 		}
 	}
 	if !act.Completed.IsZero() {
@@ -265,6 +331,14 @@ type addressWire struct {
 	Region    regionWire   `json:"region"`
 	Locked    bool         `json:"locked"` // an action of it is in progress
 	ProjectID weir.ID      `json:"project_id"`
+}
+
+// address6Wire is a reserved IP of IPv6.
+type address6Wire struct {
+	IP       string       `json:"ip"`
+	Reserved string       `json:"reserved_at"`
+	Region   string       `json:"region_slug"`
+	Droplet  *dropletWire `json:"droplet"` // null if it is assigned to none
 }
 
 // timeWire writes a time as DigitalOcean does: UTC, to the second.

@@ -70,7 +70,7 @@ type autoscaleTemplate struct {
 func (q *autoscaleRequest) pool(region string) (weir.Pool, error) {
 	t := &q.Template
 	p := weir.Pool{Name: q.Name, Prefix: cmp.Or(t.Name, q.Name), Count: q.Config.Fixed, Autoscale: &weir.Autoscale{
-		Written: weir.Written{Name: t.Name, Image: string(t.Image), VPC: t.VPCUUID, Project: weir.ID(t.ProjectID), IPv6: t.IPv6, Agent: t.WithDropletAgent}}}
+		Written: weir.Written{Name: t.Name, Image: string(t.Image), VPC: t.VPCUUID, Project: weir.ID(t.ProjectID), Agent: t.WithDropletAgent}}}
 	for _, key := range t.SSHKeys {
 		p.Autoscale.Written.SSHKeys = append(p.Autoscale.Written.SSHKeys, string(key))
 	}
@@ -163,7 +163,7 @@ func autoscaleWords(p weir.Pool, load weir.PoolLoad) autoscaleWire {
 	public := true
 	w := autoscaleWire{ID: p.ID, Name: p.Name, Created: timeWire(p.Created), Updated: timeWire(a.Updated), Status: "active", Active: p.Status.Active,
 		Template: autoscaleTemplate{Name: a.Written.Name, Size: t.Size, Region: t.Region, Image: word(a.Written.Image), Tags: some(t.Tags), SSHKeys: []word{},
-			VPCUUID: a.Written.VPC, WithDropletAgent: a.Written.Agent, ProjectID: string(a.Written.Project), IPv6: a.Written.IPv6, UserData: t.UserData, PublicNetworking: &public},
+			VPCUUID: a.Written.VPC, WithDropletAgent: a.Written.Agent, ProjectID: string(a.Written.Project), IPv6: t.IPv6, UserData: t.UserData, PublicNetworking: &public},
 		Weir: autoscaleWeir{cmp.Or(p.Status.Err, p.Status.Stuck)}}
 	for _, key := range a.Written.SSHKeys {
 		w.Template.SSHKeys = append(w.Template.SSHKeys, word(key))

@@ -44,7 +44,7 @@ type loadBalancerWire struct {
 	Created                      string           `json:"created_at"`
 	ForwardingRules              []ForwardingRule `json:"forwarding_rules"`
 	HealthCheck                  HealthCheck      `json:"health_check"`
-	StickySessions               stickyWire       `json:"sticky_sessions"`
+	StickySessions               StickySessions   `json:"sticky_sessions"`
 	Region                       regionWire       `json:"region"`
 	Tag                          string           `json:"tag"`
 	Tags                         []string         `json:"tags"`
@@ -56,7 +56,7 @@ type loadBalancerWire struct {
 	VPCUUID                      weir.ID          `json:"vpc_uuid"`
 	DisableLetsEncryptDNSRecords bool             `json:"disable_lets_encrypt_dns_records"`
 	ProjectID                    weir.ID          `json:"project_id"`
-	Firewall                     firewallWire     `json:"firewall"`
+	Firewall                     Firewall         `json:"firewall"`
 	Network                      string           `json:"network"`
 	NetworkStack                 string           `json:"network_stack"`
 	TLSCipherPolicy              string           `json:"tls_cipher_policy"`
@@ -71,24 +71,16 @@ type loadBalancerWeir struct {
 	Deleting bool     `json:"deleting,omitempty"` // it goes away by itself
 }
 
-type stickyWire struct {
-	Type string `json:"type"`
-}
-
-type firewallWire struct {
-	Deny  []string `json:"deny"`
-	Allow []string `json:"allow"`
-}
-
 // loadBalancerWords puts a load balancer in DigitalOcean's words. One that goes by a tag
 // shows the droplets of all that it now means.
 func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBalancerWire {
 	w := loadBalancerWire{ID: lb.ID, Name: lb.Name, SizeUnit: lb.WantActive(), Type: "REGIONAL", Algorithm: string(lb.Algorithm),
 		Status: string(lb.Status.Phase), Created: timeWire(lb.Created), ForwardingRules: ruleWords(lb.Rules),
-		StickySessions: stickyWire{"none"}, Region: newRegionWire(lb.Region), Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
+		StickySessions: stickyWords(lb.Sticky), Region: a.catalog.region, Tag: lb.Tag, Tags: some(lb.Tags), DropletIDs: []int64{},
 		DisableLetsEncryptDNSRecords: lb.NoRecords,
-		HTTPIdleTimeoutSeconds:       int64(lb.Idle / time.Second), Firewall: firewallWire{[]string{}, []string{}},
-		Network: "EXTERNAL", NetworkStack: "IPV4", TLSCipherPolicy: "DEFAULT",
+		RedirectHTTPToHTTPS:          lb.Redirect, EnableProxyProtocol: lb.Proxy, EnableBackendKeepalive: lb.KeepAlive,
+		HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), Firewall: Firewall{some(lb.Clients.Deny), some(lb.Clients.Allow)},
+		Network: "EXTERNAL", NetworkStack: stackOf(&lb), TLSCipherPolicy: string(cmp.Or(lb.Ciphers, weir.DefaultCiphers)),
 		HealthCheck: healthWords(lb.Health), VPCUUID: a.vpcID(), ProjectID: lb.Place.Project,
 		Weir: loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
 	if w.Status == "" {
@@ -97,7 +89,11 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 	if lb.Status.Address.IsValid() {
 		w.IP = lb.Status.Address.String()
 	}
+	if lb.Status.Addr6.IsValid() {
+		w.IPv6 = lb.Status.Addr6.String()
+	}
 	if lb.Tag == "" {
+		w.DropletIDs = make([]int64, 0, len(lb.Machines))
 		for _, id := range lb.Machines {
 			w.DropletIDs = append(w.DropletIDs, number(id))
 		}
@@ -114,15 +110,77 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 func ruleWords(rules []weir.Rule) []ForwardingRule {
 	words := make([]ForwardingRule, len(rules))
 	for i, r := range rules {
-		words[i] = ForwardingRule{EntryProtocol: string(r.Entry), EntryPort: r.EntryPort, TargetProtocol: string(r.Target), TargetPort: r.TargetPort}
+		words[i] = ForwardingRule{EntryProtocol: string(r.Entry), EntryPort: r.EntryPort, TargetProtocol: string(r.Target), TargetPort: r.TargetPort,
+			CertificateID: string(r.Certificate), TLSPassthrough: r.Passthrough}
 	}
 	return words
+}
+
+func stickyWords(s *weir.Sticky) StickySessions {
+	if s == nil {
+		return StickySessions{Type: "none"}
+	}
+	return StickySessions{"cookies", s.Cookie, int64(s.TTL / time.Second)}
 }
 
 func healthWords(h weir.HealthCheck) HealthCheck {
 	return HealthCheck{Protocol: string(h.Protocol), Port: h.Port, Path: h.Path,
 		CheckIntervalSeconds: int64(h.Interval / time.Second), ResponseTimeoutSeconds: int64(h.Timeout / time.Second),
-		UnhealthyThreshold: h.Unhealthy, HealthyThreshold: h.Healthy}
+		UnhealthyThreshold: h.Unhealthy, HealthyThreshold: h.Healthy, ProxyProtocol: h.Proxy}
+}
+
+// BalancerOptions are what a load balancer does beyond forwarding, in DigitalOcean's words.
+type BalancerOptions struct {
+	RedirectHTTPToHTTPS    bool            `json:"redirect_http_to_https,omitempty"`   // by 307; at port 80 too if no rule has it
+	TLSCipherPolicy        string          `json:"tls_cipher_policy,omitempty"`        // DEFAULT
+	StickySessions         *StickySessions `json:"sticky_sessions,omitempty"`          // none
+	EnableProxyProtocol    bool            `json:"enable_proxy_protocol,omitempty"`    // droplets are told who a client is by a PROXY header (version 1)
+	EnableBackendKeepalive bool            `json:"enable_backend_keepalive,omitempty"` // all clients share connections to droplets
+	Firewall               *Firewall       `json:"firewall,omitempty"`                 // everybody is let in
+}
+
+// StickySessions says whether clients stay with a server, in DigitalOcean's words.
+type StickySessions struct {
+	Type             string `json:"type"`                         // none or cookies
+	CookieName       string `json:"cookie_name,omitempty"`        // DO-LB
+	CookieTTLSeconds int64  `json:"cookie_ttl_seconds,omitempty"` // 300
+}
+
+// Firewall says who is let in, in DigitalOcean's words.
+type Firewall struct {
+	Deny  []string `json:"deny"`  // never let in: "ip:1.2.3.4", "cidr:1.2.0.0/16"
+	Allow []string `json:"allow"` // if there are any, nobody else is let in
+}
+
+// set makes lb do what o says, and returns why it cannot.
+func (o *BalancerOptions) set(lb *weir.LoadBalancer) (err error) {
+	if lb.Sticky, err = stickyOf(o.StickySessions); err != nil {
+		return err
+	}
+	lb.Redirect, lb.Proxy, lb.KeepAlive = o.RedirectHTTPToHTTPS, o.EnableProxyProtocol, o.EnableBackendKeepalive
+	lb.Clients = weir.Clients{}
+	if o.Firewall != nil {
+		lb.Clients = weir.Clients{Allow: o.Firewall.Allow, Deny: o.Firewall.Deny}
+	}
+	// Terraform's provider takes these words in any case.
+	lb.Ciphers = weir.CipherPolicy(strings.ToUpper(o.TLSCipherPolicy))
+	if lb.Ciphers == weir.DefaultCiphers {
+		lb.Ciphers = ""
+	}
+	return nil
+}
+
+// optionsOf returns what lb does beyond forwarding.
+func optionsOf(lb *weir.LoadBalancer) BalancerOptions {
+	o := BalancerOptions{RedirectHTTPToHTTPS: lb.Redirect, TLSCipherPolicy: string(lb.Ciphers), EnableProxyProtocol: lb.Proxy, EnableBackendKeepalive: lb.KeepAlive}
+	if lb.Sticky != nil {
+		sticky := stickyWords(lb.Sticky)
+		o.StickySessions = &sticky
+	}
+	if len(lb.Clients.Allow)+len(lb.Clients.Deny) > 0 {
+		o.Firewall = &Firewall{some(lb.Clients.Deny), some(lb.Clients.Allow)}
+	}
+	return o
 }
 
 // loadBalancerRequest is the body that creates or replaces a load balancer.
@@ -138,38 +196,41 @@ type loadBalancerRequest struct {
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds"`
 	ValidateOnly           bool             `json:"validate_only"`
 
+	NetworkStack string `json:"network_stack"` // when creating; later it may be said again
+
 	DisableLetsEncryptDNSRecords bool `json:"disable_lets_encrypt_dns_records"` // Weir makes none
 
+	BalancerOptions
+
 	// Weir has only the defaults of these: see refuse.
-	Size                   string   `json:"size"`
-	SizeUnit               int64    `json:"size_unit"`
-	Type                   string   `json:"type"`
-	Network                string   `json:"network"`
-	NetworkStack           string   `json:"network_stack"`
-	TLSCipherPolicy        string   `json:"tls_cipher_policy"`
-	StickySessions         *sticky  `json:"sticky_sessions"`
-	RedirectHTTPToHTTPS    bool     `json:"redirect_http_to_https"`
-	EnableProxyProtocol    bool     `json:"enable_proxy_protocol"`
-	EnableBackendKeepalive bool     `json:"enable_backend_keepalive"`
-	VPCUUID                string   `json:"vpc_uuid"`
-	SubnetUUID             string   `json:"subnet_uuid"`
-	ProjectID              string   `json:"project_id"`
-	Firewall               anything `json:"firewall"`
-	Domains                anything `json:"domains"`
-	GLBSettings            anything `json:"glb_settings"`
-	TargetLoadBalancerIDs  anything `json:"target_load_balancer_ids"`
-	IP                     string   `json:"ip"` // when creating
+	Size                  string   `json:"size"`
+	SizeUnit              int64    `json:"size_unit"`
+	Type                  string   `json:"type"`
+	Network               string   `json:"network"`
+	VPCUUID               string   `json:"vpc_uuid"`
+	SubnetUUID            string   `json:"subnet_uuid"`
+	ProjectID             string   `json:"project_id"`
+	Domains               anything `json:"domains"`
+	GLBSettings           anything `json:"glb_settings"`
+	TargetLoadBalancerIDs anything `json:"target_load_balancer_ids"`
+	IP                    string   `json:"ip"` // when creating
 }
 
-type sticky struct {
-	Type string `json:"type"`
+// The words for the families that a load balancer is reached by.
+const (
+	stackIPv4 = "IPV4"
+	stackDual = "DUALSTACK"
+)
+
+func stackOf(lb *weir.LoadBalancer) string {
+	if lb.Dual {
+		return stackDual
+	}
+	return stackIPv4
 }
 
 // refuse returns why Weir cannot honour q, if it asks for what Weir does not have.
 func (q *loadBalancerRequest) refuse() error {
-	if q.StickySessions != nil && q.StickySessions.Type != "" && q.StickySessions.Type != "none" {
-		return invalid("sticky_sessions.type is %q: Weir does not stick sessions to droplets yet, leave it out or use none", q.StickySessions.Type)
-	}
 	// Terraform's provider takes these words in any case.
 	is := func(word, want string) bool { return word == "" || strings.EqualFold(word, want) }
 	switch {
@@ -181,20 +242,10 @@ func (q *loadBalancerRequest) refuse() error {
 		return invalid("type is %.40q, want REGIONAL", q.Type)
 	case !is(q.Network, "EXTERNAL"):
 		return invalid("network is %.40q: Weir's load balancers have a public address, leave it out or use EXTERNAL", q.Network)
-	case !is(q.NetworkStack, "IPV4"):
-		return invalid("network_stack is %.40q: Weir does not balance IPv6 yet, leave it out or use IPV4", q.NetworkStack)
-	case !is(q.TLSCipherPolicy, "DEFAULT"):
-		return invalid("tls_cipher_policy is %.40q: Weir does not terminate TLS yet, leave it out or use DEFAULT", q.TLSCipherPolicy)
-	case q.RedirectHTTPToHTTPS:
-		return invalid("redirect_http_to_https is true: Weir does not terminate TLS yet, leave it out or use false")
-	case q.EnableProxyProtocol:
-		return invalid("enable_proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false")
-	case q.EnableBackendKeepalive:
-		return invalid("enable_backend_keepalive is true: Weir keeps connections to droplets by its own rule, leave it out or use false")
+	case !is(q.NetworkStack, stackIPv4) && !is(q.NetworkStack, stackDual):
+		return invalid("network_stack is %.40q, want IPV4 or DUALSTACK", q.NetworkStack)
 	case q.SubnetUUID != "":
 		return invalid("subnet_uuid is %.40q: a region of Weir has one private network without subnets, leave it out", q.SubnetUUID)
-	case bool(q.Firewall):
-		return invalid("firewall has rules: Weir does not filter the clients of a load balancer yet, leave it out")
 	case bool(q.Domains):
 		return invalid("domains is not empty: it is for global load balancers, and this Weir is one region; leave it out")
 	case bool(q.GLBSettings):
@@ -243,10 +294,19 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	if lb.Actives, err = q.actives(); err != nil {
 		return err
 	}
+	switch {
+	case lb.ID == "":
+		lb.Dual = strings.EqualFold(q.NetworkStack, stackDual)
+	case q.NetworkStack != "" && !strings.EqualFold(q.NetworkStack, stackOf(lb)):
+		return invalid("network_stack is %q, and load balancer %q has %s, which stays as it was created: leave it out, or create another load balancer", q.NetworkStack, lb.Name, stackOf(lb))
+	}
 	lb.Name, lb.Region = q.Name, regionOf(q.Region, region)
 	lb.Algorithm = algorithmOf(q.Algorithm)
 	lb.Rules, lb.Health, lb.Machines, lb.Tag = rules, health, machines, q.Tag
 	lb.NoRecords = q.DisableLetsEncryptDNSRecords
+	if err := q.BalancerOptions.set(lb); err != nil {
+		return err
+	}
 	if q.Tags != nil {
 		lb.Tags = join(nil, q.Tags)
 	}
@@ -266,21 +326,32 @@ func rulesOf(wire []ForwardingRule) ([]weir.Rule, error) {
 	for i, r := range wire {
 		entry, target := strings.ToLower(r.EntryProtocol), strings.ToLower(r.TargetProtocol)
 		switch {
-		case r.TLSPassthrough || entry == "https" || entry == "http2":
-			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: Weir does not terminate TLS yet, use tcp to tcp to pass it through to the droplets", i, r.EntryProtocol)
-		case entry == "http3":
-			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: Weir does not speak QUIC, use http", i, r.EntryProtocol)
+		case entry == "http3" || target == "http3":
+			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: the HAProxy of Weir's instances is built without QUIC, use http2", i, r.EntryProtocol)
 		case entry == "udp" || target == "udp":
 			return nil, invalid("forwarding_rules[%d].entry_protocol is %q: Weir does not balance UDP yet, use tcp or http", i, r.EntryProtocol)
-		case target == "https" || target == "http2":
-			return nil, invalid("forwarding_rules[%d].target_protocol is %q: Weir does not speak TLS to droplets yet, use http, or tcp to tcp", i, r.TargetProtocol)
-		case r.CertificateID != "":
-			return nil, invalid("forwarding_rules[%d].certificate_id is %.40q: Weir does not terminate TLS yet, leave it out and use tcp to tcp to pass TLS through to the droplets", i, r.CertificateID)
 		}
 		rules = append(rules, weir.Rule{Entry: weir.Protocol(entry), EntryPort: r.EntryPort,
-			Target: weir.Protocol(target), TargetPort: r.TargetPort})
+			Target: weir.Protocol(target), TargetPort: r.TargetPort, Certificate: weir.ID(r.CertificateID), Passthrough: r.TLSPassthrough})
 	}
 	return rules, nil
+}
+
+// stickyOf returns how clients stay with a server, nil if they do not. Cookies have DigitalOcean's name and life unless they
+// are given others.
+func stickyOf(w *StickySessions) (*weir.Sticky, error) {
+	if w == nil {
+		return nil, nil
+	}
+	switch strings.ToLower(w.Type) {
+	case "", "none":
+		return nil, nil
+	case "cookies":
+		s := weir.DefaultSticky()
+		s.Cookie, s.TTL = cmp.Or(w.CookieName, s.Cookie), seconds(w.CookieTTLSeconds, s.TTL)
+		return s, nil
+	}
+	return nil, invalid("sticky_sessions.type is %.40q, want none or cookies", w.Type)
 }
 
 // healthOf fills what a health check leaves out. A tcp check has no path.
@@ -288,12 +359,6 @@ func healthOf(w *HealthCheck) (weir.HealthCheck, error) {
 	h := weir.DefaultCheck()
 	if w == nil {
 		return h, nil
-	}
-	if strings.EqualFold(w.Protocol, "https") {
-		return h, invalid("health_check.protocol is %q: Weir does not speak TLS to droplets yet, use http or tcp", w.Protocol)
-	}
-	if w.ProxyProtocol {
-		return h, invalid("health_check.proxy_protocol is true: Weir does not speak the PROXY protocol yet, leave it out or use false")
 	}
 	h.Protocol = cmp.Or(weir.Protocol(strings.ToLower(w.Protocol)), h.Protocol)
 	h.Port = cmp.Or(w.Port, h.Port)
@@ -305,6 +370,7 @@ func healthOf(w *HealthCheck) (weir.HealthCheck, error) {
 	h.Timeout = seconds(w.ResponseTimeoutSeconds, h.Timeout)
 	h.Unhealthy = cmp.Or(w.UnhealthyThreshold, h.Unhealthy)
 	h.Healthy = cmp.Or(w.HealthyThreshold, h.Healthy)
+	h.Proxy = w.ProxyProtocol
 	return h, nil
 }
 

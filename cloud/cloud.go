@@ -40,6 +40,8 @@ type Machine struct {
 	Public   netip.Addr
 	Anchor   netip.Addr // where the traffic of a reserved IP arrives
 	Private  netip.Addr
+	Public6  netip.Addr // of a machine with IPv6
+	Anchor6  netip.Addr // likewise
 	Boot     weir.Boot
 	Firewall *weir.Firewall // what SetFirewall last set; nil if the machine is open
 }
@@ -60,6 +62,11 @@ type Machines interface {
 	// never make one, for its region, its size or user-data that cannot be run, is
 	// weir.Invalid, with why.
 	Room(ctx context.Context, t weir.Template, n int) error
+
+	// EnableIPv6 gives a machine a public address of IPv6, at once if it is on. If it has one,
+	// EnableIPv6 does nothing. A machine that is not there is weir.NotFound; in a cloud without IPv6 this
+	// is weir.Invalid, as are specs and templates that ask for it.
+	EnableIPv6(ctx context.Context, id weir.ID) error
 
 	// DeleteMachine destroys a machine with its disk and gives back its addresses. A
 	// reserved IP that pointed to it points nowhere. If there is none, it does nothing.
@@ -87,9 +94,9 @@ type Addresses interface {
 	// Addresses returns the reserved IPs that we hold, each with the machines that have it.
 	Addresses(ctx context.Context) ([]Address, error)
 
-	// Reserve gets an address for owner. If owner has one already, it returns that.
-	// None left is weir.Exhausted.
-	Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error)
+	// Reserve gets an address of a family for owner, who may have one of each. If owner has one
+	// already, it returns that. None left is weir.Exhausted, a family that the cloud does not have is weir.Invalid.
+	Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error)
 
 	// Spread returns how many machines can have one reserved IP at the same time, at least 1.
 	Spread() int
@@ -98,7 +105,8 @@ type Addresses interface {
 	// without breaking flows that are established. Of several each gets as many of the new flows,
 	// chosen by a hash of who sends them; one that is off gets none. If they have it already, Assign
 	// does nothing. Without machines nobody has it then. An address
-	// or a machine that is not there is weir.NotFound, and more than Spread is weir.Invalid.
+	// or a machine that is not there is weir.NotFound; more than Spread is weir.Invalid, and so is a machine without
+	// IPv6 for an address of that family.
 	Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error
 
 	// Release gives addr back. If we do not hold it, Release does nothing.

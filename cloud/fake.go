@@ -19,7 +19,7 @@ import (
 type FakeOptions struct {
 	Region    string // the only one that it takes machines in; "lab" if empty
 	Machines  int    // how many machines it has room for; 1000 if 0
-	Addresses int    // how many reserved IPs it has; 100 if 0
+	Addresses int    // how many reserved IPs it has of each family; 100 if 0
 	Spread    int    // how many machines can have one; 8 if 0
 
 	// Boots says how long a new machine's user-data runs and what becomes of it. If
@@ -66,6 +66,10 @@ var (
 	fakeAnchor   = netip.MustParseAddr("10.19.0.0")
 	fakePrivate  = netip.MustParseAddr("10.10.0.0")
 	fakeReserved = netip.MustParseAddr("203.0.113.0")
+
+	fakePublic6   = netip.MustParseAddr("2001:db8:0:1::")
+	fakeAnchor6   = netip.MustParseAddr("fd00:0:0:19::")
+	fakeReserved6 = netip.MustParseAddr("2001:db8:0:2::")
 )
 
 // NewFake returns a cloud with nothing in it.
@@ -224,10 +228,29 @@ func (f *Fake) create(spec Spec) (*fakeMachine, error) {
 		Anchor:  nth(fakeAnchor, slot),
 		Private: nth(fakePrivate, slot),
 	}}
+	if spec.IPv6 {
+		m.enableIPv6()
+	}
 	m.start()
 	f.machines[spec.ID] = m
 	f.made[spec.ID]++
 	return m, nil
+}
+
+// enableIPv6 gives a machine its addresses of IPv6.
+func (m *fakeMachine) enableIPv6() {
+	m.Public6, m.Anchor6 = nth(fakePublic6, m.slot), nth(fakeAnchor6, m.slot)
+}
+
+// EnableIPv6 keeps the promise of [Machines].
+func (f *Fake) EnableIPv6(ctx context.Context, id weir.ID) error {
+	return f.call(ctx, func() error {
+		m, err := f.machine(id)
+		if err == nil {
+			m.enableIPv6()
+		}
+		return err
+	}, "enable IPv6 of machine %s", id)
 }
 
 // Room keeps the promise of [Machines].
@@ -311,27 +334,35 @@ func (f *Fake) Addresses(ctx context.Context) ([]Address, error) {
 }
 
 // Reserve keeps the promise of [Addresses].
-func (f *Fake) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+func (f *Fake) Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error) {
 	var got netip.Addr
 	err := f.call(ctx, func() error {
+		base, taken := fakeReserved, 0
+		if family == weir.IPv6 {
+			base = fakeReserved6
+		}
 		for _, a := range f.addresses {
+			if weir.FamilyOf(a.Addr) != family {
+				continue
+			}
 			if a.Owner == owner {
 				got = a.Addr
 				return nil
 			}
+			taken++
 		}
-		if len(f.addresses) >= f.o.Addresses {
+		if taken >= f.o.Addresses {
 			return weir.Errorf(weir.Exhausted, "there are %d addresses, and all are taken", f.o.Addresses)
 		}
 		for n := 1; ; n++ {
-			addr := nth(fakeReserved, n)
+			addr := nth(base, n)
 			if f.addresses[addr] == nil {
 				f.addresses[addr] = &Address{Addr: addr, Owner: owner}
 				got = addr
 				return nil
 			}
 		}
-	}, "reserve an address for %s", owner)
+	}, "reserve an address of %s for %s", family, owner)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -352,8 +383,12 @@ func (f *Fake) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID)
 			return weir.Errorf(weir.Invalid, "it can be spread over %d machines, want %d", f.o.Spread, len(machines))
 		}
 		for _, m := range machines {
-			if _, err := f.machine(m); err != nil {
+			there, err := f.machine(m)
+			if err != nil {
 				return err
+			}
+			if addr.Is6() && !there.Public6.IsValid() {
+				return weir.Errorf(weir.Invalid, "machine %s has no IPv6", m)
 			}
 		}
 		a.Machines = slices.Clone(machines)
@@ -418,9 +453,11 @@ func (m *fakeMachine) show() Machine {
 	return shown
 }
 
-// nth returns the n-th address after base, which is IPv4.
+// nth returns the n-th address after base.
 func nth(base netip.Addr, n int) netip.Addr {
-	b := base.As4()
-	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
-	return netip.AddrFrom4(b)
+	b := base.AsSlice()
+	end := b[len(b)-4:]
+	binary.BigEndian.PutUint32(end, binary.BigEndian.Uint32(end)+uint32(n))
+	addr, _ := netip.AddrFromSlice(b)
+	return addr
 }

@@ -27,6 +27,9 @@ func (None) CreateMachine(context.Context, Spec) (Machine, error) {
 // Room is weir.Invalid: no template can ever make a machine.
 func (None) Room(context.Context, weir.Template, int) error { return errNone("create machines") }
 
+// EnableIPv6 is weir.NotFound.
+func (None) EnableIPv6(_ context.Context, id weir.ID) error { return notThere(id) }
+
 // DeleteMachine does nothing, as there is none.
 func (None) DeleteMachine(context.Context, weir.ID) error { return nil }
 
@@ -40,7 +43,7 @@ func (None) PowerOff(_ context.Context, id weir.ID) error { return notThere(id) 
 func (None) Addresses(context.Context) ([]Address, error) { return nil, nil }
 
 // Reserve is weir.Invalid.
-func (None) Reserve(context.Context, weir.ID) (netip.Addr, error) {
+func (None) Reserve(context.Context, weir.ID, weir.Family) (netip.Addr, error) {
 	return netip.Addr{}, errNone("reserve addresses")
 }
 

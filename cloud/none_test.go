@@ -17,7 +17,7 @@ func TestWithoutACloudNothingCanBeMadeAndNothingIsThere(t *testing.T) {
 	ctx := context.Background()
 	none := cloud.None{}
 	_, created := none.CreateMachine(ctx, cloud.Spec{ID: "1"})
-	_, reserved := none.Reserve(ctx, "1")
+	_, reserved := none.Reserve(ctx, "1", weir.IPv4)
 	for what, err := range map[string]error{"create": created, "room": none.Room(ctx, weir.Template{}, 1), "reserve": reserved} {
 		if !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), "this Weir has no cloud: it cannot") {
 			t.Errorf("%s: %v, want a weir.Invalid that says why", what, err)

@@ -170,9 +170,9 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 
 		// Keys.
 		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
-		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, health_check, http_idle_timeout_seconds`},
-		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of entry_protocol, target_protocol, entry_port, target_port`},
+		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds`},
+		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, target_port, entry_port`},
 		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer`},
 
 		// Types.
@@ -193,7 +193,7 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\ntags: blue\n", `weir.yaml:2: tags is "blue", want a list of tags`},
 		{"name: web\nload_balancer: front\n", `weir.yaml:2: load_balancer is "front", want keys such as name: …`},
 		{"name: web\nload_balancer:\n  forwarding_rules: {entry_port: 80}\n", `weir.yaml:3: forwarding_rules is a mapping, want a list of rules`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - 80\n", `weir.yaml:4: forwarding_rules is "80", want keys such as entry_protocol: …`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - 80\n", `weir.yaml:4: forwarding_rules is "80", want keys such as certificate_id: …`},
 		{"name: web\nload_balancer:\n  health_check:\n    check_interval_seconds: 10s\n", `weir.yaml:4: check_interval_seconds is "10s", want a whole number of seconds`},
 		{"name: web\nuser_data: |\n  #!/bin/sh\n  echo\n", `weir.yaml:2: user_data has several lines, want the name of a file`},
 
@@ -209,15 +209,15 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\nload_balancer:\n  size: tiny\n", `weir.yaml:3: instance size "tiny" is not offered`},
 		{"name: web\nload_balancer:\n  name: a b\n", `weir.yaml:3: load balancer: name "a b": only letters, digits, . and - are allowed, and it begins and ends with a letter or digit`},
 		{"name: web\nload_balancer:\n  http_idle_timeout_seconds: 5\n", `weir.yaml:3: http_idle_timeout_seconds is 5, want 30 to 600`},
-		{"name: web\nload_balancer:\n  forwarding_rules: []\n", `weir.yaml:3: it has no forwarding rule, want at least one`},
+		{"name: web\nload_balancer:\n  forwarding_rules: []\n", `weir.yaml:3: forwarding_rules is empty, want at least one rule`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_protocol: http\n", `weir.yaml:4: a forwarding rule has no entry_port, want 1 to 65535`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n    - entry_port: 81\n      target_port: 70000\n", `weir.yaml:6: target_port is 70000, want 1 to 65535`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n    - entry_port: 80\n", `weir.yaml:5: two forwarding rules have entry_port 80`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      target_protocol: tcp\n", `weir.yaml:5: target_protocol is "tcp" where entry_protocol is "http", want the same`},
-		{"name: web\nload_balancer:\n  forwarding_rules:\n    - {entry_protocol: udp, entry_port: 53}\n", `weir.yaml:4: entry_protocol is "udp", want http or tcp`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n    - entry_port: 81\n      target_port: 70000\n", `weir.yaml:6: forwarding_rules[1].target_port is 70000, want 1 to 65535`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n    - entry_port: 80\n", `weir.yaml:5: forwarding_rules[1].entry_port is 80 as in a rule before it, want another`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      target_protocol: tcp\n", `weir.yaml:5: forwarding_rules[0].target_protocol is "tcp" where entry_protocol is "http", want http, https or http2`},
+		{"name: web\nload_balancer:\n  forwarding_rules:\n    - {entry_protocol: udp, entry_port: 53}\n", `weir.yaml:4: forwarding_rules[0].entry_protocol is "udp", want http, https, http2 or tcp`},
 		{"name: web\nload_balancer:\n  health_check:\n    path: health\n", `weir.yaml:4: health_check: path is "health", want a path such as /health, with neither spaces nor control characters`},
 		{"name: web\nload_balancer:\n  health_check:\n    path: \"/a\\n  bind :81\"\n", `weir.yaml:4: health_check: path is "/a\n  bind :81", want a path such as /health, with neither spaces nor control characters`},
-		{"name: web\nload_balancer:\n  health_check:\n    path: /x\n    protocol: tcp\n", `weir.yaml:4: path is only for a health_check with protocol http`},
+		{"name: web\nload_balancer:\n  health_check:\n    path: /x\n    protocol: tcp\n", `weir.yaml:4: path is only for a health_check with protocol http or https`},
 		{"name: web\nload_balancer:\n  health_check:\n    healthy_threshold: 1\n", `weir.yaml:4: health_check: healthy_threshold is 1, want 2 to 10`},
 
 		// Files that it names.
@@ -369,6 +369,53 @@ load_balancer:
 	} {
 		if _, err := Parse("weir.yaml", []byte(text), "."); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestLoadBalancersOptionsAreDigitalOceans(t *testing.T) {
+	app, err := parseText(`name: web
+load_balancer:
+  forwarding_rules:
+    - entry_port: 80
+    - {entry_port: 443, target_port: 80, certificate_id: shop, entry_protocol: http2}
+    - {entry_port: 443, target_port: 80, certificate_id: mail, entry_protocol: http2}
+    - {entry_port: 8443, tls_passthrough: true}
+  redirect_http_to_https: true
+  tls_cipher_policy: STRONG
+  sticky_sessions: {cookie_name: SHOP, cookie_ttl_seconds: 600}
+  enable_proxy_protocol: true
+  enable_backend_keepalive: true
+  firewall: {allow: ["ip:192.0.2.1"], deny: ["cidr:198.51.100.0/24"]}
+  health_check: {proxy_protocol: true}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb := app.LoadBalancer
+	want := named("web").LoadBalancer
+	want.Rules = []weir.Rule{
+		{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80},
+		{Entry: weir.HTTP2, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: "shop"},
+		{Entry: weir.HTTP2, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: "mail"},
+		{Entry: weir.HTTPS, EntryPort: 8443, Target: weir.HTTPS, TargetPort: 8443, Passthrough: true},
+	}
+	want.Redirect, want.Ciphers, want.Proxy, want.KeepAlive = true, weir.StrongCiphers, true, true
+	want.Sticky = &weir.Sticky{Cookie: "SHOP", TTL: 10 * time.Minute}
+	want.Clients = weir.Clients{Allow: []string{"ip:192.0.2.1"}, Deny: []string{"cidr:198.51.100.0/24"}}
+	want.Health.Proxy = true
+	if diff := cmp.Diff(want, lb, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		t.Errorf("load balancer (-want +got):\n%s", diff)
+	}
+	for text, want := range map[string]string{
+		"    - {entry_port: 443, entry_protocol: https}\n":                   `weir.yaml:4: forwarding_rules[0].entry_protocol is "https" and there is no certificate_id`,
+		"    - {entry_port: 443, tls_passthrough: yes}\n":                    `weir.yaml:4: tls_passthrough is "yes", want true or false`,
+		"    - {entry_port: 80}\n  redirect_http_to_https: true\n":           `weir.yaml:5: redirect_http_to_https is true, and no forwarding rule has https or http2`,
+		"    - {entry_port: 80}\n  sticky_sessions:\n    cookie_name: a b\n": `weir.yaml:6: sticky_sessions: cookie_name is "a b"`,
+		"    - {entry_port: 80}\n  firewall:\n    allow: [192.0.2.1]\n":      `weir.yaml:6: firewall: allow: "192.0.2.1", want an address or a network`,
+	} {
+		if _, err := parseText("name: web\nload_balancer:\n  forwarding_rules:\n" + text); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: error %v, want %s", text, err, want)
 		}
 	}
 }

@@ -42,8 +42,31 @@ func balancerKeys() []key {
 		{"address", setAddress},
 		{"algorithm", text(func(a *App, s string) { a.LoadBalancer.Algorithm = weir.Algorithm(s) })},
 		{"forwarding_rules", setRules},
+		{"redirect_http_to_https", flag(func(a *App, on bool) { a.LoadBalancer.Redirect = on })},
+		{"tls_cipher_policy", text(func(a *App, s string) { a.LoadBalancer.Ciphers = weir.CipherPolicy(s) })},
+		{"sticky_sessions", func(a *App, v value) error {
+			a.LoadBalancer.Sticky = weir.DefaultSticky()
+			return v.mapping(a, stickyKeys())
+		}},
+		{"enable_proxy_protocol", flag(func(a *App, on bool) { a.LoadBalancer.Proxy = on })},
+		{"enable_backend_keepalive", flag(func(a *App, on bool) { a.LoadBalancer.KeepAlive = on })},
+		{"firewall", func(a *App, v value) error { return v.mapping(a, clientKeys()) }},
 		{"health_check", func(a *App, v value) error { return v.mapping(a, checkKeys()) }},
 		{"http_idle_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Idle = d })},
+	}
+}
+
+func stickyKeys() []key {
+	return []key{
+		{"cookie_name", text(func(a *App, s string) { a.LoadBalancer.Sticky.Cookie = s })},
+		{"cookie_ttl_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Sticky.TTL = d })},
+	}
+}
+
+func clientKeys() []key {
+	return []key{
+		{"allow", texts(func(a *App, s []string) { a.LoadBalancer.Clients.Allow = s })},
+		{"deny", texts(func(a *App, s []string) { a.LoadBalancer.Clients.Deny = s })},
 	}
 }
 
@@ -60,8 +83,8 @@ func checkKeys() []key {
 		})},
 		{"port", whole("from 1 to 65535", func(a *App, n int) { a.LoadBalancer.Health.Port = n })},
 		{"path", func(a *App, v value) error {
-			if a.LoadBalancer.Health.Protocol != weir.HTTP {
-				return v.errorf("path is only for a health_check with protocol http")
+			if a.LoadBalancer.Health.Protocol == weir.TCP {
+				return v.errorf("path is only for a health_check with protocol http or https")
 			}
 			return text(func(a *App, s string) { a.LoadBalancer.Health.Path = s })(a, v)
 		}},
@@ -69,19 +92,34 @@ func checkKeys() []key {
 		{"response_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Health.Timeout = d })},
 		{"unhealthy_threshold", whole("", func(a *App, n int) { a.LoadBalancer.Health.Unhealthy = n })},
 		{"healthy_threshold", whole("", func(a *App, n int) { a.LoadBalancer.Health.Healthy = n })},
+		{"proxy_protocol", flag(func(a *App, on bool) { a.LoadBalancer.Health.Proxy = on })},
 	}
 }
 
-// ruleKeys returns the keys of the rule that was appended last.
-func ruleKeys() []key {
+// ruleKeys returns the keys of the rule that was appended last; targeted is whether it has a target_port, which is the
+// entry_port otherwise.
+func ruleKeys(targeted bool) []key {
 	last := func(a *App) *weir.Rule { return &a.LoadBalancer.Rules[len(a.LoadBalancer.Rules)-1] }
 	return []key{
+		// Who says one of these two means HTTPS, unless entry_protocol says http2.
+		{"certificate_id", text(func(a *App, s string) { last(a).Entry, last(a).Certificate = weir.HTTPS, weir.ID(s) })},
+		{"tls_passthrough", flag(func(a *App, on bool) {
+			if last(a).Passthrough = on; on {
+				last(a).Entry, last(a).Target = weir.HTTPS, weir.HTTPS
+			}
+		})},
 		{"entry_protocol", text(func(a *App, s string) {
-			last(a).Entry, last(a).Target = weir.Protocol(s), weir.Protocol(s)
+			if last(a).Entry = weir.Protocol(s); last(a).Certificate == "" {
+				last(a).Target = weir.Protocol(s)
+			}
 		})},
 		{"target_protocol", text(func(a *App, s string) { last(a).Target = weir.Protocol(s) })},
-		{"entry_port", whole("from 1 to 65535", func(a *App, n int) { last(a).EntryPort, last(a).TargetPort = n, n })},
 		{"target_port", whole("from 1 to 65535", func(a *App, n int) { last(a).TargetPort = n })},
+		{"entry_port", whole("from 1 to 65535", func(a *App, n int) {
+			if last(a).EntryPort = n; !targeted {
+				last(a).TargetPort = n
+			}
+		})},
 	}
 }
 
@@ -92,6 +130,36 @@ func text(set func(a *App, s string)) func(*App, value) error {
 			return err
 		}
 		set(a, s)
+		return nil
+	}
+}
+
+func flag(set func(a *App, on bool)) func(*App, value) error {
+	return func(a *App, v value) error {
+		on, err := v.flag()
+		if err != nil {
+			return err
+		}
+		set(a, on)
+		return nil
+	}
+}
+
+func texts(set func(a *App, s []string)) func(*App, value) error {
+	return func(a *App, v value) error {
+		list, err := v.list("a list of texts")
+		if err != nil {
+			return err
+		}
+		var all []string
+		for _, v := range list {
+			s, err := v.text()
+			if err != nil {
+				return err
+			}
+			all = append(all, s)
+		}
+		set(a, all)
 		return nil
 	}
 }
@@ -276,7 +344,7 @@ func setRules(a *App, v value) error {
 		port := a.sparePort()
 		a.LoadBalancer.Rules = append(a.LoadBalancer.Rules,
 			weir.Rule{Entry: weir.HTTP, EntryPort: port, Target: weir.HTTP, TargetPort: port})
-		if err := v.mapping(a, ruleKeys()); err != nil {
+		if err := v.mapping(a, ruleKeys(v.has("target_port"))); err != nil {
 			return err
 		}
 		if !v.has("entry_port") {
@@ -286,6 +354,9 @@ func setRules(a *App, v value) error {
 	if len(list) > 0 {
 		first, health := a.LoadBalancer.Rules[0], &a.LoadBalancer.Health
 		health.Protocol, health.Port = first.Target, first.TargetPort
+		if first.Target == weir.HTTP2 {
+			health.Protocol = weir.HTTPS
+		}
 		if first.Target == weir.TCP {
 			health.Path = ""
 		}

@@ -234,6 +234,14 @@ func (v value) whole(want string) (int, error) {
 	return 0, v.errorf("%s is %s, want %s", v.key, v.shown(), want)
 }
 
+// flag is true or false.
+func (v value) flag() (bool, error) {
+	if n, ok := v.node.(*ast.BoolNode); ok {
+		return n.Value, nil
+	}
+	return false, v.errorf("%s is %s, want true or false", v.key, v.shown())
+}
+
 // shown is v as an error shows it.
 func (v value) shown() string {
 	switch n := v.node.(type) {

@@ -41,7 +41,7 @@ func planAddress(row weir.Address, seen *cloud.Address, to []weir.ID) addressSte
 // reconcileAddress brings the reserved IP of one owner to its row.
 func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.Duration, err error) {
 	// The cloud is looked at first: what is done to it is done by a row that is no older.
-	seen, unseen := t.seenAddress(ctx, owner)
+	seen, unseen := t.seenAddresses(ctx, owner)
 	row, err := addresses.Get(ctx, t.db, owner)
 	if err == nil && row.Mode == weir.OnSegment {
 		return 0, t.observeHeld(ctx, row)
@@ -50,54 +50,70 @@ func (t *term) reconcileAddress(ctx context.Context, owner weir.ID) (again time.
 		return 0, unseen
 	}
 	if errors.Is(err, weir.NotFound) {
-		if seen != nil {
-			return 0, t.Cloud.Release(ctx, seen.Addr)
+		err = nil
+		for _, a := range seen {
+			err = errors.Join(err, t.Cloud.Release(ctx, a.Addr))
 		}
-		return 0, nil
+		return 0, err
 	}
 	if err != nil {
 		return 0, err
 	}
+	// One after the other, without a wait between them: a load balancer's two addresses move together.
+	for _, family := range row.Families() {
+		if err := t.bring(ctx, row, family, seen[family]); err != nil {
+			return 0, err
+		}
+	}
+	if !row.Deleting.IsZero() {
+		return 0, t.forgetAddress(ctx, row)
+	}
+	if seen, err = t.seenAddresses(ctx, owner); err != nil {
+		return 0, err
+	}
+	return 0, t.observeAddress(ctx, row, seen)
+}
+
+// bring brings one address of a row to it. In the cloud it is seen, or nil.
+func (t *term) bring(ctx context.Context, row weir.Address, family weir.Family, seen *cloud.Address) error {
 	var to []weir.ID
 	for _, id := range append([]weir.ID{row.Machine}, row.Sharing...) {
 		m, err := machines.Get(ctx, t.db, id)
 		if err != nil && !errors.Is(err, weir.NotFound) {
-			return 0, err
+			return err
 		}
-		if err == nil && m.Status.Phase != weir.MachineNew && m.Deleting.IsZero() {
+		if err == nil && m.Status.Phase != weir.MachineNew && m.Deleting.IsZero() && (family == weir.IPv4 || m.Status.Public6.IsValid()) {
 			to = append(to, id)
 		}
 	}
 	switch planAddress(row, seen, to) {
 	case stepRelease:
 		if seen != nil {
-			if err := t.Cloud.Release(ctx, seen.Addr); err != nil {
-				return 0, err
-			}
+			return t.Cloud.Release(ctx, seen.Addr)
 		}
-		return 0, t.db.Update(ctx, func(tx *store.Tx) error {
-			for _, a := range row.Actions {
-				if err := completeAction(ctx, tx, a, "the address was released"); err != nil {
-					return err
-				}
-			}
-			addresses.Delete(tx, owner)
-			return nil
-		})
 	case stepReserve:
-		if _, err := t.Cloud.Reserve(ctx, owner); err != nil {
-			return 0, err
-		}
+		_, err := t.Cloud.Reserve(ctx, row.Owner, family)
+		return err
 	case stepAssign:
 		if err := t.Cloud.Assign(ctx, seen.Addr, to...); err != nil {
-			return 0, err
+			return err
 		}
 		t.Log.Info("address assigned", "addr", seen.Addr, "from", seen.Machines, "to", to)
 	}
-	if seen, err = t.seenAddress(ctx, owner); err != nil || seen == nil {
-		return 0, err
-	}
-	return 0, t.observeAddress(ctx, row, *seen)
+	return nil
+}
+
+// forgetAddress forgets a row whose addresses were released.
+func (t *term) forgetAddress(ctx context.Context, row weir.Address) error {
+	return t.db.Update(ctx, func(tx *store.Tx) error {
+		for _, a := range row.Actions {
+			if err := completeAction(ctx, tx, a, "the address was released"); err != nil {
+				return err
+			}
+		}
+		addresses.Delete(tx, row.Owner)
+		return nil
+	})
 }
 
 // observeHeld forgets an address that no cloud has given once nobody needs it; until then there is
@@ -117,7 +133,11 @@ func (t *term) observeHeld(ctx context.Context, row weir.Address) error {
 
 // observeAddress brings what the cloud shows into the row, and completes what was
 // asked of the address and is done.
-func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen cloud.Address) error {
+func (t *term) observeAddress(ctx context.Context, acted weir.Address, all map[weir.Family]*cloud.Address) error {
+	seen := all[acted.Family]
+	if seen == nil {
+		return nil
+	}
 	return t.db.Update(ctx, func(tx *store.Tx) error {
 		row, err := addresses.Get(ctx, tx, acted.Owner)
 		if errors.Is(err, weir.NotFound) {
@@ -127,6 +147,9 @@ func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen clou
 			return err
 		}
 		row.Addr, row.Assigned, row.Shared, row.Err = seen.Addr, "", nil, ""
+		if six := all[weir.IPv6]; row.Dual && six != nil {
+			row.Addr6 = six.Addr
+		}
 		if len(seen.Machines) > 0 {
 			row.Assigned, row.Shared = seen.Machines[0], seen.Machines[1:]
 		}
@@ -151,17 +174,19 @@ func (t *term) observeAddress(ctx context.Context, acted weir.Address, seen clou
 	})
 }
 
-func (t *term) seenAddress(ctx context.Context, owner weir.ID) (*cloud.Address, error) {
+// seenAddresses returns what the cloud shows that an owner has, by family.
+func (t *term) seenAddresses(ctx context.Context, owner weir.ID) (map[weir.Family]*cloud.Address, error) {
 	all, err := t.Cloud.Addresses(ctx)
 	if err != nil {
 		return nil, err
 	}
+	seen := map[weir.Family]*cloud.Address{}
 	for _, a := range all {
 		if a.Owner == owner {
-			return &a, nil
+			seen[weir.FamilyOf(a.Addr)] = &a
 		}
 	}
-	return nil, nil
+	return seen, nil
 }
 
 func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) error {
@@ -237,13 +262,13 @@ func addressOf(ctx context.Context, r store.Reader, addr netip.Addr) (weir.Addre
 	return weir.Address{}, weir.Errorf(weir.NotFound, "there is no reserved IP %s", addr)
 }
 
-// ReserveAddress gets a reserved IP from the cloud, in a project (the default one if that is empty),
-// and points it to machine, or to nobody if that is empty. If ctx ends in between, there may be an address that nobody was
+// ReserveAddress gets a reserved IP of a family from the cloud, in a project (the default one if that is empty),
+// and points it to machine, by an action that is in the row until it is done, or to nobody if that is empty. If ctx ends in between, there may be an address that nobody was
 // told of: it is in Addresses, and can be released.
-func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) (weir.Address, error) {
+func (c *Control) ReserveAddress(ctx context.Context, family weir.Family, machine, project weir.ID) (weir.Address, error) {
 	// The row comes first, so that an address whose row was lost by a crash in
 	// between is found by its owner, and used.
-	row := weir.Address{Team: weir.CallerOf(ctx).Team, Owner: weir.ID(uuid.NewString()), Machine: machine, Created: time.Now().UTC()}
+	row := weir.Address{Team: weir.CallerOf(ctx).Team, Owner: weir.ID(uuid.NewString()), Family: family, Machine: machine, Created: time.Now().UTC()}
 	err := c.Store.Update(ctx, func(tx *store.Tx) error {
 		if machine != "" {
 			if _, err := referred(ctx, tx, machine); err != nil {
@@ -260,8 +285,8 @@ func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) 
 	if err != nil {
 		return row, err
 	}
-	addr, failed := c.Cloud.Reserve(ctx, row.Owner)
-	err = c.Store.Update(ctx, func(tx *store.Tx) error {
+	addr, failed := c.Cloud.Reserve(ctx, row.Owner, family)
+	err = c.numbered(ctx, func(tx *store.Tx) error {
 		now, err := addresses.Get(ctx, tx, row.Owner)
 		if err != nil {
 			return err
@@ -270,6 +295,13 @@ func (c *Control) ReserveAddress(ctx context.Context, machine, project weir.ID) 
 			now.Deleting = time.Now().UTC()
 		} else {
 			now.Addr = addr
+		}
+		if failed == nil && machine != "" {
+			a, err := newAction(ctx, tx, weir.Action{Team: now.Team, Type: "assign", Resource: weir.OnAddress, On: weir.ID(addr.String()), Region: c.Region(), Machine: machine})
+			if err != nil {
+				return err
+			}
+			now.Actions = append(now.Actions, a.ID)
 		}
 		addresses.Put(tx, row.Owner, now)
 		row = now
@@ -288,8 +320,10 @@ func (c *Control) AssignAddress(ctx context.Context, addr netip.Addr, machine we
 		kind := "assign"
 		if machine == "" {
 			kind = "unassign"
-		} else if _, err := referred(ctx, tx, machine); err != nil {
+		} else if m, err := referred(ctx, tx, machine); err != nil {
 			return err
+		} else if row.Family == weir.IPv6 && !m.IPv6 {
+			return weir.Errorf(weir.Invalid, "machine %s has no IPv6, and can have no address of it: enable it by the action enable_ipv6 first", m.Name)
 		}
 		a, err = newAction(ctx, tx, weir.Action{Team: row.Team, Type: kind, Resource: weir.OnAddress, On: weir.ID(addr.String()), Region: c.Region(), Machine: machine})
 		if err != nil {

@@ -227,6 +227,12 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		{"forwarding_rules", sentences(lb.Rules), sentences(want.Rules)},
 		{"health_check", spoken(lb.Health), spoken(want.Health)},
 		{"http_idle_timeout", lb.Idle, want.Idle},
+		{"redirect_http_to_https", lb.Redirect, want.Redirect},
+		{"tls_cipher_policy", cmp.Or(lb.Ciphers, weir.DefaultCiphers), cmp.Or(want.Ciphers, weir.DefaultCiphers)},
+		{"sticky_sessions", stuck(lb.Sticky), stuck(want.Sticky)},
+		{"enable_proxy_protocol", lb.Proxy, want.Proxy},
+		{"enable_backend_keepalive", lb.KeepAlive, want.KeepAlive},
+		{"firewall", lb.Clients, want.Clients},
 		{"droplet_ids", lb.Machines, want.Machines},
 		{"tag", lb.Tag, want.Tag},
 		{"servers", lb.Servers, want.Servers},
@@ -234,6 +240,7 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		{"instances", lb.Instances, want.Instances},
 	})
 	lb.Size, lb.Algorithm, lb.Rules, lb.Health, lb.Idle = want.Size, want.Algorithm, want.Rules, want.Health, want.Idle
+	lb.Redirect, lb.Ciphers, lb.Sticky, lb.Proxy, lb.KeepAlive, lb.Clients = want.Redirect, want.Ciphers, want.Sticky, want.Proxy, want.KeepAlive, want.Clients
 	lb.Machines, lb.Tag, lb.Servers, lb.Instances = want.Machines, want.Tag, want.Servers, want.Instances
 	lb.Mode, lb.Addr = want.Mode, want.Addr
 	return lb, changes
@@ -266,9 +273,24 @@ func changed(of string, fields []field) (changes []string) {
 // sentences returns rules as a person would say them: "http:80 to http:8080".
 func sentences(rules []weir.Rule) (said []string) {
 	for _, r := range rules {
-		said = append(said, fmt.Sprintf("%s:%d to %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort))
+		words := fmt.Sprintf("%s:%d to %s:%d", r.Entry, r.EntryPort, r.Target, r.TargetPort)
+		switch {
+		case r.Passthrough:
+			words += ", passed through"
+		case r.Certificate != "":
+			words += " by certificate " + string(r.Certificate)
+		}
+		said = append(said, words)
 	}
 	return said
+}
+
+// stuck returns how clients stay with servers, as a person would say it.
+func stuck(s *weir.Sticky) string {
+	if s == nil {
+		return "none"
+	}
+	return fmt.Sprintf("by the cookie %s for %s", s.Cookie, s.TTL)
 }
 
 // spoken returns a health check as a person would say it.

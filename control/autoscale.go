@@ -26,8 +26,8 @@ const superseded = "another change came before this one was done"
 
 // AutoscalePools returns the autoscale pools of the caller's team, the oldest first.
 func (c *Control) AutoscalePools(ctx context.Context) ([]weir.Pool, error) {
-	all, err := pools.All(ctx, c.Store)
-	all = slices.DeleteFunc(all, func(p weir.Pool) bool { return !isAutoscale(ctx, &p) })
+	all, err := pools.AllOwn(ctx, c.Store)
+	all = slices.DeleteFunc(all, func(p weir.Pool) bool { return !isAutoscale(&p) })
 	slices.SortFunc(all, func(a, b weir.Pool) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
@@ -41,18 +41,15 @@ func (c *Control) AutoscalePool(ctx context.Context, id weir.ID) (weir.Pool, err
 
 // autoscalePool returns an autoscale pool of the caller's team that is not being deleted.
 func autoscalePool(ctx context.Context, r store.Reader, id weir.ID) (weir.Pool, error) {
-	p, err := pools.Get(ctx, r, id)
-	if err == nil && !isAutoscale(ctx, &p) {
+	p, err := pools.Own(ctx, r, id)
+	if err == nil && !isAutoscale(&p) {
 		return p, weir.Errorf(weir.NotFound, "there is no autoscale pool %q", id)
 	}
 	return p, err
 }
 
-// isAutoscale reports whether p is an autoscale pool for the caller: one that is being deleted is
-// none any more, and neither is another team's.
-func isAutoscale(ctx context.Context, p *weir.Pool) bool {
-	return p.Autoscale != nil && p.Deleting.IsZero() && p.Team == weir.CallerOf(ctx).Team
-}
+// isAutoscale reports whether p is an autoscale pool: one that is being deleted is none any more.
+func isAutoscale(p *weir.Pool) bool { return p.Autoscale != nil && p.Deleting.IsZero() }
 
 // CreateAutoscalePool adds an autoscale pool, with its machines; its ID, Team and times are set
 // here, and its Count if it has a Scale. A name that is taken is weir.Invalid.
@@ -188,7 +185,7 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 			deletePool(tx, p)
 			return nil
 		}
-		members, err := membersOf(ctx, tx, id)
+		members, err := c.membersOf(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -209,7 +206,7 @@ func (c *Control) PoolMembers(ctx context.Context, id weir.ID) (members []weir.M
 		if _, err := autoscalePool(ctx, tx, id); err != nil {
 			return err
 		}
-		all, err := membersOf(ctx, tx, id)
+		all, err := c.membersOf(ctx, tx, id)
 		if err != nil {
 			return err
 		}

@@ -402,3 +402,38 @@ func TestMemberIsAsItsLoadBalancersFindIt(t *testing.T) {
 	}
 	alike(t, "what is wrong with them", got, "", "", "load balancer front finds it down: L4CON: Connection refused", "it is powered off")
 }
+
+func TestAllThatNamesAMachineForgetsItWhenItsPoolShrinks(t *testing.T) {
+	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		p := must(c.CreateAutoscalePool(ctx, webPool(3)))(t)
+		time.Sleep(time.Minute)
+		named := func() (ids []weir.ID) {
+			for _, m := range must(c.PoolMembers(ctx, p.ID))(t) {
+				ids = append(ids, m.ID)
+			}
+			return ids
+		}
+		front := balancer()
+		front.Region, front.Tag, front.Machines = "lab", "", named()
+		lb := must(c.CreateLoadBalancer(ctx, front))(t)
+		f := must(c.CreateFirewall(ctx, weir.CloudFirewall{Name: "web", Machines: named(), Inbound: []weir.FirewallRule{
+			tcp(22, weir.Peers{Machines: named()}), tcp(25, weir.Peers{Machines: named()[2:]})}}))(t)
+
+		if _, err := c.UpdateAutoscalePool(ctx, p.ID, webPool(1)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		stays := named()
+		if len(stays) != 1 {
+			t.Fatalf("the pool has %v, want one machine", stays)
+		}
+		if got := must(c.LoadBalancer(ctx, lb.ID))(t).Machines; !slices.Equal(got, stays) {
+			t.Errorf("the load balancer has %v, want %v", got, stays)
+		}
+		f = must(c.Firewall(ctx, f.ID))(t)
+		if !slices.Equal(f.Machines, stays) || len(f.Inbound) != 1 || !slices.Equal(f.Inbound[0].Peers.Machines, stays) {
+			t.Errorf("the firewall is for %v and lets in %+v, want %v for both", f.Machines, f.Inbound, stays)
+		}
+	})
+}

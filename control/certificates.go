@@ -14,7 +14,7 @@ import (
 	"weir/weir"
 )
 
-var certificates = store.NewTable[weir.Certificate]("certificates")
+var certificates = newTeamed("certificates", func(c weir.Certificate) weir.ID { return c.Team })
 
 // Texts that clients match.
 const (
@@ -27,9 +27,7 @@ func sealFor(certificate weir.ID) string { return "private key of certificate " 
 
 // Certificates returns the caller's certificates, the oldest first.
 func (c *Control) Certificates(ctx context.Context) ([]weir.Certificate, error) {
-	all, err := certificates.All(ctx, c.Store)
-	team := weir.CallerOf(ctx).Team
-	all = slices.DeleteFunc(all, func(cert weir.Certificate) bool { return cert.Team != team })
+	all, err := certificates.AllOwn(ctx, c.Store)
 	slices.SortFunc(all, func(a, b weir.Certificate) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
@@ -38,16 +36,7 @@ func (c *Control) Certificates(ctx context.Context) ([]weir.Certificate, error) 
 
 // Certificate returns one certificate of the caller's, or weir.NotFound.
 func (c *Control) Certificate(ctx context.Context, id weir.ID) (weir.Certificate, error) {
-	return certificateOf(ctx, c.Store, weir.CallerOf(ctx).Team, id)
-}
-
-// certificateOf returns one certificate of a team.
-func certificateOf(ctx context.Context, r store.Reader, team, id weir.ID) (weir.Certificate, error) {
-	cert, err := certificates.Get(ctx, r, id)
-	if err == nil && cert.Team != team {
-		return weir.Certificate{}, weir.Errorf(weir.NotFound, "there is no certificate %q", id)
-	}
-	return cert, err
+	return certificates.Own(ctx, c.Store, id)
 }
 
 // AddCertificate keeps a certificate with its private key (PEM), which only the holders of
@@ -59,14 +48,12 @@ func (c *Control) AddCertificate(ctx context.Context, cert weir.Certificate, key
 	cert.ID, cert.Team, cert.Created = weir.ID(uuid.NewString()), weir.CallerOf(ctx).Team, time.Now().UTC()
 	cert.Sealed = c.Secrets.Seal(key, sealFor(cert.ID))
 	err := c.Store.Update(ctx, func(tx *store.Tx) error {
-		all, err := certificates.All(ctx, tx)
+		all, err := certificates.AllOwn(ctx, tx)
 		if err != nil {
 			return err
 		}
-		for _, there := range all {
-			if there.Team == cert.Team && there.Name == cert.Name {
-				return weir.Errorf(weir.Invalid, "%s: there is a certificate named %q already", textNameTaken, cert.Name)
-			}
+		if slices.ContainsFunc(all, func(other weir.Certificate) bool { return other.Name == cert.Name }) {
+			return weir.Errorf(weir.Invalid, "%s: there is a certificate named %q already", textNameTaken, cert.Name)
 		}
 		certificates.Put(tx, cert.ID, cert)
 		return nil
@@ -78,7 +65,7 @@ func (c *Control) AddCertificate(ctx context.Context, cert weir.Certificate, key
 // weir.Denied.
 func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := certificateOf(ctx, tx, weir.CallerOf(ctx).Team, id); err != nil {
+		if _, err := certificates.Own(ctx, tx, id); err != nil {
 			return err
 		}
 		lbs, err := loadBalancers.All(ctx, tx)
@@ -102,7 +89,7 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 		if r.Certificate == "" {
 			continue
 		}
-		_, err := certificateOf(ctx, tx, lb.Team, r.Certificate)
+		_, err := certificates.Own(ctx, tx, r.Certificate)
 		if errors.Is(err, weir.NotFound) {
 			return weir.Errorf(weir.Invalid, "load balancer %q: forwarding_rules[%d].certificate_id: there is no certificate %q", lb.Name, i, r.Certificate)
 		}
@@ -111,6 +98,44 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 		}
 	}
 	return nil
+}
+
+// withKeys adds to the configuration of a node the certificates that it names, with their private keys. One that
+// cannot be read is left out: the node says that it has none, and goes on with what it has.
+func (c *Control) withKeys(ctx context.Context, config weir.NodeConfig) (weir.NodeConfig, error) {
+	pem := map[weir.ID]string{}
+	for _, f := range config.Proxy.Frontends {
+		if f.TLS == nil {
+			continue
+		}
+		for _, ref := range f.TLS.Certificates {
+			cert, err := certificates.Get(ctx, c.Store, ref.ID)
+			if errors.Is(err, weir.NotFound) {
+				continue // a newer configuration is on its way
+			}
+			if err != nil {
+				return config, err
+			}
+			key, err := c.openKey(cert)
+			if err != nil {
+				c.Log.Error("the private key of a certificate cannot be read", "certificate", cert.Name, "err", err)
+				continue
+			}
+			pem[ref.ID] = cert.Leaf + cert.Chain + string(key)
+		}
+	}
+	if len(pem) > 0 {
+		config.Proxy.PEM = pem
+	}
+	return config, nil
+}
+
+// openKey returns the private key of a certificate.
+func (c *Control) openKey(cert weir.Certificate) ([]byte, error) {
+	if c.Secrets == nil {
+		return nil, errors.New("this control plane has no key to read it with")
+	}
+	return c.Secrets.Open(cert.Sealed, sealFor(cert.ID))
 }
 
 // resealCertificates seals anew, with the first key, what another key has sealed, and returns how many
@@ -124,7 +149,7 @@ func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, 
 		if !c.Secrets.Stale(cert.Sealed) {
 			continue
 		}
-		key, err := c.Secrets.Open(cert.Sealed, sealFor(cert.ID))
+		key, err := c.openKey(cert)
 		if err != nil {
 			return 0, fmt.Errorf("certificate %s: %w", cert.Name, err)
 		}

@@ -88,7 +88,7 @@ func TestCertificateThatALoadBalancerUsesStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	lb := weir.LoadBalancer{Name: "shop", Region: "lab", Size: weir.DefaultNodeSize, Algorithm: weir.RoundRobin, Health: weir.DefaultCheck(), Idle: weir.DefaultIdle,
-		Rules: []weir.Rule{{Entry: weir.TCP, EntryPort: 443, Target: weir.TCP, TargetPort: 80, Certificate: "another"}}}
+		Rules: []weir.Rule{{Entry: weir.HTTPS, EntryPort: 443, Target: weir.HTTP, TargetPort: 80, Certificate: "another"}}}
 	if _, err := c.CreateLoadBalancer(ctx, lb); !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), `forwarding_rules[0].certificate_id: there is no certificate "another"`) {
 		t.Errorf("with a certificate that is not there: %v, want an Invalid that names it", err)
 	}

@@ -122,7 +122,7 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(), figures: newFigures(), numbers: make(chan struct{}, 1)}
+	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
 	c.lists = newMirrored(c.Store)
 	return c
@@ -139,17 +139,24 @@ func (c *Control) NodeURLs() []string {
 	return []string{c.NodeURL}
 }
 
-// Run serves nodes their configuration, has lists ready for users, and whenever c is the leader runs the
-// controllers, until ctx ends, or the store does with an error.
+// Serve serves nodes their configuration and has lists ready for users, until ctx ends.
+func (c *Control) Serve(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
+	wg.Go(func() { c.lists.run(ctx, c.Log) })
+	wg.Go(func() { c.meter(ctx) })
+}
+
+// Run does what Serve does, and whenever c is the leader runs the controllers, until ctx ends, or the store does
+// with an error.
 func (c *Control) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
-	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
-	wg.Go(func() { c.lists.run(ctx, c.Log) })
-	wg.Go(func() { c.meter(ctx) })
+	wg.Go(func() { c.Serve(ctx) })
 	for {
 		err := c.Store.Lead(ctx, seat, func(ctx context.Context, led *store.Store) error {
 			t := newTerm(c, led)
@@ -182,9 +189,8 @@ type term struct {
 
 	watching *watch
 
-	ruled     sync.Map // the IDs of machines whose rows have rules
-	leaving   sync.Map // the IDs of machines that finish their requests before they go
-	balancers sync.Map // all load balancers as they last were, by ID: a change of a machine may concern several
+	ruled   sync.Map // the IDs of machines whose rows have rules
+	leaving sync.Map // the IDs of machines that finish their requests before they go
 }
 
 func newTerm(c *Control, led *store.Store) *term {
@@ -242,12 +248,7 @@ func (t *term) run(ctx context.Context) {
 			if m.Pool != "" {
 				t.pools.Touch(m.Pool)
 			}
-			t.balancers.Range(func(id, row any) bool {
-				if lb := row.(weir.LoadBalancer); concerns(lb, was) || concerns(lb, m) {
-					t.loadBalancers.Touch(lb.ID)
-				}
-				return true
-			})
+			t.touchConcerned(ctx, was, m)
 		})
 	})
 	wg.Go(func() { touch(ctx, t, pools.Table, func(id weir.ID, _, _ weir.Pool) { t.pools.Touch(id) }) })
@@ -260,8 +261,8 @@ func (t *term) run(ctx context.Context) {
 	})
 	wg.Go(func() {
 		touch(ctx, t, loadBalancers.Table, func(id weir.ID, was, lb weir.LoadBalancer) {
-			t.balancers.Store(id, lb)
-			if was.Status.Address != lb.Status.Address {
+			t.touchDropped(ctx, was, lb)
+			if was.Status.Address != lb.Status.Address || was.Status.Addr6 != lb.Status.Addr6 {
 				t.rules.Touch(allRules)
 			}
 			t.pairs.Touch(id)
@@ -281,16 +282,11 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
-		touch(ctx, t, cloudFirewalls, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
+		touch(ctx, t, cloudFirewalls.Table, func(weir.ID, weir.CloudFirewall, weir.CloudFirewall) { t.rules.Touch(allRules) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
 	wg.Go(func() { t.follow(ctx) })
-}
-
-// concerns reports whether what a load balancer is to do depends on a machine.
-func concerns(lb weir.LoadBalancer, m weir.Machine) bool {
-	return m.LoadBalancer == lb.ID || lb.Targets(&m) || m.Own && lb.Mode == weir.OnSegment
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx
@@ -314,19 +310,20 @@ func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id
 	}
 }
 
-// watchCloud looks at the cloud every Poll, and touches what is not as its row shows
+// watchCloud looks at the cloud every Poll, or less often among very many machines, and touches what is not as its row shows
 // it. It compares with the rows, not with what it saw before: what changed, was acted
 // on and changed again between two looks would seem never to have changed.
 func (t *term) watchCloud(ctx context.Context) {
 	strangers := map[weir.ID]bool{}
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := errors.Join(t.touchMachines(ctx, strangers), t.touchAddresses(ctx))
 		if err != nil && ctx.Err() == nil {
 			t.Log.Warn("cloud not seen", "err", err)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(t.Poll):
+		case <-time.After(max(t.Poll, 10*time.Since(began))): // it may not be all that this member does
 		}
 	}
 }
@@ -340,32 +337,38 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 	if err != nil {
 		return err
 	}
-	rows, err := machines.All(ctx, t.db)
-	if err != nil {
-		return err
+	unknown := make(map[weir.ID]cloud.Machine, len(seen))
+	for _, m := range seen {
+		unknown[m.ID] = m
+	}
+	// A page at a time, so that nobody who lists waits for all. A row that this misses, since others went
+	// meanwhile, is seen the next time.
+	for from, total := 0, 1; from < total; from += pageOf {
+		err := t.lists.machines.view(ctx, func(p store.Pages[weir.Machine]) {
+			total = p.Each(everyList, from, pageOf, func(row *weir.Machine) {
+				m, ok := unknown[row.ID]
+				delete(unknown, row.ID)
+				gone := !ok && row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own
+				if gone || ok && differs(*row, m) {
+					t.machines.Touch(row.ID)
+				}
+			})
+		})
+		if err != nil {
+			return err
+		}
 	}
 	last, err := store.Last(ctx, t.db, "machines")
 	if err != nil {
 		return err
 	}
-	unseen := map[weir.ID]weir.Machine{}
-	for _, row := range rows {
-		unseen[row.ID] = row
-	}
-	for _, m := range seen {
-		row, ok := unseen[m.ID]
-		delete(unseen, m.ID)
+	for id, m := range unknown {
 		switch {
-		case ok && differs(row, m), !ok && number(m.ID) <= last:
-			t.machines.Touch(m.ID)
-		case !ok && !strangers[m.ID]:
-			strangers[m.ID] = true
-			t.Log.Warn("machine unknown, left alone", "machine", m.ID, "name", m.Name)
-		}
-	}
-	for id, row := range unseen {
-		if row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own {
+		case number(id) <= last:
 			t.machines.Touch(id)
+		case !strangers[id]:
+			strangers[id] = true
+			t.Log.Warn("machine unknown, left alone", "machine", id, "name", m.Name)
 		}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 )
 
 // destructions are the machines that were destroyed together with something, by machine.
-var destructions = store.NewTable[weir.Destruction]("destructions")
+var destructions = newTeamed("destructions", func(d weir.Destruction) weir.ID { return d.Team })
 
 // DestroyMachine has a machine drained and destroyed, and gives reserved IPs that point to it
 // back. One that does not is weir.Invalid.
@@ -21,7 +21,7 @@ func (c *Control) DestroyMachine(ctx context.Context, id weir.ID, with []netip.A
 		if err != nil {
 			return err
 		}
-		if err := deleteMachine(ctx, tx, m); err != nil {
+		if err := c.deleteMachine(ctx, tx, m); err != nil {
 			return err
 		}
 		d, err := destructions.Get(ctx, tx, id)
@@ -51,11 +51,7 @@ func (c *Control) DestroyMachine(ctx context.Context, id weir.ID, with []netip.A
 // Destruction returns how far the end of a machine is that DestroyMachine was asked for, or
 // weir.NotFound.
 func (c *Control) Destruction(ctx context.Context, id weir.ID) (weir.Destruction, error) {
-	d, err := destructions.Get(ctx, c.Store, id)
-	if err == nil && d.Team != weir.CallerOf(ctx).Team {
-		return weir.Destruction{}, weir.Errorf(weir.NotFound, "there is no destruction of droplet %s", id)
-	}
-	return d, err
+	return destructions.Own(ctx, c.Store, id)
 }
 
 // noteGone notes that a machine is destroyed, if it was one for DestroyMachine.

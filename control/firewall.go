@@ -18,40 +18,33 @@ import (
 )
 
 // cloudFirewalls are the firewalls that users have.
-var cloudFirewalls = store.NewTable[weir.CloudFirewall]("firewalls")
+var cloudFirewalls = newTeamed("firewalls", func(f weir.CloudFirewall) weir.ID { return f.Team })
 
 // Firewalls returns the firewalls of the caller's team, the oldest first.
-func (c *Control) Firewalls(ctx context.Context) ([]weir.CloudFirewall, error) {
-	v, err := c.viewFirewalls(ctx)
-	if err != nil {
-		return nil, err
-	}
-	team := weir.CallerOf(ctx).Team
-	mine := slices.DeleteFunc(slices.Clone(v.firewalls), func(f weir.CloudFirewall) bool { return f.Team != team })
-	v.show(mine)
+func (c *Control) Firewalls(ctx context.Context) (mine []weir.CloudFirewall, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		if mine, err = cloudFirewalls.AllOwn(ctx, tx); err != nil {
+			return err
+		}
+		return showFirewalls(ctx, tx, mine)
+	})
 	slices.SortFunc(mine, func(a, b weir.CloudFirewall) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
-	return mine, nil
+	return mine, err
 }
 
 // Firewall returns one firewall, or weir.NotFound.
 func (c *Control) Firewall(ctx context.Context, id weir.ID) (weir.CloudFirewall, error) {
-	v, err := c.viewFirewalls(ctx)
-	if err != nil {
-		return weir.CloudFirewall{}, err
-	}
-	team := weir.CallerOf(ctx).Team
-	for i := range v.firewalls {
-		if f := v.firewalls[i : i+1]; f[0].ID == id && f[0].Team == team {
-			v.show(f)
-			return f[0], nil
+	one := make([]weir.CloudFirewall, 1)
+	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if one[0], err = cloudFirewalls.Own(ctx, tx, id); err != nil {
+			return err
 		}
-	}
-	return weir.CloudFirewall{}, noFirewall(id)
+		return showFirewalls(ctx, tx, one)
+	})
+	return one[0], err
 }
-
-func noFirewall(id weir.ID) error { return weir.Errorf(weir.NotFound, "there is no firewall %s", id) }
 
 // CreateFirewall adds a firewall; its ID, Team and Created are set here.
 func (c *Control) CreateFirewall(ctx context.Context, f weir.CloudFirewall) (weir.CloudFirewall, error) {
@@ -67,7 +60,7 @@ func (c *Control) CreateFirewall(ctx context.Context, f weir.CloudFirewall) (wei
 // change is lost, and returns the result.
 func (c *Control) UpdateFirewall(ctx context.Context, id weir.ID, change func(*weir.CloudFirewall) error) (weir.CloudFirewall, error) {
 	err := c.Store.Update(ctx, func(tx *store.Tx) error {
-		f, err := ownFirewall(ctx, tx, id)
+		f, err := cloudFirewalls.Own(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -87,21 +80,12 @@ func (c *Control) UpdateFirewall(ctx context.Context, id weir.ID, change func(*w
 // DeleteFirewall forgets a firewall. Machines that no other one is for are open again.
 func (c *Control) DeleteFirewall(ctx context.Context, id weir.ID) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := ownFirewall(ctx, tx, id); err != nil {
+		if _, err := cloudFirewalls.Own(ctx, tx, id); err != nil {
 			return err
 		}
 		cloudFirewalls.Delete(tx, id)
 		return nil
 	})
-}
-
-// ownFirewall returns a firewall of the caller's team.
-func ownFirewall(ctx context.Context, tx *store.Tx, id weir.ID) (weir.CloudFirewall, error) {
-	f, err := cloudFirewalls.Get(ctx, tx, id)
-	if err == nil && f.Team != weir.CallerOf(ctx).Team {
-		return weir.CloudFirewall{}, noFirewall(id)
-	}
-	return f, err
 }
 
 // putFirewall checks a firewall against itself, all others and what it refers to, and stores it.
@@ -110,12 +94,12 @@ func putFirewall(ctx context.Context, tx *store.Tx, f weir.CloudFirewall) error 
 	if err := f.Check(); err != nil {
 		return wrong(err)
 	}
-	all, err := cloudFirewalls.All(ctx, tx)
+	all, err := cloudFirewalls.AllOwn(ctx, tx)
 	if err != nil {
 		return err
 	}
 	for _, other := range all {
-		if other.ID != f.ID && other.Team == f.Team && other.Name == f.Name {
+		if other.ID != f.ID && other.Name == f.Name {
 			return weir.Errorf(weir.Conflict, "firewall %q: there is one of that name already", f.Name)
 		}
 	}
@@ -221,9 +205,14 @@ func (v *firewallView) readParties(ctx context.Context, tx *store.Tx) (err error
 	return err
 }
 
-func (c *Control) viewFirewalls(ctx context.Context) (v firewallView, err error) {
-	err = c.Store.View(ctx, func(tx *store.Tx) error { return v.read(ctx, tx) })
-	return v, err
+// showFirewalls fills in how far each of fs is.
+func showFirewalls(ctx context.Context, tx *store.Tx, fs []weir.CloudFirewall) error {
+	var v firewallView
+	if err := v.read(ctx, tx); err != nil {
+		return err
+	}
+	v.show(fs)
+	return nil
 }
 
 // planRules returns what the firewalls come to for each machine that one of them is for. One
@@ -289,7 +278,7 @@ func (v *firewallView) parties() parties {
 	p := parties{map[weir.ID][]netip.Prefix{}, map[weir.ID][]netip.Prefix{}, map[weir.ID][]netip.Prefix{}, map[weir.ID][]netip.Prefix{}}
 	for _, m := range v.machines {
 		var at []netip.Prefix
-		for _, a := range []netip.Addr{m.Status.Public, m.Status.Anchor, m.Status.Private} {
+		for _, a := range []netip.Addr{m.Status.Public, m.Status.Anchor, m.Status.Private, m.Status.Public6, m.Status.Anchor6} {
 			if a.IsValid() {
 				at = append(at, netip.PrefixFrom(a, a.BitLen()))
 			}
@@ -305,8 +294,10 @@ func (v *firewallView) parties() parties {
 		}
 	}
 	for _, lb := range v.balancers {
-		if a := lb.Status.Address; a.IsValid() {
-			p.services[lb.ID] = []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+		for _, a := range []netip.Addr{lb.Status.Address, lb.Status.Addr6} {
+			if a.IsValid() {
+				p.services[lb.ID] = append(p.services[lb.ID], netip.PrefixFrom(a, a.BitLen()))
+			}
 		}
 	}
 	return p
@@ -414,7 +405,7 @@ func (t *term) noteRules(was, is weir.Machine) {
 		t.ruled.Delete(is.ID)
 	}
 	of := func(m weir.Machine) []any {
-		return []any{m.ID, m.LoadBalancer, m.Tags, m.Status.Public, m.Status.Anchor, m.Status.Private, m.Rules}
+		return []any{m.ID, m.LoadBalancer, m.Tags, m.Status.Public, m.Status.Anchor, m.Status.Private, m.Status.Public6, m.Rules}
 	}
 	if gone || !reflect.DeepEqual(of(was), of(is)) {
 		t.rules.Touch(allRules)

@@ -23,7 +23,7 @@ func (c *Control) Failover(ctx context.Context, id, to weir.ID) (done weir.Failo
 		if _, err := loadBalancers.Own(ctx, tx, id); err != nil {
 			return err
 		}
-		v, err := readBalancer(ctx, tx, id)
+		v, err := c.readBalancer(ctx, tx, id)
 		if err != nil {
 			return err
 		}

@@ -84,6 +84,14 @@ func (r rows[T]) Page(list string, from, n int) (page []T, total int) {
 	return page[from:end], len(page)
 }
 
+func (r rows[T]) Each(list string, from, n int, do func(*T)) (total int) {
+	page, total := r.Page(list, from, n)
+	for i := range page {
+		do(&page[i])
+	}
+	return total
+}
+
 // The names of lists. No ID of a team, and no tag, has a slash.
 func listOf(team weir.ID, by ...string) string { return string(team) + "/" + strings.Join(by, "/") }
 func tagList(team weir.ID, tag string) string  { return listOf(team, "tag", strings.ToLower(tag)) }
@@ -91,15 +99,28 @@ func nameList(team weir.ID, name string) string {
 	return listOf(team, "name", strings.ToLower(name))
 }
 
-// comingList has the machines of all teams that the cloud is still to make.
-const comingList = "coming"
+// Lists of all teams, which no team's name begins.
+const (
+	comingList  = "coming"  // the machines that the cloud is still to make
+	everyList   = "every"   // all machines
+	ownList     = "own"     // machines of one's own
+	segmentList = "segment" // the load balancers that run on those
+)
+
+// Lists by which controllers find what concerns each other, of all states.
+func instanceList(lb weir.ID) string { return "instance:" + string(lb) } // machines
+func poolList(pool weir.ID) string   { return "pool:" + string(pool) }   // machines
+func namingList(m weir.ID) string    { return "names:" + string(m) }     // load balancers whose servers go by ID
+func servedList(team weir.ID, tag string) string { // load balancers whose servers go by a tag
+	return listOf(team, "serves", strings.ToLower(tag))
+}
 
 // compareNumbers compares decimal IDs as numbers.
 func compareNumbers(a, b weir.ID) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
 }
 
-// mirrored are all tables of which users see pages.
+// mirrored are all tables of which users see pages, and controllers what concerns each other.
 type mirrored struct {
 	machines      *lists[weir.Machine] // by user's lists those that users made, which is no instance and none of one's own
 	loadBalancers *lists[weir.LoadBalancer]
@@ -112,8 +133,15 @@ func newMirrored(db *store.Store) mirrored {
 		machines: newLists(db, machines.Table,
 			func(a, b *weir.Machine) bool { return compareNumbers(a.ID, b.ID) < 0 },
 			func(m *weir.Machine) (in []string) {
+				in = append(in, everyList)
+				if m.LoadBalancer != "" {
+					in = append(in, instanceList(m.LoadBalancer))
+				}
+				if m.Pool != "" {
+					in = append(in, poolList(m.Pool))
+				}
 				if m.Own {
-					return nil
+					return append(in, ownList)
 				}
 				if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() {
 					in = append(in, comingList)
@@ -128,12 +156,22 @@ func newMirrored(db *store.Store) mirrored {
 			func(a, b *weir.LoadBalancer) bool {
 				return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) < 0
 			},
-			func(lb *weir.LoadBalancer) []string {
+			func(lb *weir.LoadBalancer) (in []string) {
+				if lb.Mode == weir.OnSegment {
+					in = append(in, segmentList)
+				}
+				if lb.Tag != "" {
+					in = append(in, servedList(lb.Team, lb.Tag))
+				}
+				for _, id := range lb.Machines {
+					in = append(in, namingList(id))
+				}
 				if !lb.Deleting.IsZero() {
-					return nil
+					return in
 				}
 				// These names are compared with case.
-				return append([]string{listOf(lb.Team), listOf(lb.Team, "name", lb.Name)}, tagLists(lb.Team, lb.Tags)...)
+				in = append(in, listOf(lb.Team), listOf(lb.Team, "name", lb.Name))
+				return append(in, tagLists(lb.Team, lb.Tags)...)
 			}),
 		actions: newLists(db, actions.Table,
 			func(a, b *weir.Action) bool { return compareNumbers(a.ID, b.ID) > 0 },
@@ -230,10 +268,7 @@ func (c *Control) countTagged(ctx context.Context, all []weir.Tag) error {
 	team := weir.CallerOf(ctx).Team
 	err := c.lists.machines.view(ctx, func(p store.Pages[weir.Machine]) {
 		for i := range all {
-			last, n := p.Page(tagList(team, all[i].Name), -1, 1)
-			if all[i].Machines = n; n > 0 {
-				all[i].LastMachine = last[0].ID
-			}
+			all[i].Machines = p.Each(tagList(team, all[i].Name), -1, 1, func(m *weir.Machine) { all[i].LastMachine = m.ID })
 		}
 	})
 	if err != nil {
@@ -241,10 +276,7 @@ func (c *Control) countTagged(ctx context.Context, all []weir.Tag) error {
 	}
 	return c.lists.loadBalancers.view(ctx, func(p store.Pages[weir.LoadBalancer]) {
 		for i := range all {
-			last, n := p.Page(tagList(team, all[i].Name), -1, 1)
-			if all[i].LoadBalancers = n; n > 0 {
-				all[i].LastLoadBalancer = last[0].ID
-			}
+			all[i].LoadBalancers = p.Each(tagList(team, all[i].Name), -1, 1, func(lb *weir.LoadBalancer) { all[i].LastLoadBalancer = lb.ID })
 		}
 	})
 }

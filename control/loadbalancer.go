@@ -3,6 +3,9 @@ package control
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,9 +24,10 @@ const instanceImage = "debian-12-x64"
 // balancerView is all that planBalancer judges by.
 type balancerView struct {
 	lb       weir.LoadBalancer
-	all      []weir.LoadBalancer // lb among them
-	machines []weir.Machine      // all, by ID
-	address  *weir.Address       // lb's own; nil if there is no row
+	all      []weir.LoadBalancer          // that have servers of lb's, lb among them
+	machines []weir.Machine               // that concern lb, by ID: its instances and servers, and the instances of all
+	address  *weir.Address                // lb's own; nil if there is no row
+	certs    map[weir.ID]weir.Certificate // that lb's rules name
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -69,9 +73,9 @@ type (
 		got  []weir.Machine // have a share now
 		lost []weir.Health  // have none any more
 	}
-	sawAddress     struct{ at weir.ID } // a node holds it by itself
-	giveUp         struct{ why string }
-	guard          struct {
+	sawAddress struct{ at weir.ID } // a node holds it by itself
+	giveUp     struct{ why string }
+	guard      struct {
 		machine  weir.Machine
 		firewall *weir.Firewall
 	}
@@ -91,10 +95,10 @@ func (s moveAddress) String() string    { return "point the address to " + s.to.
 func (s spreadAddress) String() string {
 	return fmt.Sprintf("spread the address over %d instances", len(s.to)+1)
 }
-func (s sawAddress) String() string     { return fmt.Sprintf("note that %s has the address", s.at) }
-func (s giveUp) String() string         { return "give up handing over: " + s.why }
-func (s guard) String() string          { return "change the firewall of " + s.machine.Name }
-func (forget) String() string           { return "forget the load balancer" }
+func (s sawAddress) String() string { return fmt.Sprintf("note that %s has the address", s.at) }
+func (s giveUp) String() string     { return "give up handing over: " + s.why }
+func (s guard) String() string      { return "change the firewall of " + s.machine.Name }
+func (forget) String() string       { return "forget the load balancer" }
 
 func (s configure) String() string {
 	var names []string
@@ -246,16 +250,20 @@ func (v *balancerView) holder() (at weir.ID) {
 // share a revision, so that of two instances it can be told which one runs the older.
 func (v *balancerView) planConfigs() (c configure) {
 	for _, m := range v.instances() {
-		if !m.Status.Anchor.IsValid() && !m.Own || m.Own && m.Status.Phase != weir.MachineActive {
+		if !m.Own && (!m.Status.Anchor.IsValid() || v.lb.Dual && !m.Status.Anchor6.IsValid()) || m.Own && m.Status.Phase != weir.MachineActive {
 			continue // it is not there yet
 		}
 		config := weir.NodeConfig{Node: m.ID, Revision: v.lb.Revision, Members: v.members, Group: v.groupOf(m)}
 		if v.lb.Mode == weir.OnSegment {
-			config.Proxy = proxyOf(v.lb, v.machines, v.lb.Addr.Addr(), v.drain)
+			config.Proxy = v.proxy(v.drain, v.lb.Addr.Addr())
 			config.Proxy.Floating = v.lb.Addr.Addr()
 			config.Hold = &weir.Hold{Addr: v.lb.Addr, Active: v.address != nil && v.address.Machine == m.ID}
 		} else {
-			config.Proxy = proxyOf(v.lb, v.machines, m.Status.Anchor, v.drain)
+			at := []netip.Addr{m.Status.Anchor}
+			if v.lb.Dual {
+				at = append(at, m.Status.Anchor6)
+			}
+			config.Proxy = v.proxy(v.drain, at...)
 		}
 		if was, ok := v.configs[m.ID]; !ok || !reflect.DeepEqual(was, config) {
 			c.nodes = append(c.nodes, m)
@@ -343,8 +351,8 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			askers = append(askers, hosts(watchedAt(m))...)
 		}
 		for _, m := range instances[lb.ID] {
-			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.EntryPort, Peers: []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}})
+			for _, port := range entryPorts(&lb) {
+				open(m, weir.Opening{Port: port, Peers: everybody(lb)})
 			}
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
@@ -370,6 +378,15 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 	return walls
 }
 
+// everybody returns the sources of whoever may be a load balancer's client.
+func everybody(lb weir.LoadBalancer) []netip.Prefix {
+	all := []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
+	if lb.Dual {
+		all = append(all, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
+	}
+	return all
+}
+
 // hosts returns addresses as sources of a firewall.
 func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 	for _, a := range addrs {
@@ -378,19 +395,101 @@ func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// proxyOf returns what HAProxy should do on an instance of lb that listens at that address.
-func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time.Duration) weir.Proxy {
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true}
+// The ports of the web.
+const (
+	httpPort  = 80
+	httpsPort = 443
+)
+
+// redirects returns the port of HTTPS that requests by HTTP are redirected to, 0 if they are not: the usual one, if a rule
+// has it, or else the first that one has.
+func redirects(lb *weir.LoadBalancer) (port int) {
 	for _, r := range lb.Rules {
-		backend := fmt.Sprintf("servers-%s-%d", r.Target, r.TargetPort)
-		p.Frontends = append(p.Frontends, weir.Frontend{
-			Name: fmt.Sprintf("%s-%d", r.Entry, r.EntryPort), Bind: netip.AddrPortFrom(at, uint16(r.EntryPort)),
-			Mode: r.Entry, Idle: lb.Idle, Backend: backend,
-		})
+		if lb.Redirect && r.Entry.Secure() && (port == 0 || r.EntryPort == httpsPort) {
+			port = r.EntryPort
+		}
+	}
+	return port
+}
+
+// entryPorts returns the ports that instances of lb take requests at: those of its rules, and the usual one of HTTP
+// where that is redirected.
+func entryPorts(lb *weir.LoadBalancer) (ports []int) {
+	for _, r := range lb.Rules {
+		if !slices.Contains(ports, r.EntryPort) {
+			ports = append(ports, r.EntryPort)
+		}
+	}
+	if redirects(lb) != 0 && !slices.Contains(ports, httpPort) {
+		ports = append(ports, httpPort)
+	}
+	return ports
+}
+
+// clientsOf returns the addresses that rules of Clients mean, which Check has found to be some.
+func clientsOf(texts []string) (all []netip.Prefix) {
+	for _, text := range texts {
+		if p, err := weir.ParseClients(text); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// cookieKey returns what the cookies of lb are made from: the same on all instances, and nobody else's.
+func cookieKey(lb *weir.LoadBalancer) string {
+	mac := hmac.New(sha256.New, lb.Key)
+	mac.Write([]byte("cookies"))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// proxy returns what HAProxy should do on an instance of the load balancer that listens at those addresses, of which the
+// first is that of IPv4 if it has both.
+func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
+	lb, all := &v.lb, v.machines
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true,
+		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny)}
+	var fronts []weir.Frontend // as they are at each address
+	front := func(name weir.Protocol, port int) weir.Frontend {
+		return weir.Frontend{Name: fmt.Sprintf("%s-%d", name, port), Bind: netip.AddrPortFrom(at[0], uint16(port)), Mode: weir.HTTP, Idle: lb.Idle}
+	}
+	redirect := redirects(lb)
+	for _, r := range lb.Rules {
+		target := r.Target
+		if r.Passthrough {
+			target = weir.TCP
+		}
+		backend := fmt.Sprintf("servers-%s-%d", target, r.TargetPort)
+		f := front(r.Entry, r.EntryPort)
+		f.Mode = r.Mode()
+		if r.Entry == weir.HTTP && redirect != 0 {
+			f.Redirect = redirect
+			fronts = append(fronts, f)
+			continue
+		}
+		f.Backend = backend
+		if r.Certificate != "" {
+			ref := weir.CertificateRef{ID: r.Certificate, Fingerprint: v.certs[r.Certificate].Fingerprint}
+			if i := slices.IndexFunc(fronts, func(there weir.Frontend) bool { return there.Name == f.Name }); i >= 0 {
+				fronts[i].TLS.Certificates = append(fronts[i].TLS.Certificates, ref)
+				continue
+			}
+			f.TLS = &weir.TLS{Certificates: []weir.CertificateRef{ref}, H2: r.Entry == weir.HTTP2, Strong: lb.Ciphers == weir.StrongCiphers}
+		}
+		fronts = append(fronts, f)
 		if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == backend }) {
 			continue
 		}
-		b := weir.Backend{Name: backend, Mode: r.Target, Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health}
+		b := weir.Backend{Name: backend, Mode: r.Mode(), Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health, Proxy: lb.Proxy}
+		if b.Mode == weir.HTTP {
+			b.Shared = lb.KeepAlive
+			if target.Secure() {
+				b.Secure = target
+			}
+			if lb.Sticky != nil {
+				b.Sticky, b.Key = lb.Sticky, cookieKey(lb)
+			}
+		}
 		for _, m := range all {
 			if lb.Targets(&m) && m.Serves() {
 				b.Servers = append(b.Servers, weir.Server{ID: m.ID, Name: m.Name,
@@ -403,6 +502,18 @@ func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time
 		}
 		p.Backends = append(p.Backends, b)
 	}
+	if redirect != 0 && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
+		f := front(weir.HTTP, httpPort)
+		f.Redirect = redirect
+		fronts = append(fronts, f)
+	}
+	for _, f := range fronts {
+		p.Frontends = append(p.Frontends, f)
+		for _, addr := range at[1:] {
+			f.Name, f.Bind = f.Name+"-ipv6", netip.AddrPortFrom(addr, f.Bind.Port())
+			p.Frontends = append(p.Frontends, f)
+		}
+	}
 	return p
 }
 
@@ -410,12 +521,12 @@ func proxyOf(lb weir.LoadBalancer, all []weir.Machine, at netip.Addr, drain time
 // being taken and what is thought of its instances.
 func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.LoadBalancerStatus {
 	s := v.lb.Status
-	s.Plan, s.Err, s.Address, s.Health = nil, "", netip.Addr{}, health
+	s.Plan, s.Err, s.Address, s.Addr6, s.Health = nil, "", netip.Addr{}, netip.Addr{}, health
 	for _, step := range steps {
 		s.Plan = append(s.Plan, step.String())
 	}
 	if v.address != nil {
-		s.Address = v.address.Addr
+		s.Address, s.Addr6 = v.address.Addr, v.address.Addr6
 		s.Err = v.address.Err
 	}
 	for _, m := range v.instances() {
@@ -510,7 +621,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 	gone, moved := false, false
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
 		again, moved = 0, false
-		v, err = readBalancer(ctx, tx, id)
+		v, err = t.readBalancer(ctx, tx, id)
 		if gone = errors.Is(err, weir.NotFound); gone {
 			return nil
 		}
@@ -539,9 +650,6 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		}
 		return nil
 	})
-	if gone {
-		t.balancers.Delete(id) // no change concerns it any more
-	}
 	if err == nil && moved {
 		t.addresses.Touch(id) // before the store says so
 	}
@@ -554,30 +662,30 @@ func (c *Control) viewBalancer(ctx context.Context, id weir.ID) (v balancerView,
 		if _, err := loadBalancers.Own(ctx, tx, id); err != nil {
 			return err
 		}
-		v, err = readBalancer(ctx, tx, id)
+		v, err = c.readBalancer(ctx, tx, id)
 		return err
 	})
 	return v, err
 }
 
 // readBalancer returns all there is about a load balancer in one snapshot.
-func readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
-	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}}
-	return v, v.read(ctx, tx, id)
-}
-
-// read fills v from one snapshot.
-func (v *balancerView) read(ctx context.Context, tx *store.Tx, id weir.ID) (err error) {
+func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v balancerView, err error) {
+	v = balancerView{configs: map[weir.ID]weir.NodeConfig{}, statuses: map[weir.ID]weir.NodeStatus{}, certs: map[weir.ID]weir.Certificate{}}
 	if v.lb, err = loadBalancers.Get(ctx, tx, id); err != nil {
-		return err
+		return v, err
 	}
-	if v.all, err = loadBalancers.All(ctx, tx); err != nil {
-		return err
+	if err := c.readParties(ctx, tx, &v); err != nil {
+		return v, err
 	}
-	if v.machines, err = allMachines(ctx, tx); err != nil {
-		return err
+	for _, r := range v.lb.Rules {
+		if r.Certificate == "" {
+			continue
+		}
+		if v.certs[r.Certificate], err = certificates.Get(ctx, tx, r.Certificate); err != nil {
+			return v, err
+		}
 	}
-	return v.readInstances(ctx, tx)
+	return v, v.readInstances(ctx, tx)
 }
 
 // readInstances adds the address to v, and what the instances among v's machines are to do and say that they do.
@@ -611,7 +719,7 @@ func (addInstance) do(ctx context.Context, t *term, tx *store.Tx, _ *balancerVie
 		Team:         lb.Team,
 		Name:         fmt.Sprintf("%s-lb-%d", lb.Name, lb.Serial),
 		LoadBalancer: lb.ID,
-		Template:     weir.Template{Region: lb.Region, Size: lb.Size, Image: instanceImage},
+		Template:     weir.Template{Region: lb.Region, Size: lb.Size, Image: instanceImage, IPv6: lb.Dual},
 	})
 	if err != nil {
 		return err
@@ -643,7 +751,7 @@ func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, v *balancer
 }
 
 func (reserveAddress) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
-	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr()})
+	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr(), Dual: lb.Dual})
 	return nil
 }
 

@@ -53,6 +53,9 @@ func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) 
 	lb.Created = time.Now().UTC()
 	lb.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 	lb.Serial, lb.Reload, lb.Revision, lb.Wanted, lb.WantedAt, lb.Key = 0, 0, 0, "", time.Time{}, newKey()
+	if err := c.checkStack(ctx, lb); err != nil {
+		return lb, err
+	}
 	made := lb
 	err := c.Store.Update(ctx, func(tx *store.Tx) (err error) {
 		made, err = c.putBalancer(ctx, tx, lb)
@@ -73,7 +76,7 @@ func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change fun
 			return err
 		}
 		lb.ID, lb.Team, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Team, was.Created, was.Status, was.Serial, was.Reload
-		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
+		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr, lb.Dual = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr, was.Dual
 		// A client that says the same in another order has changed nothing.
 		lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
 		lb, err = c.putBalancer(ctx, tx, lb)
@@ -104,6 +107,9 @@ func sameOrder[T comparable](was, is []T) []T {
 // [Control.UpdateLoadBalancer] if it has an ID, or why neither would.
 func (c *Control) CheckLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (weir.LoadBalancer, error) {
 	lb.Team = weir.CallerOf(ctx).Team
+	if err := c.checkStack(ctx, lb); err != nil {
+		return lb, err
+	}
 	checked := lb
 	nothing := errors.New("nothing is to be stored")
 	err := c.Store.Update(ctx, func(tx *store.Tx) (err error) {
@@ -116,6 +122,18 @@ func (c *Control) CheckLoadBalancer(ctx context.Context, lb weir.LoadBalancer) (
 		err = nil
 	}
 	return checked, err
+}
+
+// checkStack returns why lb cannot have an address of IPv6 in this cloud.
+func (c *Control) checkStack(ctx context.Context, lb weir.LoadBalancer) error {
+	if !lb.Dual || c.cloudless() {
+		return nil
+	}
+	instance := weir.Template{Region: lb.Region, Size: lb.Size, Image: instanceImage, IPv6: true}
+	if err := c.Cloud.Room(ctx, instance, 0); err != nil {
+		return fmt.Errorf("load balancer %q: network_stack is DUALSTACK: %w", lb.Name, err)
+	}
+	return nil
 }
 
 // checkBalancer checks a load balancer against itself and all others, and returns it without the
@@ -254,7 +272,11 @@ func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live
 	if err != nil {
 		return "", false, err
 	}
-	proxy := proxyOf(v.lb, v.machines, netip.IPv4Unspecified(), c.Drain)
+	at := []netip.Addr{netip.IPv4Unspecified()}
+	if v.lb.Dual {
+		at = append(at, netip.IPv6Unspecified())
+	}
+	proxy := v.proxy(c.Drain, at...)
 	var version haproxy.Version
 	var revision int64
 	for _, m := range v.instances() {

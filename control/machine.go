@@ -1,9 +1,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -32,6 +34,7 @@ const (
 	stepWait     machineStep = "let it finish its requests"
 	stepDestroy  machineStep = "destroy machine"
 	stepFirewall machineStep = "set firewall"
+	stepIPv6     machineStep = "enable IPv6"
 	stepPowerOn  machineStep = "power on"
 	stepPowerOff machineStep = "power off"
 	stepReboot   machineStep = "reboot"
@@ -54,6 +57,9 @@ func planMachine(v machineView) (steps []machineStep) {
 	}
 	if wall := v.row.Wall(); v.seen == nil && wall != nil || v.seen != nil && !reflect.DeepEqual(v.seen.Firewall, wall) {
 		steps = append(steps, stepFirewall)
+	}
+	if v.seen != nil && v.row.IPv6 && !v.seen.Public6.IsValid() {
+		steps = append(steps, stepIPv6)
 	}
 	switch {
 	case v.row.Off && on:
@@ -115,6 +121,11 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 	if v.row.Own {
 		return 0, nil // its agent says how it is, and its owner whether it is to stay
 	}
+	if v.row.Firewall != nil && v.row.LoadBalancer == "" {
+		if err := t.reguard(ctx, id); err != nil {
+			return 0, err
+		}
+	}
 	for _, step := range planMachine(v) {
 		switch step {
 		case stepWait:
@@ -150,6 +161,8 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 		return err
 	case stepFirewall:
 		return t.Cloud.SetFirewall(ctx, m.ID, m.Wall())
+	case stepIPv6:
+		return t.Cloud.EnableIPv6(ctx, m.ID)
 	case stepPowerOn:
 		return t.Cloud.PowerOn(ctx, m.ID)
 	case stepPowerOff:
@@ -178,14 +191,17 @@ func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machin
 	return t.Cloud.DeleteMachine(ctx, id)
 }
 
+// drainGrace is how much longer than it may take to finish requests a server is kept for a node that does not answer.
+const drainGrace = 10 * time.Second
+
 // inUse returns why a machine that is being deleted may still have requests to
 // answer: a node is to send it some, or still does. After Drain and a grace for nodes
 // that do not answer, nothing keeps it.
 func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time.Time) (why string, err error) {
-	if m.LoadBalancer != "" || now.After(m.Deleting.Add(t.Drain+10*time.Second)) {
+	if m.LoadBalancer != "" || now.After(m.Deleting.Add(t.Drain+drainGrace)) {
 		return "", nil
 	}
-	configs, err := nodeConfigs.All(ctx, tx)
+	configs, err := t.mayServe(ctx, tx, m.ID)
 	if err != nil {
 		return "", err
 	}
@@ -220,6 +236,20 @@ func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time
 	return "", nil
 }
 
+// mayServe returns the configurations of the nodes that may send requests to a server.
+func (t *term) mayServe(ctx context.Context, tx *store.Tx, server weir.ID) ([]weir.NodeConfig, error) {
+	ids, all, err := t.nodes.mayServe(ctx, t.db, server)
+	if err != nil {
+		return nil, err
+	}
+	if !all {
+		return nodeConfigs.All(ctx, tx)
+	}
+	configs := map[weir.ID]weir.NodeConfig{}
+	err = addRows(ctx, tx, nodeConfigs, configs, ids)
+	return slices.SortedFunc(maps.Values(configs), func(a, b weir.NodeConfig) int { return cmp.Compare(a.Node, b.Node) }), err
+}
+
 // destroy destroys a machine, then its row with all that only it needed.
 func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 	if err := t.Cloud.DeleteMachine(ctx, m.ID); err != nil {
@@ -239,6 +269,9 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 			}
 		}
 		if err := unassign(ctx, tx, m.ID); err != nil {
+			return err
+		}
+		if err := t.unname(ctx, tx, m.ID); err != nil {
 			return err
 		}
 		machines.Delete(tx, m.ID)
@@ -326,8 +359,8 @@ func observed(seen cloud.Machine) weir.MachineStatus {
 	if seen.On {
 		phase = weir.MachineActive
 	}
-	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot,
-		Wall: seen.Firewall.Digest()}
+	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private,
+		Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
 }
 
 // machineFailed shows in the row why a machine is not yet as it should be.

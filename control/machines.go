@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,7 +116,7 @@ func (c *Control) DeleteMachine(ctx context.Context, id weir.ID) error {
 		if err != nil {
 			return err
 		}
-		return deleteMachine(ctx, tx, m)
+		return c.deleteMachine(ctx, tx, m)
 	})
 }
 
@@ -123,15 +124,21 @@ func (c *Control) DeleteMachine(ctx context.Context, id weir.ID) error {
 // instances have none.
 func (c *Control) DeleteMachinesByTag(ctx context.Context, name string) error {
 	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		all, err := machines.AllOwn(ctx, tx)
-		if err != nil {
+		team := weir.CallerOf(ctx).Team
+		// The tag's row gives the transaction its moment; there may be none.
+		if _, err := tags.Get(ctx, tx, tagKey(team, name)); err != nil && !errors.Is(err, weir.NotFound) {
 			return err
 		}
+		p := c.newParty(tx)
+		if err := p.addListed(ctx, tagList(team, name)); err != nil {
+			return err
+		}
+		_, all := p.rows()
 		for _, m := range all {
 			if m.LoadBalancer != "" || m.Own || !m.HasTag(name) {
 				continue
 			}
-			if err := deleteMachine(ctx, tx, m); err != nil {
+			if err := c.deleteMachine(ctx, tx, m); err != nil {
 				return err
 			}
 		}
@@ -139,7 +146,7 @@ func (c *Control) DeleteMachinesByTag(ctx context.Context, name string) error {
 	})
 }
 
-func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
+func (c *Control) deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	if m.Own {
 		return weir.Errorf(weir.Conflict, "machine %s is one of your own: `weir node remove %s` forgets it", m.Name, m.Name)
 	}
@@ -157,35 +164,58 @@ func deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	} else if !errors.Is(err, weir.NotFound) {
 		return err
 	}
-	return leave(ctx, tx, m)
+	return c.leave(ctx, tx, m)
 }
 
 // leave has a machine go, and all that names it forget it.
-func leave(ctx context.Context, tx *store.Tx, m weir.Machine) error {
+func (c *Control) leave(ctx context.Context, tx *store.Tx, m weir.Machine) error {
 	m.Deleting = time.Now().UTC()
 	machines.Put(tx, m.ID, m)
 	if err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) { forgetMachine(f, m.ID) }); err != nil {
 		return err
 	}
-	lbs, err := loadBalancers.All(ctx, tx)
+	return c.unname(ctx, tx, m.ID)
+}
+
+// unname takes a machine out of the load balancers that name it. One that names it while it is asked to go is missed, and
+// none does afterwards: so it is done again before the machine's row goes.
+func (c *Control) unname(ctx context.Context, tx *store.Tx, machine weir.ID) error {
+	var ids []weir.ID
+	err := c.lists.loadBalancers.view(ctx, func(p store.Pages[weir.LoadBalancer]) {
+		p.Each(namingList(machine), 0, math.MaxInt, func(lb *weir.LoadBalancer) { ids = append(ids, lb.ID) })
+	})
 	if err != nil {
 		return err
 	}
-	for _, lb := range lbs {
-		if i := slices.Index(lb.Machines, m.ID); i >= 0 {
+	lbs := map[weir.ID]weir.LoadBalancer{}
+	if err := addRows(ctx, tx, loadBalancers.Table, lbs, ids); err != nil {
+		return err
+	}
+	for id, lb := range lbs {
+		if i := slices.Index(lb.Machines, machine); i >= 0 {
 			lb.Machines = slices.Delete(lb.Machines, i, i+1)
-			loadBalancers.Put(tx, lb.ID, lb)
+			loadBalancers.Put(tx, id, lb)
 		}
 	}
 	return nil
 }
 
-// Act has something done to a machine: power_on, power_off, shutdown, reboot or
-// power_cycle, in DigitalOcean's words. It is done once the machine is so; if something else is
+// Act has something done to a machine: power_on, power_off, shutdown, reboot,
+// power_cycle or enable_ipv6, in DigitalOcean's words. It is done once the machine is so; if something else is
 // asked for before that, the action has failed.
 //
 // enable_private_networking and disable_backups are done at once, for no machine is otherwise.
 func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir.Action, err error) {
+	if kind == "enable_ipv6" {
+		m, err := machines.Own(ctx, c.Store, machine)
+		if err != nil {
+			return a, err
+		}
+		m.IPv6 = true
+		if err := c.Cloud.Room(ctx, m.Template, 0); err != nil {
+			return a, err
+		}
+	}
 	err = c.numbered(ctx, func(tx *store.Tx) error {
 		m, err := mine(ctx, tx, machine)
 		if err != nil {
@@ -203,11 +233,13 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 			if m.Off {
 				return weir.Errorf(weir.Invalid, "machine %s is powered off: power it on instead", m.Name)
 			}
+		case "enable_ipv6":
+			m.IPv6 = true
 		case "enable_private_networking", "disable_backups":
 			a, err = doneAction(ctx, tx, m, kind)
 			return err
 		default:
-			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot or power_cycle", kind)
+			return weir.Errorf(weir.Invalid, "action %q is not known, want power_on, power_off, shutdown, reboot, power_cycle or enable_ipv6", kind)
 		}
 		a, err = newAction(ctx, tx, weir.Action{Team: m.Team, Type: kind, Resource: weir.OnMachine, On: m.ID, Region: m.Region})
 		if err != nil {
@@ -321,38 +353,70 @@ func (c *Control) CreateTag(ctx context.Context, name string) error {
 // DeleteTag deletes a tag, and takes it from every machine and load balancer. A load balancer whose
 // servers go by it is left without servers, until a machine has that tag again.
 func (c *Control) DeleteTag(ctx context.Context, name string) error {
-	return c.Store.Update(ctx, func(tx *store.Tx) error {
-		key := tagKey(weir.CallerOf(ctx).Team, name)
-		if _, err := tags.Get(ctx, tx, key); err != nil {
+	team := weir.CallerOf(ctx).Team
+	err := c.Store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := tags.Get(ctx, tx, tagKey(team, name)); err != nil {
 			return err
 		}
-		all, err := machines.AllOwn(ctx, tx)
-		if err != nil {
-			return err
-		}
-		for _, m := range all {
-			if m.HasTag(name) {
-				m.Tags = withoutTag(m.Tags, name)
-				machines.Put(tx, m.ID, m)
-			}
-		}
-		lbs, err := loadBalancers.AllOwn(ctx, tx)
-		if err != nil {
-			return err
-		}
-		for _, lb := range lbs {
-			if lb.HasTag(name) {
-				lb.Tags = withoutTag(lb.Tags, name)
-				loadBalancers.Put(tx, lb.ID, lb)
-			}
-		}
-		tags.Delete(tx, key)
-		return changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) {
-			if f.Team == weir.CallerOf(ctx).Team {
+		tags.Delete(tx, tagKey(team, name))
+		err := changeFirewalls(ctx, tx, func(f *weir.CloudFirewall) {
+			if f.Team == team {
 				forgetTag(f, name)
 			}
 		})
+		if err != nil {
+			return err
+		}
+		_, err = c.takeOff(ctx, tx, team, name)
+		return err
 	})
+	// What was given the tag in that moment is not among them. Nothing is once the tag is gone, unless it is made anew.
+	for left := 1; err == nil && left > 0; {
+		err = c.Store.Update(ctx, func(tx *store.Tx) error {
+			_, err := tags.Get(ctx, tx, tagKey(team, name))
+			if errors.Is(err, weir.NotFound) {
+				left, err = c.takeOff(ctx, tx, team, name)
+			} else {
+				left = 0
+			}
+			return err
+		})
+	}
+	return err
+}
+
+// takeOff takes a tag from the machines and load balancers that have it, and returns how many did.
+func (c *Control) takeOff(ctx context.Context, tx *store.Tx, team weir.ID, name string) (had int, err error) {
+	var ids []weir.ID
+	err = c.lists.loadBalancers.view(ctx, func(p store.Pages[weir.LoadBalancer]) {
+		p.Each(tagList(team, name), 0, math.MaxInt, func(lb *weir.LoadBalancer) { ids = append(ids, lb.ID) })
+	})
+	if err != nil {
+		return 0, err
+	}
+	p := c.newParty(tx)
+	if err := addRows(ctx, tx, loadBalancers.Table, p.balancers, ids); err != nil {
+		return 0, err
+	}
+	if err := p.addListed(ctx, tagList(team, name)); err != nil {
+		return 0, err
+	}
+	lbs, all := p.rows()
+	for _, m := range all {
+		if m.HasTag(name) {
+			had++
+			m.Tags = withoutTag(m.Tags, name)
+			machines.Put(tx, m.ID, m)
+		}
+	}
+	for _, lb := range lbs {
+		if lb.HasTag(name) {
+			had++
+			lb.Tags = withoutTag(lb.Tags, name)
+			loadBalancers.Put(tx, lb.ID, lb)
+		}
+	}
+	return had, nil
 }
 
 // Tag gives a tag to machines and load balancers, all of them or, if one is not there, none.

@@ -89,10 +89,25 @@ type nodes struct {
 	reported map[weir.ID]weir.NodeStatus
 	count    func(*weir.NodeStatus, *weir.NodeConfig) // told of each report of a node that has a configuration
 	hear     func(was, is weir.NodeStatus)            // told of each report while this member leads; nil otherwise
+
+	// Who may send requests to a server.
+	serving map[weir.ID][]weir.ID // by server, the nodes whose configuration has it
+	dropped []drop                // those that had one until lately, the oldest first
+	kept    time.Duration         // how long that is
+	since   time.Time             // since when drops are noted; zero before all configurations are here
+	at      int64                 // the revision up to which they are
+	moved   chan struct{}         // closed, and replaced, when at rises
 }
 
-func newNodes() *nodes {
-	return &nodes{configs: map[weir.ID]weir.NodeConfig{}, waits: map[weir.ID]chan struct{}{}, reported: map[weir.ID]weir.NodeStatus{}}
+// drop is that a node's configuration has no more a server that it had.
+type drop struct {
+	server, node weir.ID
+	at           time.Time
+}
+
+func newNodes(kept time.Duration) *nodes {
+	return &nodes{configs: map[weir.ID]weir.NodeConfig{}, waits: map[weir.ID]chan struct{}{}, reported: map[weir.ID]weir.NodeStatus{},
+		serving: map[weir.ID][]weir.ID{}, kept: kept, moved: make(chan struct{})}
 }
 
 // follow keeps configs as they are in the store until ctx ends.
@@ -101,15 +116,25 @@ func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 		if err != nil && ctx.Err() == nil {
 			log.Warn("watch broken", "err", err) // Follow itself lists anew
 		}
-		if err != nil || change.Synced {
+		if err != nil {
 			continue
 		}
 		n.mu.Lock()
-		if change.Deleted {
+		switch {
+		case change.Synced:
+			n.since = time.Now()
+		case change.Deleted:
+			n.noteServers(change.Key, n.configs[change.Key], weir.NodeConfig{})
 			delete(n.configs, change.Key)
 			delete(n.reported, change.Key)
-		} else {
+		default:
+			n.noteServers(change.Key, n.configs[change.Key], change.Row)
 			n.configs[change.Key] = change.Row
+		}
+		if change.Whole {
+			n.at = change.Revision
+			close(n.moved)
+			n.moved = make(chan struct{})
 		}
 		if wait := n.waits[change.Key]; wait != nil {
 			close(wait)
@@ -119,13 +144,82 @@ func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 	}
 }
 
-// NodeConfig returns the configuration of node as soon as its revision is not after,
+// noteServers notes which servers a node's configuration has now, and has no more.
+func (n *nodes) noteServers(node weir.ID, was, is weir.NodeConfig) {
+	had, has := serversOf(was), serversOf(is)
+	now := time.Now()
+	for id := range had {
+		if has[id] {
+			continue
+		}
+		if n.serving[id] = slices.DeleteFunc(n.serving[id], func(other weir.ID) bool { return other == node }); len(n.serving[id]) == 0 {
+			delete(n.serving, id)
+		}
+		n.dropped = append(n.dropped, drop{id, node, now})
+	}
+	for id := range has {
+		if !had[id] {
+			n.serving[id] = append(n.serving[id], node)
+		}
+	}
+	old := 0
+	for old < len(n.dropped) && now.Sub(n.dropped[old].at) > n.kept {
+		old++
+	}
+	n.dropped = slices.Delete(n.dropped, 0, old)
+}
+
+func serversOf(c weir.NodeConfig) map[weir.ID]bool {
+	all := map[weir.ID]bool{}
+	for _, b := range c.Proxy.Backends {
+		for _, s := range b.Servers {
+			all[s.ID] = true
+		}
+	}
+	return all
+}
+
+// mayServe returns the nodes whose configuration has a server, or had it until lately, as of a moment after the call.
+// Not all says that this member has not known for long enough.
+func (n *nodes) mayServe(ctx context.Context, db *store.Store, server weir.ID) (ids []weir.ID, all bool, err error) {
+	last, err := db.Touched(ctx, "node_configs")
+	if err != nil {
+		return nil, false, err
+	}
+	for {
+		n.mu.Lock()
+		moved := n.moved
+		if n.since.IsZero() || time.Since(n.since) <= n.kept {
+			n.mu.Unlock()
+			return nil, false, nil
+		}
+		if n.at >= last {
+			break
+		}
+		n.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return nil, false, ctx.Err()
+		}
+	}
+	defer n.mu.Unlock()
+	ids = slices.Clone(n.serving[server])
+	for _, d := range n.dropped {
+		if d.server == server && !slices.Contains(ids, d.node) {
+			ids = append(ids, d.node)
+		}
+	}
+	return ids, true, nil
+}
+
+// NodeConfig returns the configuration of node, with the private keys that it needs, as soon as its revision is not after,
 // or ctx's error.
 func (c *Control) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
 	for {
 		config, ok, changed := c.nodes.config(node)
 		if ok && config.Revision != after {
-			return config, nil
+			return c.withKeys(ctx, config)
 		}
 		select {
 		case <-ctx.Done():

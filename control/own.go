@@ -199,6 +199,8 @@ func (c *Control) checkPlace(lb weir.LoadBalancer) error {
 	switch n := lb.WantActive(); {
 	case lb.Mode == weir.OnSegment && n > 1:
 		return weir.Errorf(weir.Invalid, "load balancer %q: size_unit is %d, want 1: an address of one's own network is at one machine at a time; %s", lb.Name, n, more)
+	case lb.Mode == weir.OnSegment && lb.Dual:
+		return weir.Errorf(weir.Invalid, "load balancer %q: network_stack is DUALSTACK, want IPV4: of one's own network it has one address, of either family; make another load balancer for the other", lb.Name)
 	case lb.Mode == weir.InCloud && !c.cloudless() && n > c.Cloud.Spread():
 		return weir.Errorf(weir.Invalid, "load balancer %q: size_unit is %d, want at most %d: so many machines can have a reserved IP of this cloud at a time; %s", lb.Name, n, c.Cloud.Spread(), more)
 	case c.cloudless() && lb.Mode == weir.InCloud:

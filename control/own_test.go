@@ -166,7 +166,7 @@ func TestWithoutACloudWhatNeedsOneIsRefusedInWords(t *testing.T) {
 		"machines":         func() error { _, _, err := c.CreateMachines(ctx, []string{"a"}, template); return err },
 		"a larger pool":    func() error { _, err := c.Grow(ctx, "web", 1); return err },
 		"a pool":           func() error { _, err := c.Apply(ctx, &pool, onSegment("web"), true); return err },
-		"an address":       func() error { _, err := c.ReserveAddress(ctx, "", ""); return err },
+		"an address":       func() error { _, err := c.ReserveAddress(ctx, weir.IPv4, "", ""); return err },
 		"a balancer":       func() error { _, err := c.CreateLoadBalancer(ctx, inCloud); return err },
 		"one by weir.yaml": func() error { _, err := c.Apply(ctx, nil, inCloud, true); return err },
 	} {

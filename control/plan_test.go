@@ -137,11 +137,11 @@ func TestAddressGoesOnlyToAMachineThatIsThere(t *testing.T) {
 	seen, spread := &cloud.Address{Machines: []weir.ID{"100001"}}, &cloud.Address{Machines: []weir.ID{"100001", "100002"}}
 	to := func(ids ...weir.ID) []weir.ID { return ids }
 	for _, test := range []struct {
-		name  string
-		row   weir.Address
-		seen  *cloud.Address
-		to    []weir.ID
-		want  addressStep
+		name string
+		row  weir.Address
+		seen *cloud.Address
+		to   []weir.ID
+		want addressStep
 	}{
 		{"one that is not there is reserved", weir.Address{}, nil, nil, stepReserve},
 		{"one that points where it should is left alone", weir.Address{Machine: "100001"}, seen, to("100001"), ""},
@@ -345,7 +345,8 @@ func TestOnlyMachinesThatServeAreServers(t *testing.T) {
 	unknown := server(6)
 	unknown.Status.Boot.State = weir.BootUnknown // a cloud that cannot look inside
 
-	p := proxyOf(balancer(), []weir.Machine{server(1), booting, failed, leaving, off, unknown}, netip.MustParseAddr("10.17.0.9"), time.Minute)
+	v := balancerView{lb: balancer(), machines: []weir.Machine{server(1), booting, failed, leaving, off, unknown}}
+	p := v.proxy(time.Minute, netip.MustParseAddr("10.17.0.9"))
 	var got []string
 	for _, s := range p.Backends[0].Servers {
 		got = append(got, s.Name+" "+s.Addr.String())

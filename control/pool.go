@@ -105,7 +105,7 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 		if err != nil {
 			return err
 		}
-		members, err := membersOf(ctx, tx, id)
+		members, err := t.membersOf(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 			return err
 		}
 		for _, m := range drop {
-			if err := leave(ctx, tx, m); err != nil {
+			if err := t.leave(ctx, tx, m); err != nil {
 				return err
 			}
 		}
@@ -181,10 +181,15 @@ func waitsForBalancer(ctx context.Context, tx *store.Tx, members []weir.Machine)
 	return waits, nil
 }
 
-// membersOf returns the machines that a pool has, those that are being deleted among them.
-func membersOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]weir.Machine, error) {
-	all, err := machines.All(ctx, tx)
-	return slices.DeleteFunc(all, func(m weir.Machine) bool { return m.Pool != pool }), err
+// membersOf returns the machines that a pool has, those that are being deleted among them. The pool's row has been read
+// in tx: whoever adds a machine changes it too.
+func (c *Control) membersOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]weir.Machine, error) {
+	p := c.newParty(tx)
+	if err := p.addListed(ctx, poolList(pool)); err != nil {
+		return nil, err
+	}
+	_, all := p.rows()
+	return slices.DeleteFunc(all, func(m weir.Machine) bool { return m.Pool != pool }), nil
 }
 
 func (t *term) poolFailed(ctx context.Context, id weir.ID, why string) error {

@@ -14,7 +14,7 @@ import (
 	"weir/weir"
 )
 
-var projects = store.NewTable[weir.Project]("projects")
+var projects = newTeamed("projects", func(p weir.Project) weir.ID { return p.Team })
 
 // firstProject returns the ID of the project that a team has from the start. What has no
 // place, because it is older than projects, is in it.
@@ -24,11 +24,10 @@ func firstProject(team weir.ID) weir.ID {
 
 // ownProjects returns a team's projects, the oldest first. If the team has none yet, it gets its first.
 func ownProjects(ctx context.Context, tx *store.Tx, team weir.ID) ([]weir.Project, error) {
-	all, err := projects.All(ctx, tx)
+	all, err := projects.AllOf(ctx, tx, team)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(p weir.Project) bool { return p.Team != team })
 	if len(all) == 0 {
 		now := time.Now().UTC()
 		first := weir.Project{ID: firstProject(team), Team: team, Name: "default", Purpose: "Just trying out DigitalOcean",
@@ -176,7 +175,7 @@ func (c *Control) DeleteProject(ctx context.Context, id weir.ID) error {
 				return weir.Errorf(weir.Conflict, "cannot delete a project with resources. move or remove the resources first") // a text that clients match
 			}
 		}
-		ips, err := addresses.All(ctx, tx)
+		ips, err := addresses.AllOf(ctx, tx, p.Team)
 		if err != nil {
 			return err
 		}
@@ -213,38 +212,42 @@ func (r thing) resource(status weir.ResourceStatus) weir.Resource {
 // thingsOf returns all that a team has in projects: its machines, load balancers and reserved IPs.
 // What is being deleted is gone from its project.
 func thingsOf(ctx context.Context, tx *store.Tx, team weir.ID) (things []thing, err error) {
-	all, err := allMachines(ctx, tx)
+	all, err := machines.AllOf(ctx, tx, team)
 	if err != nil {
 		return nil, err
 	}
+	byNumber(all, func(m weir.Machine) weir.ID { return m.ID })
 	for _, m := range all {
-		if m.Team == team && m.LoadBalancer == "" && !m.Own && m.Deleting.IsZero() {
+		if m.LoadBalancer == "" && !m.Own && m.Deleting.IsZero() {
 			things = append(things, thing{weir.URN{Kind: weir.URNMachine, ID: m.ID}, team, m.Place, m.Created,
 				func(tx *store.Tx, place weir.Place) { m.Place = place; machines.Put(tx, m.ID, m) }})
 		}
 	}
-	lbs, err := loadBalancers.All(ctx, tx)
+	lbs, err := loadBalancers.AllOf(ctx, tx, team)
 	if err != nil {
 		return nil, err
 	}
 	balancer := map[weir.ID]bool{}
 	for _, lb := range lbs {
 		balancer[lb.ID] = true
-		if lb.Team == team && lb.Deleting.IsZero() {
+		if lb.Deleting.IsZero() {
 			things = append(things, thing{weir.URN{Kind: weir.URNLoadBalancer, ID: lb.ID}, team, lb.Place, lb.Created,
 				func(tx *store.Tx, place weir.Place) { lb.Place = place; loadBalancers.Put(tx, lb.ID, lb) }})
 		}
 	}
-	ips, err := addresses.All(ctx, tx)
+	ips, err := addresses.AllOf(ctx, tx, team)
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range ips {
-		if a.Team != team || balancer[a.Owner] || !a.Addr.IsValid() || !a.Deleting.IsZero() {
-			continue // another team's, a load balancer's own, or none that its user knows
+		if balancer[a.Owner] || !a.Addr.IsValid() || !a.Deleting.IsZero() {
+			continue // a load balancer's own, or none that its user knows
 		}
 		kind := weir.URNReservedIP
-		if a.Place.Floating {
+		switch {
+		case a.Family == weir.IPv6:
+			kind = weir.URNReservedIPv6
+		case a.Place.Floating:
 			kind = weir.URNFloatingIP
 		}
 		things = append(things, thing{weir.URN{Kind: kind, ID: weir.ID(a.Addr.String())}, team, a.Place, a.Created,
@@ -317,7 +320,7 @@ func same(a, b weir.URN) bool {
 	if b.Kind == weir.URNFloatingIP {
 		b.Kind = weir.URNReservedIP
 	}
-	if a.Kind == weir.URNReservedIP && a.Kind == b.Kind {
+	if (a.Kind == weir.URNReservedIP || a.Kind == weir.URNReservedIPv6) && a.Kind == b.Kind {
 		x, err := netip.ParseAddr(string(a.ID))
 		y, other := netip.ParseAddr(string(b.ID))
 		return err == nil && other == nil && x == y

@@ -399,7 +399,7 @@ func (c *Control) PoolReport(ctx context.Context, name string) (r weir.PoolRepor
 		if r.Pool, err = poolOf(ctx, tx, name); err != nil {
 			return err
 		}
-		if members, err = membersOf(ctx, tx, r.Pool.ID); err != nil {
+		if members, err = c.membersOf(ctx, tx, r.Pool.ID); err != nil {
 			return err
 		}
 		if lbs, err = loadBalancers.AllOwn(ctx, tx); err != nil {
@@ -422,23 +422,31 @@ func (c *Control) PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]w
 	if len(all) == 0 {
 		return nil, nil
 	}
-	ms, err := machines.AllOwn(ctx, c.Store)
-	if err != nil {
-		return nil, err
-	}
-	lbs, err := loadBalancers.AllOwn(ctx, c.Store)
-	if err != nil {
-		return nil, err
-	}
 	members := map[weir.ID][]weir.Machine{}
-	for _, m := range ms {
-		if m.Pool != "" && m.Deleting.IsZero() {
-			members[m.Pool] = append(members[m.Pool], m)
+	var lbs []weir.LoadBalancer
+	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+		clear(members)
+		for _, p := range all {
+			if _, err := pools.Own(ctx, tx, p.ID); err != nil {
+				if err = ignoreGone(err); err != nil {
+					return err
+				}
+				continue
+			}
+			if members[p.ID], err = c.membersOf(ctx, tx, p.ID); err != nil {
+				return err
+			}
 		}
+		lbs, err = loadBalancers.AllOwn(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	loads := map[weir.ID]weir.PoolLoad{}
-	for _, p := range all {
-		loads[p.ID] = poolLoad(c.figures.loadOf(members[p.ID], lbs, time.Now()))
+	for id, of := range members {
+		of = slices.DeleteFunc(of, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
+		loads[id] = poolLoad(c.figures.loadOf(of, lbs, time.Now()))
 	}
 	return loads, nil
 }

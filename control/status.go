@@ -99,7 +99,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	}
 	var versions []string
 	for _, lb := range lbs {
-		o := weir.LoadBalancerOverview{ID: lb.ID, Team: lb.Team, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address,
+		o := weir.LoadBalancerOverview{ID: lb.ID, Team: lb.Team, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address, Addr6: lb.Status.Addr6,
 			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Since: lb.Status.Since, Failover: lb.Status.Failover,
 			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero()}
 		judged := balancerView{lb: lb}

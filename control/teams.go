@@ -36,8 +36,13 @@ func (t teamed[T]) own(ctx context.Context, key weir.ID, row T, err error) (T, e
 
 // AllOwn returns the rows of the caller's team, by key.
 func (t teamed[T]) AllOwn(ctx context.Context, r store.Reader) ([]T, error) {
+	return t.AllOf(ctx, r, weir.CallerOf(ctx).Team)
+}
+
+// AllOf returns the rows of a team, by key.
+func (t teamed[T]) AllOf(ctx context.Context, r store.Reader, team weir.ID) ([]T, error) {
 	all, err := t.All(ctx, r)
-	return slices.DeleteFunc(all, func(row T) bool { return t.team(row) != weir.CallerOf(ctx).Team }), err
+	return slices.DeleteFunc(all, func(row T) bool { return t.team(row) != team }), err
 }
 
 // AllSeen is AllOwn, but that who operates the region sees the rows of all teams.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -134,29 +133,53 @@ func (c *Control) RevokeToken(ctx context.Context, id weir.ID) error {
 
 // tokenBook is what a member knows of the tokens. Before it says that one is good it looks
 // in the store whether it still knows them all: the look begins after the question, so that
-// no member admits a token whose revocation was stored before its bearer called. One look
-// serves all who have asked before it began.
+// no member admits a token whose revocation was stored before its bearer called.
 //
 // Without a quorum nobody can look, and what the member knew last counts, so that those who
 // operate the region see what is wrong. A token may then be admitted that the other members
 // have revoked, by a member that is cut off from them. It opens nothing there: whatever is
 // stored is read and written under a quorum alone.
 type tokenBook struct {
-	looks atomic.Int64 // how many have begun
-
-	mu      sync.Mutex // of those below; who looks has it
+	mu      sync.Mutex // of those below; who reads the tokens has it
+	touched int64      // the revision of the table's last change up to which it is
 	changes int64      // the last change that is known
 	known   map[weir.ID]userToken
-	err     error // of the last look
 }
 
 // lookPatience is how long a look may take before there seems to be no quorum.
 const lookPatience = time.Second
 
-// look brings b to what db has. It does not end with ctx: others may wait for it.
-func (b *tokenBook) look(ctx context.Context, db *store.Store) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookPatience)
+// find returns the token with that sum, and whether it is to be stored that it is used.
+func (b *tokenBook) find(ctx context.Context, db *store.Store, sum weir.ID, now time.Time) (t userToken, note bool, err error) {
+	looking, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
+	touched, failed := db.Touched(looking, "tokens")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if failed == nil && (b.known == nil || touched > b.touched) {
+		if failed = b.read(looking, db); failed == nil {
+			b.touched = touched
+		}
+	}
+	if b.known == nil {
+		return t, false, failed
+	}
+	t, ok := b.known[sum]
+	if !ok && failed != nil {
+		return t, false, failed // it may be a new one
+	}
+	if !ok || t.Expired(now) {
+		return t, false, weir.Errorf(weir.NotFound, "there is no such token")
+	}
+	if note = failed == nil && now.Sub(t.Used) >= usedEvery; note {
+		t.Used = now
+		b.known[sum] = t
+	}
+	return t, note, nil
+}
+
+// read brings b to what db has. If there was no change but that tokens were used, it reads one row.
+func (b *tokenBook) read(ctx context.Context, db *store.Store) error {
 	changes, err := store.Last(ctx, db, tokenChanges)
 	if err != nil || b.known != nil && changes == b.changes {
 		return err
@@ -176,32 +199,6 @@ func (b *tokenBook) look(ctx context.Context, db *store.Store) error {
 		}
 		return nil
 	})
-}
-
-// find returns the token with that sum, and whether it is to be stored that it is used.
-func (b *tokenBook) find(ctx context.Context, db *store.Store, sum weir.ID, now time.Time) (t userToken, note bool, err error) {
-	arrived := b.looks.Load()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.looks.Load() == arrived {
-		b.looks.Add(1)
-		b.err = b.look(ctx, db)
-	}
-	if b.known == nil {
-		return t, false, b.err
-	}
-	t, ok := b.known[sum]
-	if !ok && b.err != nil {
-		return t, false, b.err // it may be a new one
-	}
-	if !ok || t.Expired(now) {
-		return t, false, weir.Errorf(weir.NotFound, "there is no such token")
-	}
-	if note = b.err == nil && now.Sub(t.Used) >= usedEvery; note {
-		t.Used = now
-		b.known[sum] = t
-	}
-	return t, note, nil
 }
 
 // UseToken returns the token with that [weir.SecretSum], and notes that it was used. It is

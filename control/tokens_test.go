@@ -100,8 +100,10 @@ func TestMemberThatIsCutOffAdmitsWhomItKnew(t *testing.T) {
 func TestTokenThatIsUsedAgainCostsOneRead(t *testing.T) {
 	_, two, link := twoMembers(t)
 	_, sum := readToken(t, two, "ci")
-	if _, err := two.UseToken(t.Context(), sum); err != nil {
-		t.Fatal(err)
+	for range 2 { // the first notes that it is used
+		if _, err := two.UseToken(t.Context(), sum); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before := link.reads.Load()
 	for range 100 {

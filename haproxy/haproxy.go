@@ -92,6 +92,7 @@ type document struct {
 	proxy    weir.Proxy
 	shape    string
 	text     []byte
+	files    map[string][]byte // of its certificates, by name
 }
 
 // New returns a Proxy that does nothing until Run and Set are called.
@@ -272,7 +273,9 @@ func (p *Proxy) Stop(ctx context.Context) error {
 // then does what it did. Any other error can pass; Run goes on trying as far as want was
 // taken over. Set keeps want, which is not to be changed afterwards.
 func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error {
-	if err := check(&want); err != nil {
+	err := check(&want)
+	files, missing := certFiles(&want)
+	if err = cmp.Or(err, missing); err != nil {
 		return weir.Errorf(weir.Invalid, "configuration %d: %w", revision, err)
 	}
 	if err := p.acquire(ctx); err != nil {
@@ -285,10 +288,11 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 		proxy:    want,
 		shape:    shapeOf(&want, p.host),
 		text:     Render(p.version, revision, want, p.host),
+		files:    files,
 	}
 	// Most changes are of servers alone, and the worker is as we left it. If it is not, we
 	// look, and begin again.
-	err := p.bring(ctx, d, false)
+	err = p.bring(ctx, d, false)
 	if err != nil && weir.KindOf(err) != weir.Invalid && ctx.Err() == nil {
 		err = p.bring(ctx, d, true)
 	}
@@ -308,6 +312,15 @@ func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 			return err
 		}
 	}
+	if running == d.shape {
+		// Where it does not take a certificate over, a reload tells why, or does it.
+		if err := p.rotate(ctx, d.files); errors.Is(err, errRotation) {
+			p.log.Warn("certificates not rotated, reloading", "err", err)
+			running = "another"
+		} else if err != nil {
+			return err
+		}
+	}
 	switch running {
 	case d.shape:
 		// First the file, so that a HAProxy that dies now starts with all of it.
@@ -317,6 +330,9 @@ func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 		p.want = d
 	case "":
 		if err := p.test(ctx, d); err != nil {
+			return err
+		}
+		if _, err := writeCerts(p.path(certsDir), d.files); err != nil {
 			return err
 		}
 		if err := replace(p.path(configFile), d.text); err != nil {
@@ -333,6 +349,9 @@ func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 		if err := p.reload(ctx, d); err != nil {
 			return err
 		}
+	}
+	if err := p.sweepCerts(d.files); err != nil {
+		return err
 	}
 	return p.steer(ctx, look)
 }
@@ -367,11 +386,14 @@ func check(p *weir.Proxy) error {
 			return fmt.Errorf("frontend %.60q: the name is taken, or cannot be one", f.Name)
 		}
 		frontends[f.Name] = true
-		if !backends[f.Backend] {
+		if f.Redirect == 0 && !backends[f.Backend] {
 			return fmt.Errorf("frontend %s: there is no backend %.60q", f.Name, f.Backend)
 		}
 		if !f.Bind.IsValid() || f.Bind.Port() == 0 {
 			return fmt.Errorf("frontend %s has no address and port", f.Name)
+		}
+		if f.TLS != nil && len(f.TLS.Certificates) == 0 {
+			return fmt.Errorf("frontend %s ends TLS without a certificate", f.Name)
 		}
 		if p.Health && f.Bind.Port() == weir.HealthPort {
 			return fmt.Errorf("frontend %s is at port %d, where HAProxy answers health checks", f.Name, f.Bind.Port())
@@ -461,8 +483,13 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 			return weir.Errorf(weir.Unavailable, "frontend %s: listen at %s: %w", f.Name, f.Bind, err)
 		}
 	}
-	path := p.path(candidateFile)
-	if err := os.WriteFile(path, d.text, 0o600); err != nil {
+	path, on := p.path(candidateFile), p.host
+	on.Certs = p.path(candidateCerts)
+	defer os.RemoveAll(on.Certs)
+	if _, err := writeCerts(on.Certs, d.files); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, Render(p.version, d.revision, d.proxy, on), 0o600); err != nil {
 		return err
 	}
 	defer os.Remove(path)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,10 +87,12 @@ func TestHAProxyThatIsStarvedIsNoticed(t *testing.T) {
 	put(unix.SCHED_IDLE, only)
 	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", before.PID), []byte("19"), 0)
 	busy := exec.Command("taskset", "--cpu-list", strconv.Itoa(first), "nice", "--adjustment", "-20", "sh", "-c", "while :; do :; done")
+	busy.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // so that how this test is run does not matter
 	if err := busy.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { busy.Process.Kill(); busy.Wait() }()
+	os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", busy.Process.Pid), []byte("-20"), 0)
 	eventually(t, func() string {
 		if !p.pulse.isStarved() {
 			return "nobody has noticed that HAProxy lacks CPU"

@@ -112,14 +112,18 @@ func (p *Proxy) reload(ctx context.Context, d *document) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := replace(p.path(configFile), d.text); err != nil {
+	undoCerts, err := writeCerts(p.path(certsDir), d.files)
+	if err != nil {
 		return err
+	}
+	if err := replace(p.path(configFile), d.text); err != nil {
+		return errors.Join(err, undoCerts())
 	}
 	p.countLast(ctx)
 	began := time.Now()
 	if err := p.ask(ctx, d); err != nil {
 		if before != nil {
-			err = errors.Join(err, replace(p.path(configFile), before))
+			err = errors.Join(err, replace(p.path(configFile), before), undoCerts())
 		}
 		return err
 	}
@@ -249,7 +253,10 @@ func (p *Proxy) writeState(d *document, have []server) error {
 		"bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr " +
 		"srv_agent_addr srv_agent_port\n")
 	for i := range d.proxy.Backends {
-		backend := &d.proxy.Backends[i]
+		backend, secure := &d.proxy.Backends[i], 0
+		if backend.Secure != "" {
+			secure = 1 // it counts for more than the server's line
+		}
 		for j, id := range serverIDs(backend.Servers) {
 			s := &backend.Servers[j]
 			state, admin := stateStopped, adminDrain
@@ -260,9 +267,9 @@ func (p *Proxy) writeState(d *document, have []server) error {
 					state = stateRunning
 				}
 			}
-			b = fmt.Appendf(b, "0 %s %d %s %s %d %d %d %d 0 1 0 0 6 0 0 1 - %d - 0 0 - - 0\n",
+			b = fmt.Appendf(b, "0 %s %d %s %s %d %d %d %d 0 1 0 0 6 0 0 1 - %d - %d 0 - - 0\n",
 				sanitize(backend.Name), id, serverName(s.ID), s.Addr.Addr().Unmap().WithZone(""),
-				state, admin, weightOf(s), weightOf(s), s.Addr.Port())
+				state, admin, weightOf(s), weightOf(s), s.Addr.Port(), secure)
 		}
 	}
 	return replace(p.path(stateFile), b)
@@ -327,7 +334,7 @@ func (p *Proxy) settle(ctx context.Context) error {
 	}
 	steps, still := planWaiting(p.wait, seen, drainOf(&p.want.proxy), time.Now())
 	p.wait = still
-	if err := p.act(ctx, steps); err != nil || len(p.wait) == len(still) {
+	if err := p.act(ctx, withKeys(&p.want.proxy, steps)); err != nil || len(p.wait) == len(still) {
 		return err
 	}
 	return p.steer(ctx, false) // what is gone may be wanted elsewhere

@@ -31,13 +31,14 @@ const (
 	remove verb = "remove" // it has no sessions
 	cut    verb = "cut"    // end its sessions: its time to drain is over
 	renew  verb = "renew"  // take it out and add it again, unused
+	rekey  verb = "rekey"  // make the cookies of a backend anew, as HAProxy makes none when it adds a server
 )
 
 // step is one change of the running worker, by its socket.
 type step struct {
 	verb verb
 	target
-	line   string // what describes a server to add
+	line   string // what describes a server to add; of rekey, the key
 	addr   netip.AddrPort
 	weight int
 }
@@ -67,6 +68,8 @@ func (s step) commands() []string {
 		return append([]string{"shutdown sessions server " + s.target.String()}, removing...)
 	case renew:
 		return append(removing, adding...)
+	case rekey:
+		return []string{"set dynamic-cookie-key backend " + s.backend + " " + s.line}
 	}
 	return nil
 }
@@ -87,19 +90,19 @@ type waiting struct {
 // address is another server: the one that is there leaves, and then the new one is added.
 func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []waiting) {
 	type wanted struct {
-		b     *weir.Backend
-		s     *weir.Server
-		id    int
-		check string
-		here  bool
+		b       *weir.Backend
+		s       *weir.Server
+		id      int
+		options string
+		here    bool
 	}
 	index := make(map[target]*wanted, len(have)+8)
 	all := make([]wanted, 0, len(have)+8)
 	for i := range want.Backends {
 		b := &want.Backends[i]
-		check := checkOf(&b.Check)
+		options := optionsOf(b)
 		for j, id := range serverIDs(b.Servers) {
-			all = append(all, wanted{b: b, s: &b.Servers[j], id: id, check: check})
+			all = append(all, wanted{b: b, s: &b.Servers[j], id: id, options: options})
 		}
 	}
 	for i := range all {
@@ -107,7 +110,7 @@ func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []
 		index[target{backend: sanitize(w.b.Name), name: serverName(w.s.ID)}] = w
 	}
 	line := func(w *wanted) string {
-		return string(new(writer).server(w.s, w.id, w.check).buf)
+		return string(new(writer).server(w.s, w.id, w.options).buf)
 	}
 
 	for i := range have {
@@ -142,7 +145,24 @@ func plan(want *weir.Proxy, have []server, now time.Time) (steps []step, wait []
 		steps = append(steps, step{verb: add, target: t, line: l, addr: w.s.Addr, weight: weightOf(w.s)})
 		wait = append(wait, waiting{target: t, line: l, since: now})
 	}
-	return steps, wait
+	return withKeys(want, steps), wait
+}
+
+// withKeys returns steps with those behind them by which servers that are added get their cookies.
+func withKeys(want *weir.Proxy, steps []step) []step {
+	added := map[string]bool{}
+	for _, s := range steps {
+		if s.verb == add || s.verb == renew {
+			added[s.backend] = true
+		}
+	}
+	for i := range want.Backends {
+		b := &want.Backends[i]
+		if name := sanitize(b.Name); added[name] && b.Mode == weir.HTTP && b.Sticky != nil {
+			steps = append(steps, step{verb: rekey, target: target{backend: name}, line: sanitize(b.Key)})
+		}
+	}
+	return steps
 }
 
 func same(a, b netip.AddrPort) bool {

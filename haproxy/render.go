@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 // stands for any machine: the usual directory, and limits left to HAProxy.
 type Host struct {
 	Dir     string // of sockets and state, DefaultDir if empty
+	Certs   string // of certificates, "certs" in Dir if empty
 	User    string // whom the worker runs as, and a group of that name; whoever starts it if empty
 	Threads int    // cores to use, HAProxy's choice if 0
 	Files   int    // descriptors that the process may have (the hard limit), HAProxy's choice if 0
@@ -30,6 +32,8 @@ func (h Host) path(name string) string {
 	return filepath.Join(cmp.Or(h.Dir, DefaultDir), name)
 }
 
+func (h Host) certs() string { return cmp.Or(h.Certs, h.path(certsDir)) }
+
 // The files in a HAProxy's directory.
 const (
 	configFile    = "haproxy.cfg"
@@ -40,6 +44,9 @@ const (
 	stateFile     = "servers.state"
 	pidFile       = "haproxy.pid"
 	logFile       = "haproxy.log"
+	certsDir      = "certs"
+
+	candidateCerts = "certs.new"
 )
 
 // defaultDrain bounds a drain that a document leaves open.
@@ -74,7 +81,7 @@ func Render(v Version, revision int64, p weir.Proxy, on Host) []byte {
 	w.word("    setenv WEIR_REVISION ").int(revision).line("")
 	w.word("    setenv WEIR_SHAPE ").line(shapeOf(&p, on))
 	w.global(&p, on)
-	w.sections(&p, true)
+	w.sections(&p, on, true)
 	return w.buf
 }
 
@@ -84,7 +91,7 @@ func shapeOf(p *weir.Proxy, on Host) string {
 	w := &writer{buf: make([]byte, 0, 4096)}
 	w.int(p.Reload)
 	w.global(p, on)
-	w.sections(p, false)
+	w.sections(p, on, false)
 	sum := sha256.Sum256(w.buf)
 	return hex.EncodeToString(sum[:8])
 }
@@ -110,6 +117,9 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	w.line("    # A new server's first check is due at once; later ones drift apart.")
 	w.line("    max-spread-checks 1ms")
 	w.line("    spread-checks 10")
+	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.TLS != nil }) {
+		w.word("    crt-base ").quote(on.certs()).line("")
+	}
 	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
 	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
 	w.line("")
@@ -140,9 +150,9 @@ func maxConn(files int, p *weir.Proxy) int {
 	return min(max((files-reserve)/2, 10), 50_000)
 }
 
-func (w *writer) sections(p *weir.Proxy, servers bool) {
+func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
 	for i := range p.Frontends {
-		w.frontend(&p.Frontends[i], p.Floating)
+		w.frontend(&p.Frontends[i], p, on)
 	}
 	w.health(p)
 	for i := range p.Backends {
@@ -150,38 +160,94 @@ func (w *writer) sections(p *weir.Proxy, servers bool) {
 		w.backend(b)
 		if !servers {
 			// The check is repeated on every server's line: it is part of the shape.
-			w.word(checkOf(&b.Check))
+			w.word(optionsOf(b))
 			continue
 		}
-		check := checkOf(&b.Check)
+		options := optionsOf(b)
 		ids := serverIDs(b.Servers)
 		for j := range b.Servers {
 			s := &b.Servers[j]
-			w.word("    server ").server(s, ids[j], check)
+			w.word("    server ").server(s, ids[j], options)
 			w.comment("  # ", string(s.ID), " ", s.Name)
 			w.line("")
 		}
 	}
 }
 
-func (w *writer) frontend(f *weir.Frontend, floating netip.Addr) {
+func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	w.line("")
 	w.word("frontend ").name(f.Name).line("")
 	w.word("    bind ").addr(f.Bind)
-	if floating.IsValid() && f.Bind.Addr() == floating {
+	if p.Floating.IsValid() && f.Bind.Addr() == p.Floating {
 		w.word(" transparent") // also while this machine does not have the address
+	}
+	if f.TLS != nil {
+		w.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
+		if f.TLS.H2 {
+			w.word("h2,")
+		}
+		w.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
+		if f.TLS.Strong {
+			w.word(strongCiphers)
+		} else {
+			w.word(strongCiphers + ":" + otherCiphers)
+		}
 	}
 	w.line("")
 	w.mode(f.Mode)
+	w.clients("denied", "if", p.Denied)
+	w.clients("welcome", "unless", p.Clients)
 	w.word("    timeout client ").time(f.Idle).line("")
 	if f.Mode == weir.HTTP {
 		w.word("    timeout http-keep-alive ").time(f.Idle).line("")
 		w.line("    option idle-close-on-response")
 		w.line("    option forwardfor")
-		w.line("    http-request set-header X-Forwarded-Proto http")
+		if f.TLS != nil {
+			w.line("    http-request set-header X-Forwarded-Proto https")
+		} else {
+			w.line("    http-request set-header X-Forwarded-Proto http")
+		}
 		w.word("    http-request set-header X-Forwarded-Port ").int(int64(f.Bind.Port())).line("")
 	}
+	if f.Redirect != 0 {
+		w.line("    http-request deny deny_status 400 unless { req.hdr(host) -m found }")
+		w.word("    http-request redirect code 307 location https://%[req.hdr(host),regsub(:[0-9]*$,)]")
+		if f.Redirect != httpsPort {
+			w.word(":").int(int64(f.Redirect))
+		}
+		w.line("%[pathq]")
+		return
+	}
 	w.word("    default_backend ").name(f.Backend).line("")
+}
+
+// httpsPort needs no word in a URL.
+const httpsPort = 443
+
+// The ciphers of TLS 1.2: those with forward secrecy and authenticated encryption, as Mozilla's guidelines for
+// intermediate compatibility have them, but for DHE; and others that are still safe, for older clients. TLS 1.3 has its own.
+const (
+	strongCiphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" +
+		"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+	otherCiphers = "ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:AES128-GCM-SHA256:AES256-GCM-SHA384"
+)
+
+// aclAddrs is how many addresses are on a line, which may have 64 words.
+const aclAddrs = 50
+
+// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these.
+func (w *writer) clients(name, when string, addrs []netip.Prefix) {
+	if len(addrs) == 0 {
+		return
+	}
+	for chunk := range slices.Chunk(addrs, aclAddrs) {
+		w.word("    acl ").word(name).word(" src")
+		for _, p := range chunk {
+			w.word(" ").word(p.Masked().String())
+		}
+		w.line("")
+	}
+	w.word("    tcp-request connection reject ").word(when).word(" ").line(name)
 }
 
 // healthBinds returns where HAProxy answers that it lives.
@@ -228,12 +294,23 @@ func (w *writer) backend(b *weir.Backend) {
 		w.line("    balance roundrobin")
 	}
 	if b.Mode == weir.HTTP {
-		w.line("    http-reuse safe")
+		if b.Shared {
+			w.line("    http-reuse always")
+		} else {
+			w.line("    http-reuse safe")
+		}
+	}
+	if b.Mode == weir.HTTP && b.Sticky != nil {
+		// Cookies are made from servers' addresses and the key, so that those of all instances are the same, and
+		// stay so when HAProxy reloads.
+		w.word("    dynamic-cookie-key ").name(b.Key).line("")
+		w.word("    cookie ").name(b.Sticky.Cookie).word(" insert indirect nocache httponly dynamic attr ")
+		w.word("Max-Age=").int(int64(b.Sticky.TTL / time.Second)).line("")
 	}
 	w.word("    timeout server ").time(b.Idle).line("")
 	w.word("    timeout tunnel ").time(b.Idle).line("")
 	w.word("    timeout check ").time(b.Check.Timeout).line("")
-	if b.Check.Protocol == weir.HTTP {
+	if b.Check.Protocol != weir.TCP {
 		w.line("    option httpchk")
 		// Frameworks that refuse unknown hosts let this one in.
 		w.word("    http-check send meth GET uri ").quote(cmp.Or(b.Check.Path, "/")).line(" ver HTTP/1.1 hdr Host localhost hdr User-Agent Weir")
@@ -248,9 +325,27 @@ func (w *writer) mode(m weir.Protocol) {
 	}
 }
 
-// checkOf returns the end of each server's line: how it is checked.
-func checkOf(c *weir.HealthCheck) string {
-	w := new(writer)
+// optionsOf returns the end of each server's line: what it speaks, and how it is checked.
+func optionsOf(b *weir.Backend) string {
+	w, c := new(writer), &b.Check
+	switch b.Secure {
+	case weir.HTTPS:
+		w.word(" ssl verify none sni req.hdr(host),field(1,:) alpn http/1.1")
+	case weir.HTTP2:
+		w.word(" ssl verify none sni req.hdr(host),field(1,:) alpn h2")
+	}
+	if b.Proxy {
+		w.word(" send-proxy")
+	}
+	if c.Protocol == weir.HTTPS {
+		w.word(" check-ssl check-alpn http/1.1")
+		if b.Secure == "" {
+			w.word(" verify none")
+		}
+	}
+	if c.Proxy {
+		w.word(" check-send-proxy")
+	}
 	w.word(" check port ").int(int64(c.Port))
 	w.word(" inter ").time(c.Interval)
 	// One check that fails is followed by others soon, so that thresholds are reached soon; and
@@ -264,11 +359,11 @@ func checkOf(c *weir.HealthCheck) string {
 
 // server writes a server as both the file and the runtime command "add server" take it,
 // which inherits nothing from the backend.
-func (w *writer) server(s *weir.Server, id int, check string) *writer {
+func (w *writer) server(s *weir.Server, id int, options string) *writer {
 	w.name(serverName(s.ID)).word(" ").addr(s.Addr)
 	w.word(" id ").int(int64(id))
 	w.word(" weight ").int(int64(weightOf(s)))
-	return w.word(check)
+	return w.word(options)
 }
 
 func weightOf(s *weir.Server) int { return min(max(s.Weight, 0), 256) }

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // goldens are documents by the name of the file in testdata that they become.
-func goldens() map[string]struct {
+func goldens(t testing.TB) map[string]struct {
 	doc weir.Proxy
 	on  Host
 } {
@@ -77,6 +77,20 @@ func goldens() map[string]struct {
 	hostile.Backends[0].Name = "b b"
 	hostile.Backends[0].Check.Path = "/it's\"$HOME\" \\ # here\n    option httplog"
 
+	ended := withTLS(pair, certificate(t, 1, "shop.example"), certificate(t, 2, "mail.example"))
+	ended.Frontends[0].Bind = addr("10.10.0.2:443")
+	ended.Frontends[0].TLS.Strong = true
+	ended.Frontends = append(ended.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Backend: "web", Redirect: 443})
+	ended.Clients = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	ended.Denied = []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}
+	ended.Backends = slices.Clone(ended.Backends)
+	ended.Backends[0].Sticky, ended.Backends[0].Key = &weir.Sticky{Cookie: "DO-LB", TTL: 5 * time.Minute}, "0c5e"
+
+	onward := withTLS(web, certificate(t, 1, "shop.example"))
+	onward.Backends = slices.Clone(onward.Backends)
+	onward.Backends[0].Secure, onward.Backends[0].Proxy, onward.Backends[0].Shared = weir.HTTP2, true, true
+	onward.Backends[0].Check.Protocol, onward.Backends[0].Check.Proxy = weir.HTTPS, true
+
 	type golden = struct {
 		doc weir.Proxy
 		on  Host
@@ -90,6 +104,8 @@ func goldens() map[string]struct {
 		"segment":  {segment, Host{}},
 		"weighted": {weighted, Host{}},
 		"tcp":      {tcp, Host{}},
+		"tls":      {ended, Host{}},
+		"onward":   {onward, Host{}},
 		"hostile":  {hostile, Host{}},
 	}
 }
@@ -97,7 +113,7 @@ func goldens() map[string]struct {
 var testVersion = Version{Major: 2, Minor: 6, Full: "2.6.12"}
 
 func TestRenderedConfigurationIsWhatHAProxyAccepts(t *testing.T) {
-	for name, g := range goldens() {
+	for name, g := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			got := Render(testVersion, 812, g.doc, g.on)
 			path := filepath.Join("testdata", name+".cfg")
@@ -113,7 +129,15 @@ func TestRenderedConfigurationIsWhatHAProxyAccepts(t *testing.T) {
 			if diff := cmp.Diff(string(want), string(got)); diff != "" {
 				t.Errorf("%s is another (run with -update if that is right):\n%s", path, diff)
 			}
-			accepts(t, got)
+			g.on.Certs = t.TempDir()
+			files, err := certFiles(&g.doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := writeCerts(g.on.Certs, files); err != nil {
+				t.Fatal(err)
+			}
+			accepts(t, Render(testVersion, 812, g.doc, g.on))
 		})
 	}
 }
@@ -151,6 +175,7 @@ func FuzzRender(f *testing.F) {
 			d.LoadBalancer, d.Name = weir.ID(lb), lb
 			d.Frontends[0].Name, d.Frontends[0].Backend = front, back
 			d.Backends[0].Name, d.Backends[0].Check.Path = back, path
+			d.Backends[0].Sticky, d.Backends[0].Key = &weir.Sticky{Cookie: name, TTL: time.Minute}, id
 			return d
 		}
 		doc := build(lb, front, back, path, id, name, zone)

@@ -140,15 +140,23 @@ func (c tardy) PowerOff(ctx context.Context, id weir.ID) error {
 	return do(ctx)
 }
 
-func (c tardy) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
-	err := c.late("reserve an address for "+string(owner), func(ctx context.Context) error {
-		_, err := c.Cloud.Reserve(ctx, owner)
+func (c tardy) EnableIPv6(ctx context.Context, id weir.ID) error {
+	do := func(ctx context.Context) error { return c.Cloud.EnableIPv6(ctx, id) }
+	if err := c.late("enable IPv6 of machine "+string(id), do); err != nil {
+		return err
+	}
+	return do(ctx)
+}
+
+func (c tardy) Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error) {
+	err := c.late("reserve an address of "+family.String()+" for "+string(owner), func(ctx context.Context) error {
+		_, err := c.Cloud.Reserve(ctx, owner, family)
 		return err
 	})
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	return c.Cloud.Reserve(ctx, owner)
+	return c.Cloud.Reserve(ctx, owner, family)
 }
 
 func (c tardy) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error {

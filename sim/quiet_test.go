@@ -111,9 +111,10 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		if !seen.On {
 			phase = weir.MachineOff
 		}
-		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
+		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
 		r.want(m.Status == want, "machine %s has the status %+v, want %+v", m.ID, m.Status, want)
 		r.want(!seen.On || seen.Boot.State != weir.BootRunning, "machine %s still boots", m.ID)
+		r.want(seen.Public6.IsValid() == m.IPv6, "machine %s has the address %s, should have IPv6: %v", m.ID, seen.Public6, m.IPv6)
 		r.want(seen.Name == m.Name, "machine %s is named %s, want %s", m.ID, seen.Name, m.Name)
 		r.want(seen.On != m.Off, "machine %s is on: %v, should be off: %v", m.ID, seen.On, m.Off)
 		r.want(len(m.Actions) == 0, "machine %s has actions %v in progress", m.ID, m.Actions)
@@ -149,6 +150,9 @@ func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 			concerned = true
 			for _, rule := range lb.Rules {
 				open(port{rule.EntryPort, false}, netip.MustParsePrefix("0.0.0.0/0"))
+				if lb.Dual {
+					open(port{rule.EntryPort, false}, netip.MustParsePrefix("::/0"))
+				}
 			}
 			var askers []netip.Addr
 			for _, member := range w.members {
@@ -190,8 +194,11 @@ func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 			if other.LoadBalancer != "" || other.Own {
 				continue
 			}
-			for _, a := range []netip.Addr{other.Status.Public, other.Status.Anchor, other.Status.Private} {
-				host := netip.PrefixFrom(a, 32)
+			for _, a := range []netip.Addr{other.Status.Public, other.Status.Anchor, other.Status.Private, other.Status.Public6, other.Status.Anchor6} {
+				if !a.IsValid() {
+					continue
+				}
+				host := netip.PrefixFrom(a, a.BitLen())
 				for _, r := range f.Inbound {
 					if slices.ContainsFunc(r.Peers.Tags, other.HasTag) {
 						open(port{simSSH, false}, host)
@@ -302,12 +309,6 @@ func (w *world) amissAddresses(s *snapshot, r *report) {
 			continue
 		}
 		r.want(row.Err == "", "address %s of %s: %s", row.Addr, row.Owner, row.Err)
-		i := slices.IndexFunc(s.holds, func(a cloud.Address) bool { return a.Owner == row.Owner })
-		if i < 0 {
-			r.want(false, "there is no address for %s: %s", row.Owner, row.Err)
-			continue
-		}
-		held := s.holds[i]
 		var target []weir.ID
 		for _, id := range append([]weir.ID{row.Machine}, row.Sharing...) {
 			if _, ok := s.machine(id); ok { // and was not deleted
@@ -318,9 +319,20 @@ func (w *world) amissAddresses(s *snapshot, r *report) {
 		if row.Assigned != "" {
 			shown = append([]weir.ID{row.Assigned}, row.Shared...)
 		}
-		r.want(held.Addr == row.Addr, "address of %s is %s, its row has %s", row.Owner, held.Addr, row.Addr)
-		r.want(slices.Equal(held.Machines, target), "address %s points to %q, want %q", held.Addr, held.Machines, target)
-		r.want(slices.Equal(held.Machines, shown), "address %s points to %q, its row shows %q", held.Addr, held.Machines, shown)
+		var has []netip.Addr
+		for _, held := range s.holds {
+			if held.Owner != row.Owner {
+				continue
+			}
+			has = append(has, held.Addr)
+			r.want(slices.Equal(held.Machines, target), "address %s points to %q, want %q", held.Addr, held.Machines, target)
+			r.want(slices.Equal(held.Machines, shown), "address %s points to %q, its row shows %q", held.Addr, held.Machines, shown)
+		}
+		want := []netip.Addr{row.Addr}
+		if row.Dual {
+			want = append(want, row.Addr6)
+		}
+		r.want(slices.Equal(has, want), "%s has the addresses %s, its row has %s: %s", row.Owner, has, want, row.Err)
 	}
 }
 
@@ -335,6 +347,7 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 		for _, a := range s.addresses {
 			if a.Owner == lb.ID {
 				active, sharing = a.Machine, a.Sharing
+				r.want(a.Dual == lb.Dual && a.Addr6 == lb.Status.Addr6 && a.Addr6.IsValid() == lb.Dual, "load balancer %s shows the address %s, want %s", lb.Name, lb.Status.Addr6, a.Addr6)
 				r.want(a.Addr == lb.Status.Address, "load balancer %s shows the address %s, want %s", lb.Name, lb.Status.Address, a.Addr)
 			}
 		}
@@ -394,7 +407,14 @@ func (w *world) amissNode(s *snapshot, r *report, lb weir.LoadBalancer, m weir.M
 		return
 	}
 	does := n.live().Proxy
-	r.want(len(does.Frontends) == len(lb.Rules), "node %s listens on %d ports, want %d", m.ID, len(does.Frontends), len(lb.Rules))
+	at := []netip.Addr{m.Status.Anchor}
+	if lb.Mode == weir.OnSegment {
+		at = []netip.Addr{lb.Addr.Addr()}
+	}
+	if lb.Dual {
+		at = append(at, m.Status.Anchor6)
+	}
+	r.want(len(does.Frontends) == len(at)*len(lb.Rules), "node %s has %d listening sockets, want %d", m.ID, len(does.Frontends), len(at)*len(lb.Rules))
 	r.want(does.Reload == lb.Reload, "node %s has reload %d, want %d", m.ID, does.Reload, lb.Reload)
 	for _, rule := range lb.Rules {
 		var want []string
@@ -406,26 +426,25 @@ func (w *world) amissNode(s *snapshot, r *report, lb weir.LoadBalancer, m weir.M
 		for _, addr := range lb.Servers {
 			want = append(want, fmt.Sprintf("%s %s", addr, netip.AddrPortFrom(addr, uint16(rule.TargetPort))))
 		}
-		bind := netip.AddrPortFrom(m.Status.Anchor, uint16(rule.EntryPort))
-		if lb.Mode == weir.OnSegment {
-			bind = netip.AddrPortFrom(lb.Addr.Addr(), uint16(rule.EntryPort))
-		}
-		var got []string
-		for _, f := range does.Frontends {
-			if f.Bind != bind {
-				continue
-			}
-			for _, b := range does.Backends {
-				if b.Name == f.Backend && b.Mode == rule.Target {
-					for _, server := range b.Servers {
-						got = append(got, fmt.Sprintf("%s %s", server.ID, server.Addr))
+		slices.Sort(want)
+		for _, addr := range at {
+			bind := netip.AddrPortFrom(addr, uint16(rule.EntryPort))
+			var got []string
+			for _, f := range does.Frontends {
+				if f.Bind != bind {
+					continue
+				}
+				for _, b := range does.Backends {
+					if b.Name == f.Backend && b.Mode == rule.Target {
+						for _, server := range b.Servers {
+							got = append(got, fmt.Sprintf("%s %s", server.ID, server.Addr))
+						}
 					}
 				}
 			}
+			slices.Sort(got)
+			r.want(slices.Equal(got, want), "node %s sends %s to %v, want %v", m.ID, bind, got, want)
 		}
-		slices.Sort(want)
-		slices.Sort(got)
-		r.want(slices.Equal(got, want), "node %s sends %s to %v, want %v", m.ID, bind, got, want)
 	}
 }
 

@@ -341,7 +341,9 @@ func (u *user) createMachines(ctx context.Context, c *control.Control) (string, 
 		u.made++
 		names = append(names, fmt.Sprintf("%s-%d", u.name, u.made))
 	}
-	made, _, err := c.CreateMachines(ctx, names, server(u.name))
+	template := server(u.name)
+	template.IPv6 = chance(u.r, 30)
+	made, _, err := c.CreateMachines(ctx, names, template)
 	u.w.known.created(made, err)
 	for _, m := range made {
 		u.w.known.learn(isTagged(m.ID, u.name), true, err)
@@ -355,7 +357,7 @@ func (u *user) createBalancer(ctx context.Context, c *control.Control) (string, 
 	if m, ok := u.some(ctx, c); ok && chance(u.r, 30) {
 		lb.Tag, lb.Machines = "", []weir.ID{m.ID}
 	}
-	lb.Actives = u.r.IntN(4)
+	lb.Actives, lb.Dual = u.r.IntN(4), chance(u.r, 40)
 	lb, err := c.CreateLoadBalancer(ctx, lb)
 	u.w.known.learn(exists("load balancer", lb.ID), true, err)
 	if err == nil || !refused(err) {
@@ -420,9 +422,9 @@ func (u *user) power(ctx context.Context, c *control.Control) (string, error) {
 	if !ok || m.LoadBalancer != "" || int(m.ID[len(m.ID)-1])%u.of != u.n {
 		return "", nil
 	}
-	kind := []string{"power_on", "power_off", "reboot"}[u.r.IntN(3)]
+	kind := []string{"power_on", "power_off", "reboot", "enable_ipv6"}[u.r.IntN(4)]
 	_, err := c.Act(ctx, m.ID, kind)
-	if kind != "reboot" {
+	if strings.HasPrefix(kind, "power") {
 		u.w.known.learn(isOff(m.ID), kind == "power_off", err)
 	}
 	return fmt.Sprintf("%s machine %s", kind, m.ID), err
@@ -430,7 +432,7 @@ func (u *user) power(ctx context.Context, c *control.Control) (string, error) {
 
 func (u *user) address(ctx context.Context, c *control.Control) (string, error) {
 	if len(u.addrs) == 0 || chance(u.r, 10) {
-		a, err := c.ReserveAddress(ctx, "", "")
+		a, err := c.ReserveAddress(ctx, []weir.Family{weir.IPv4, weir.IPv6}[u.r.IntN(2)], "", "")
 		if err == nil {
 			u.w.known.learn(exists("address", weir.ID(a.Addr.String())), true, err)
 			u.addrs = append(u.addrs, a.Addr)

@@ -19,7 +19,8 @@ var ErrCompacted = errors.New("revision is compacted")
 type Backend interface {
 	// Read returns the entries of span as they were at a revision (0: as they are now,
 	// all that anyone was told is committed included), by key, and that revision.
-	// ErrCompacted if it is forgotten.
+	// ErrCompacted if it is forgotten. Of the empty span there are no entries: it asks for the
+	// revision alone, which is cheap.
 	Read(ctx context.Context, span Span, revision int64) (entries []Entry, at int64, err error)
 
 	// Commit makes all changes of txn if all its conditions hold, in one step, and

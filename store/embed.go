@@ -156,6 +156,7 @@ func (m *member) start(ctx context.Context) error {
 	}
 
 	m.backend.client = v3client.New(m.server.Server)
+	m.backend.head = func() int64 { return m.server.Server.KV().Rev() }
 	m.watching.Go(m.watch)
 	if err := m.ready(ctx); err != nil {
 		return errors.Join(err, m.stop())

@@ -37,6 +37,7 @@ const (
 type etcd struct {
 	client *clientv3.Client
 	alone  bool         // its only member is in this process: no other could know better
+	head   func() int64 // of a member that is alone, its revision
 	close  func() error // closes client and what stands behind it, once
 
 	// Where a member of a cluster is in this process: quorum waits, for a moment, until
@@ -191,6 +192,13 @@ func (e *etcd) explain(ctx context.Context, err error) error {
 }
 
 func (e *etcd) Read(ctx context.Context, span Span, revision int64) ([]Entry, int64, error) {
+	if span == (Span{}) {
+		if e.alone {
+			at, err := call(ctx, e, func(context.Context) (int64, error) { return e.head(), nil })
+			return nil, at, err
+		}
+		span.Key = nothing
+	}
 	opts := []clientv3.OpOption{clientv3.WithRev(revision)}
 	from := span.Key
 	switch {
@@ -228,6 +236,9 @@ func (e *etcd) Read(ctx context.Context, span Span, revision int64) ([]Entry, in
 	}
 	return entries, revision, nil
 }
+
+// nothing is a key that there never is.
+const nothing = "weir/nothing"
 
 func entryOf(kv *mvccpb.KeyValue) Entry {
 	return Entry{Key: string(kv.Key), Value: kv.Value, Revision: kv.ModRevision}

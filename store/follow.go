@@ -17,6 +17,7 @@ type Change[T any] struct {
 	Revision int64 // of the commit that made it; changes of one commit share it
 	Deleted  bool  // there is no row at Key any more
 	Synced   bool  // comes once, without a Key: now the follower knows all
+	Whole    bool  // with this the follower knows all that happened to the table up to Revision
 }
 
 // Follow yields every row that there is, then a change with Synced, then each change
@@ -35,7 +36,8 @@ func (t Table[T]) Follow(ctx context.Context, s *Store) iter.Seq2[Change[T], err
 				yield(Change[T]{}, err)
 				return
 			}
-			for _, c := range told.changes {
+			for i, c := range told.changes {
+				c.Whole = told.at > 0 && i == len(told.changes)-1
 				if !yield(c.Change, c.err) {
 					return
 				}
@@ -94,9 +96,9 @@ type follower[T any] struct {
 	synced bool
 }
 
-// listed is how many rows a follower reads at once: a large table is never in memory as it is stored. With each part
+// atOnce is how many rows a follower reads at once: a large table is never in memory as it is stored. With each part
 // etcd counts what is left of the table, so that parts should be few.
-const listed = 20_000
+const atOnce = 20_000
 
 // list tells how what there is at one moment differs from what was told, and returns that moment's revision, and
 // whether to go on. The first time it tells of some rows at a time, and later all at once.
@@ -106,12 +108,12 @@ func (f *follower[T]) list(ctx context.Context, b Backend, tell func(news[T]) bo
 		vanished[key] = true
 	}
 	var changes []decoded[T]
-	for span, rest := (Span{Key: tableSpan(f.table.name).Key, Prefix: true, Limit: listed}), true; rest; {
+	for span, rest := (Span{Key: tableSpan(f.table.name).Key, Prefix: true, Limit: atOnce}), true; rest; {
 		page, revision, err := readSpan(ctx, b, span, at)
 		if err != nil {
 			return 0, true, err // known is what was told
 		}
-		at, rest = revision, len(page) == listed
+		at, rest = revision, len(page) == atOnce
 		for _, r := range page {
 			delete(vanished, r.key)
 			if f.known[r.key] != r.revision {

@@ -33,7 +33,7 @@ func (s *Store) Lead(ctx context.Context, name string, work func(ctx context.Con
 	defer cancel(nil)
 	wg.Go(func() { cancel(seat.lost(working, s.backend, lease)) })
 
-	err = work(working, &Store{backend: s.backend, name: s.name, seats: append(s.seats[:len(s.seats):len(s.seats)], seat)})
+	err = work(working, &Store{backend: s.backend, name: s.name, looks: s.looks, seats: append(s.seats[:len(s.seats):len(s.seats)], seat)})
 	switch cause := context.Cause(working); {
 	case cause == nil || ctx.Err() != nil || errors.Is(err, cause):
 		return err

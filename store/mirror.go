@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -25,27 +24,32 @@ type Mirror[T any] struct {
 
 	mu      sync.RWMutex
 	rows    map[weir.ID]*T
-	sorted  map[string]*btree.BTreeG[*T] // by list
-	at      int64                        // the revision up to which all is here; 0 before the first time
-	changed chan struct{}                // closed, and replaced, when at rises
-
-	asking chan struct{} // full while somebody asks the store
-	queue  sync.Mutex
-	next   *asked // the question that is not put yet; nil if nobody waits for one
+	sorted  map[string]listed[T] // by list
+	at      int64                // the revision up to which all is here; 0 before the first time
+	changed chan struct{}        // closed, and replaced, when at rises
 }
 
-// asked is a question to the store whose answer many wait for.
-type asked struct {
-	done chan struct{} // closed when the answer is there
-	last int64         // the revision of the table's last change
-	err  error
+// listed is a list in order. Very many have one row: a name's, for one.
+type listed[T any] struct {
+	one  *T // if it is the only one
+	many *btree.BTreeG[*T]
+}
+
+func (l listed[T]) len() int {
+	switch {
+	case l.many != nil:
+		return l.many.Len()
+	case l.one != nil:
+		return 1
+	}
+	return 0
 }
 
 // NewMirror returns a mirror of a table of s, which is empty until it runs. Of two rows less tells which is
 // before the other; no two may be equal. A row is in each list that lists names for it.
 func NewMirror[T any](s *Store, t Table[T], less func(a, b *T) bool, lists func(*T) []string) *Mirror[T] {
 	return &Mirror[T]{store: s, table: t, less: less, lists: lists, rows: map[weir.ID]*T{},
-		sorted: map[string]*btree.BTreeG[*T]{}, changed: make(chan struct{}), asking: make(chan struct{}, 1)}
+		sorted: map[string]listed[T]{}, changed: make(chan struct{})}
 }
 
 // Run keeps the mirror as the table is until ctx ends.
@@ -64,7 +68,8 @@ func (m *Mirror[T]) Run(ctx context.Context, log *slog.Logger) {
 			default:
 				m.drop(c.Key)
 				if !c.Deleted {
-					m.put(c.Key, &c.Row)
+					row := c.Row // by itself: c is more
+					m.put(c.Key, &row)
 				}
 			}
 		}
@@ -78,12 +83,17 @@ func (m *Mirror[T]) Run(ctx context.Context, log *slog.Logger) {
 func (m *Mirror[T]) put(key weir.ID, row *T) {
 	m.rows[key] = row
 	for _, list := range m.lists(row) {
-		t := m.sorted[list]
-		if t == nil {
-			t = btree.NewBTreeGOptions(m.less, btree.Options{NoLocks: true})
-			m.sorted[list] = t
+		switch l := m.sorted[list]; {
+		case l.many != nil:
+			l.many.Set(row)
+		case l.one == nil:
+			m.sorted[list] = listed[T]{one: row}
+		default:
+			many := btree.NewBTreeGOptions(m.less, btree.Options{NoLocks: true})
+			many.Set(l.one)
+			many.Set(row)
+			m.sorted[list] = listed[T]{many: many}
 		}
-		t.Set(row)
 	}
 }
 
@@ -94,8 +104,11 @@ func (m *Mirror[T]) drop(key weir.ID) {
 	}
 	delete(m.rows, key)
 	for _, list := range m.lists(row) {
-		if t := m.sorted[list]; t != nil {
-			if t.Delete(row); t.Len() == 0 {
+		switch l := m.sorted[list]; {
+		case l.one == row:
+			delete(m.sorted, list)
+		case l.many != nil:
+			if l.many.Delete(row); l.many.Len() == 0 {
 				delete(m.sorted, list)
 			}
 		}
@@ -107,6 +120,9 @@ type Pages[T any] interface {
 	// Page returns at most n rows of a list, those after its first from, and how many the list has. A
 	// from below 0 counts from the end.
 	Page(list string, from, n int) (page []T, total int)
+
+	// Each calls do for those rows instead, and copies none.
+	Each(list string, from, n int, do func(*T)) (total int)
 }
 
 // View gives f the mirror as it is at one moment after the call. While the store cannot be reached it waits,
@@ -131,17 +147,23 @@ func (m *Mirror[T]) Page(ctx context.Context, list string, from, n int) (page []
 type moment[T any] Mirror[T]
 
 func (m *moment[T]) Page(list string, from, n int) (page []T, total int) {
-	t := m.sorted[list]
-	if t == nil {
-		return nil, 0
-	}
-	total = t.Len()
-	from, end := PageOf(total, from, n)
-	for i := from; i < end; i++ {
-		row, _ := t.GetAt(i)
-		page = append(page, *row)
-	}
+	begin, end := PageOf(m.sorted[list].len(), from, n)
+	page = make([]T, 0, end-begin)
+	total = m.Each(list, from, n, func(row *T) { page = append(page, *row) })
 	return page, total
+}
+
+func (m *moment[T]) Each(list string, from, n int, do func(*T)) (total int) {
+	l := m.sorted[list]
+	total = l.len()
+	for i, end := PageOf(total, from, n); i < end; i++ {
+		row := l.one
+		if l.many != nil {
+			row, _ = l.many.GetAt(i)
+		}
+		do(row)
+	}
+	return total
 }
 
 // PageOf returns which of total rows are on a page as [Pages] has it: those from begin to before end.
@@ -168,7 +190,7 @@ func (m *Mirror[T]) Get(ctx context.Context, key weir.ID) (row T, err error) {
 
 // await returns once all is here that was stored when it was called.
 func (m *Mirror[T]) await(ctx context.Context) error {
-	last, err := m.last(ctx)
+	last, err := m.store.Touched(ctx, m.table.name)
 	if err != nil {
 		return err
 	}
@@ -186,55 +208,5 @@ func (m *Mirror[T]) await(ctx context.Context) error {
 		case <-m.store.Done():
 			return m.store.Err()
 		}
-	}
-}
-
-// last returns the revision of the table's last change, as of a moment after the call. Those who come while the
-// store is being asked share the next answer: a thousand who read at once cost the store one read or two.
-func (m *Mirror[T]) last(ctx context.Context) (int64, error) {
-	for {
-		m.queue.Lock()
-		q, mine := m.next, m.next == nil
-		if mine {
-			q = &asked{done: make(chan struct{})}
-			m.next = q
-		}
-		m.queue.Unlock()
-		if mine {
-			m.ask(ctx, q)
-			return q.last, q.err
-		}
-		select {
-		case <-q.done:
-			if ctx.Err() == nil && (errors.Is(q.err, context.Canceled) || errors.Is(q.err, context.DeadlineExceeded)) {
-				continue // who asked has gone away
-			}
-			return q.last, q.err
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-}
-
-// ask answers q, which is m's next, once it is its turn.
-func (m *Mirror[T]) ask(ctx context.Context, q *asked) {
-	defer close(q.done)
-	begin := func() {
-		m.queue.Lock()
-		defer m.queue.Unlock()
-		m.next = nil
-	}
-	select {
-	case m.asking <- struct{}{}:
-	case <-ctx.Done():
-		begin()
-		q.err = ctx.Err()
-		return
-	}
-	defer func() { <-m.asking }()
-	begin()
-	entries, _, err := m.store.backend.Read(ctx, Span{Key: touchedSpan(m.table.name).Key}, 0)
-	if q.err = err; len(entries) > 0 {
-		q.last = entries[0].Revision
 	}
 }

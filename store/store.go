@@ -52,11 +52,12 @@ type Store struct {
 	backend Backend
 	name    string // under which it leads; see As
 	seats   []seat // the leaderships under which it commits; see Lead
+	looks   *looks
 	witness func(ctx context.Context, tx *Tx)
 }
 
 // New returns a store on b.
-func New(b Backend) *Store { return &Store{backend: b} }
+func New(b Backend) *Store { return &Store{backend: b, looks: newLooks()} }
 
 // As returns s under the name of a process that uses it, which is the one that
 // [Store.Leader] then gives. Without it that is the name of the cluster's member, or

@@ -20,7 +20,6 @@ type Written struct {
 	SSHKeys []string `json:"ssh_keys,omitempty"` // IDs, fingerprints, or keys
 	VPC     string   `json:"vpc,omitempty"`
 	Project ID       `json:"project,omitempty"`
-	IPv6    bool     `json:"ipv6,omitempty"`
 	Agent   bool     `json:"agent,omitempty"`
 }
 

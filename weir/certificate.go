@@ -34,7 +34,7 @@ const minRSA = 2048
 // key make, all of them PEM, and why they make none. The chain is in order, begins with who issued
 // the leaf, and may be empty. No error shows the private key.
 func NewCertificate(name, leaf, chain, key string, now time.Time) (Certificate, error) {
-	if err := checkCertificateName(name); err != nil {
+	if err := CheckLabel(name); err != nil {
 		return Certificate{}, err
 	}
 	leaves, err := parseCertificates("leaf_certificate", leaf)
@@ -69,13 +69,6 @@ func NewCertificate(name, leaf, chain, key string, now time.Time) (Certificate, 
 	sum := sha1.Sum(cert.Raw)
 	return Certificate{Name: name, DNSNames: cert.DNSNames, NotAfter: cert.NotAfter.UTC(), Fingerprint: hex.EncodeToString(sum[:]),
 		Leaf: encodeCertificates(leaves), Chain: encodeCertificates(issuers)}, nil
-}
-
-func checkCertificateName(name string) error {
-	if strings.TrimSpace(name) == "" || len(name) > 255 {
-		return Errorf(Invalid, "name is %.40q, want 1 to 255 characters", name)
-	}
-	return nil
 }
 
 // parseCertificates returns the certificates in PEM; text before and between them is ignored, as

@@ -3,6 +3,7 @@ package weir
 import (
 	"strings"
 	"time"
+	"unicode"
 )
 
 // SSHKey is a public key that a user keeps, to be put on machines by its ID or fingerprint.
@@ -15,10 +16,11 @@ type SSHKey struct {
 	Created     time.Time `json:"created"`
 }
 
-// CheckKeyName returns why a key cannot have that name.
-func CheckKeyName(name string) error {
-	if strings.TrimSpace(name) == "" || len(name) > 255 {
-		return Errorf(Invalid, "name is %.40q, want 1 to 255 characters", name)
+// CheckLabel returns why name cannot be that of a token, a key or a certificate: what tells it from others where
+// they are listed, a line each.
+func CheckLabel(name string) error {
+	if strings.TrimSpace(name) == "" || len(name) > 255 || strings.ContainsFunc(name, unicode.IsControl) {
+		return Errorf(Invalid, "name is %.40q, want 1 to 255 characters in one line", name)
 	}
 	return nil
 }

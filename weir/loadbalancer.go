@@ -12,9 +12,14 @@ type Protocol string
 
 // The protocols that load balancers speak.
 const (
-	HTTP Protocol = "http"
-	TCP  Protocol = "tcp"
+	HTTP  Protocol = "http"
+	HTTPS Protocol = "https" // HTTP/1.1 over TLS
+	HTTP2 Protocol = "http2" // HTTP/2 over TLS, and HTTP/1.1 for who does not speak it
+	TCP   Protocol = "tcp"
 )
+
+// Secure reports whether p is spoken over TLS.
+func (p Protocol) Secure() bool { return p == HTTPS || p == HTTP2 }
 
 // Algorithm says how a load balancer picks a server.
 type Algorithm string
@@ -32,13 +37,57 @@ type Rule struct {
 	Target      Protocol `json:"target"`
 	TargetPort  int      `json:"target_port"`
 	Certificate ID       `json:"certificate,omitempty"` // that TLS is ended with
+	Passthrough bool     `json:"passthrough,omitempty"` // TLS is the servers' to end
 }
+
+// besides reports whether r is at the port of other by right: they are the same but for their certificates, of which
+// a client is shown the one for the name that it asks for.
+func (r *Rule) besides(other Rule) bool {
+	same := *r
+	same.Certificate = other.Certificate
+	return same == other && r.Certificate != other.Certificate && r.Certificate != ""
+}
+
+// Mode returns what a load balancer has to understand of what clients send, and of what servers are sent: HTTP, or
+// nothing but TCP.
+func (r *Rule) Mode() Protocol {
+	if r.Entry == TCP || r.Passthrough {
+		return TCP
+	}
+	return HTTP
+}
+
+// Sticky has each client stay with a server by a cookie.
+type Sticky struct {
+	Cookie string        `json:"cookie"`
+	TTL    time.Duration `json:"ttl"` // for which a client keeps it
+}
+
+// DefaultSticky is what DigitalOcean's load balancers stick clients to servers with unless a user says otherwise.
+func DefaultSticky() *Sticky { return &Sticky{Cookie: "DO-LB", TTL: 300 * time.Second} }
+
+// Clients says which clients a load balancer accepts connections from, in DigitalOcean's words: "ip:1.2.3.4",
+// "cidr:1.2.0.0/16". Where there is something in Allow, nobody else; and never who is in Deny.
+type Clients struct {
+	Allow []string `json:"allow,omitempty"`
+	Deny  []string `json:"deny,omitempty"`
+}
+
+// CipherPolicy says which ciphers TLS is ended with.
+type CipherPolicy string
+
+// The cipher policies, in DigitalOcean's words. The zero value is the default one.
+const (
+	DefaultCiphers CipherPolicy = "DEFAULT"
+	StrongCiphers  CipherPolicy = "STRONG"
+)
 
 // HealthCheck decides which servers get traffic.
 type HealthCheck struct {
 	Protocol  Protocol      `json:"protocol"`
 	Port      int           `json:"port"`
-	Path      string        `json:"path,omitempty"` // of HTTP
+	Path      string        `json:"path,omitempty"`  // of HTTP and HTTPS
+	Proxy     bool          `json:"proxy,omitempty"` // it begins with a PROXY header
 	Interval  time.Duration `json:"interval"`
 	Timeout   time.Duration `json:"timeout"`
 	Unhealthy int           `json:"unhealthy"` // failures in a row that take a server out
@@ -64,12 +113,18 @@ type LoadBalancer struct {
 	Team      ID            `json:"team,omitempty"`
 	Name      string        `json:"name"` // unique in a team
 	Region    string        `json:"region"`
-	Size      string        `json:"size"`      // of each instance
-	Instances int           `json:"instances"` // how many machines run it; fewer than MinInstances count as that
+	Size      string        `json:"size"`              // of each instance
+	Instances int           `json:"instances"`         // how many machines run it; fewer than MinInstances count as that
 	Actives   int           `json:"actives,omitempty"` // how many of them have its address at the same time; fewer than 1 count as that
 	Algorithm Algorithm     `json:"algorithm"`
 	Rules     []Rule        `json:"rules"`
 	Health    HealthCheck   `json:"health"`
+	Sticky    *Sticky       `json:"sticky,omitempty"`
+	Redirect  bool          `json:"redirect,omitempty"`   // HTTP is redirected to HTTPS
+	Proxy     bool          `json:"proxy,omitempty"`      // servers are told who a client is by a PROXY header
+	KeepAlive bool          `json:"keep_alive,omitempty"` // connections to servers are shared by all clients
+	Clients   Clients       `json:"clients,omitzero"`
+	Ciphers   CipherPolicy  `json:"ciphers,omitempty"`
 	Idle      time.Duration `json:"idle"`                 // a connection without traffic is closed after this
 	Tags      []string      `json:"tags,omitempty"`       // its own, by which it is found; its servers' is Tag
 	NoRecords bool          `json:"no_records,omitempty"` // nobody is to make DNS records for it; Weir makes none
@@ -84,6 +139,7 @@ type LoadBalancer struct {
 	Reload    int64         `json:"reload,omitempty"`   // raised to have every instance load its configuration anew
 	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one …
 	WantedAt  time.Time     `json:"wanted_at,omitzero"` // … at that time
+	Dual      bool          `json:"dual,omitempty"`     // InCloud: it has an address of IPv6 too
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
 	Place     Place         `json:"place,omitzero"` // the project that it is in
@@ -113,6 +169,7 @@ const (
 type LoadBalancerStatus struct {
 	Phase   LoadBalancerPhase `json:"phase"`
 	Address netip.Addr        `json:"address,omitzero"` // its reserved IP
+	Addr6   netip.Addr        `json:"addr6,omitzero"`   // that of IPv6, if it has one
 	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
 	Err     string            `json:"err,omitempty"`
 
@@ -172,7 +229,7 @@ type Health struct {
 	Why     string      `json:"why,omitempty"` // it is not well
 	Since   time.Time   `json:"since"`
 
-	Has  bool      `json:"has,omitempty"`  // it has the address, or a share of it
+	Has  bool      `json:"has,omitempty"` // it has the address, or a share of it
 	Left time.Time `json:"left,omitzero"` // when it was seen to have it no more; zero if it has, or never had
 }
 
@@ -225,29 +282,29 @@ func (lb *LoadBalancer) Check(region string) error {
 		return bad("algorithm is %q, want round_robin or least_connections", lb.Algorithm)
 	}
 	if len(lb.Rules) == 0 {
-		return bad("it has no forwarding rule, want at least one")
+		return bad("forwarding_rules is empty, want at least one rule")
 	}
-	seen := map[int]bool{}
-	for _, r := range lb.Rules {
-		if r.Entry != HTTP && r.Entry != TCP {
-			return bad("entry_protocol is %q, want http or tcp", r.Entry)
-		}
-		if r.Target != r.Entry {
-			return bad("target_protocol is %q where entry_protocol is %q, want the same", r.Target, r.Entry)
+	for i, r := range lb.Rules {
+		if err := r.check(); err != nil {
+			return bad("forwarding_rules[%d].%w", i, err)
 		}
 		if r.EntryPort < 1 || r.EntryPort > 65535 {
-			return bad("entry_port is %d, want 1 to 65535", r.EntryPort)
+			return bad("forwarding_rules[%d].entry_port is %d, want 1 to 65535", i, r.EntryPort)
 		}
 		if r.TargetPort < 1 || r.TargetPort > 65535 {
-			return bad("target_port is %d, want 1 to 65535", r.TargetPort)
+			return bad("forwarding_rules[%d].target_port is %d, want 1 to 65535", i, r.TargetPort)
 		}
 		if r.EntryPort == HealthPort {
-			return bad("entry_port %d is where its instances answer health checks, want another", r.EntryPort)
+			return bad("forwarding_rules[%d].entry_port is %d, where its instances answer health checks, want another", i, r.EntryPort)
 		}
-		if seen[r.EntryPort] {
-			return bad("two forwarding rules have entry_port %d", r.EntryPort)
+		for _, other := range lb.Rules[:i] {
+			if other.EntryPort == r.EntryPort && !r.besides(other) {
+				return bad("forwarding_rules[%d].entry_port is %d as in a rule before it, want another", i, r.EntryPort)
+			}
 		}
-		seen[r.EntryPort] = true
+	}
+	if err := lb.checkHTTP(); err != nil {
+		return bad("%w", err)
 	}
 	if lb.Idle < 30*time.Second || lb.Idle > 600*time.Second {
 		return bad("http_idle_timeout_seconds is %d, want 30 to 600", int(lb.Idle.Seconds()))
@@ -275,6 +332,94 @@ func (lb *LoadBalancer) Check(region string) error {
 		return bad("health_check: %w", err)
 	}
 	return nil
+}
+
+// check returns what is wrong with what a rule speaks.
+func (r *Rule) check() error {
+	switch r.Entry {
+	case HTTP, HTTPS, HTTP2, TCP:
+	default:
+		return Errorf(Invalid, "entry_protocol is %q, want http, https, http2 or tcp", r.Entry)
+	}
+	switch {
+	case r.Passthrough && !r.Entry.Secure():
+		return Errorf(Invalid, "tls_passthrough is true where entry_protocol is %q, want https or http2", r.Entry)
+	case r.Passthrough && r.Target != r.Entry:
+		return Errorf(Invalid, "target_protocol is %q where entry_protocol is %q and tls_passthrough is true, want the same", r.Target, r.Entry)
+	case r.Passthrough && r.Certificate != "":
+		return Errorf(Invalid, "certificate_id is %q where tls_passthrough is true, want one of them: droplets have their own certificates", r.Certificate)
+	case r.Entry.Secure() && !r.Passthrough && r.Certificate == "":
+		return Errorf(Invalid, "entry_protocol is %q and there is no certificate_id, want one, or tls_passthrough for droplets that have their own", r.Entry)
+	case !r.Entry.Secure() && r.Certificate != "":
+		return Errorf(Invalid, "certificate_id is %q where entry_protocol is %q, want https or http2", r.Certificate, r.Entry)
+	case r.Entry == TCP && r.Target != TCP:
+		return Errorf(Invalid, "target_protocol is %q where entry_protocol is \"tcp\", want the same", r.Target)
+	case r.Entry != TCP && r.Target != HTTP && !r.Target.Secure():
+		return Errorf(Invalid, "target_protocol is %q where entry_protocol is %q, want http, https or http2", r.Target, r.Entry)
+	}
+	return nil
+}
+
+// The limits of cookies, which are DigitalOcean's.
+const (
+	leastCookie, mostCookie = 2, 40
+	mostTTL                 = 34650 * time.Second
+)
+
+// checkHTTP returns what is wrong with what lb does beyond forwarding.
+func (lb *LoadBalancer) checkHTTP() error {
+	has := func(fits func(*Rule) bool) bool {
+		return slices.ContainsFunc(lb.Rules, func(r Rule) bool { return fits(&r) })
+	}
+	if s := lb.Sticky; s != nil {
+		switch {
+		case len(s.Cookie) < leastCookie || len(s.Cookie) > mostCookie || strings.Trim(s.Cookie, tokenChars) != "":
+			return Errorf(Invalid, "sticky_sessions: cookie_name is %.60q, want %d to %d letters, digits, - and _", s.Cookie, leastCookie, mostCookie)
+		case s.TTL < time.Second || s.TTL > mostTTL:
+			return Errorf(Invalid, "sticky_sessions: cookie_ttl_seconds is %d, want 1 to %d", s.TTL/time.Second, mostTTL/time.Second)
+		case !has(func(r *Rule) bool { return r.Mode() == HTTP }):
+			return Errorf(Invalid, "sticky_sessions.type is cookies, and no forwarding rule has the load balancer speak HTTP, want type none")
+		}
+	}
+	if lb.Redirect && !has(func(r *Rule) bool { return r.Entry.Secure() }) {
+		return Errorf(Invalid, "redirect_http_to_https is true, and no forwarding rule has https or http2, want one")
+	}
+	if c := lb.Ciphers; c != "" && c != DefaultCiphers && c != StrongCiphers {
+		return Errorf(Invalid, "tls_cipher_policy is %.40q, want DEFAULT or STRONG", c)
+	}
+	for list, texts := range map[string][]string{"allow": lb.Clients.Allow, "deny": lb.Clients.Deny} {
+		if len(texts) > mostClients {
+			return Errorf(Invalid, "firewall: %s has %d rules, want at most %d", list, len(texts), mostClients)
+		}
+		for _, text := range texts {
+			if _, err := ParseClients(text); err != nil {
+				return Errorf(Invalid, "firewall: %s: %w", list, err)
+			}
+		}
+	}
+	return nil
+}
+
+// mostClients is how many rules a list of clients has at most.
+const mostClients = 1000
+
+// tokenChars are what a cookie's name is made of.
+const tokenChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
+// ParseClients returns which addresses a rule of Clients means.
+func ParseClients(text string) (netip.Prefix, error) {
+	kind, value, _ := strings.Cut(text, ":")
+	switch kind {
+	case "ip":
+		if a, err := netip.ParseAddr(value); err == nil && a.Zone() == "" {
+			return netip.PrefixFrom(a, a.BitLen()), nil
+		}
+	case "cidr":
+		if p, err := netip.ParsePrefix(value); err == nil {
+			return p.Masked(), nil
+		}
+	}
+	return netip.Prefix{}, Errorf(Invalid, "%.60q, want an address or a network, such as ip:1.2.3.4 or cidr:1.2.0.0/16", text)
 }
 
 // checkAddress returns what is wrong with how clients and servers are reached.
@@ -311,11 +456,11 @@ func (lb *LoadBalancer) checkAddress() error {
 func (c *HealthCheck) check() error {
 	seconds := func(d time.Duration) int { return int(d / time.Second) }
 	switch {
-	case c.Protocol != HTTP && c.Protocol != TCP:
-		return Errorf(Invalid, "protocol is %q, want http or tcp", c.Protocol)
+	case c.Protocol != HTTP && c.Protocol != HTTPS && c.Protocol != TCP:
+		return Errorf(Invalid, "protocol is %q, want http, https or tcp", c.Protocol)
 	case c.Port < 1 || c.Port > 65535:
 		return Errorf(Invalid, "port is %d, want 1 to 65535", c.Port)
-	case c.Protocol == HTTP && (!strings.HasPrefix(c.Path, "/") || len(c.Path) > 1024 || !plain(c.Path)):
+	case c.Protocol != TCP && (!strings.HasPrefix(c.Path, "/") || len(c.Path) > 1024 || !plain(c.Path)):
 		return Errorf(Invalid, "path is %.60q, want a path such as /health, with neither spaces nor control characters", c.Path)
 	case c.Interval < 3*time.Second || c.Interval > 300*time.Second:
 		return Errorf(Invalid, "check_interval_seconds is %d, want 3 to 300", seconds(c.Interval))

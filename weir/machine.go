@@ -23,6 +23,9 @@ type Template struct {
 	SSHKeys  []string `json:"ssh_keys,omitempty"` // public keys, as in authorized_keys
 	Tags     []string `json:"tags,omitempty"`
 
+	// IPv6 is that it has a public address of IPv6 beside that of IPv4.
+	IPv6 bool `json:"ipv6,omitempty"`
+
 	// Monitoring is that somebody asked for it; every machine is measured by its cloud anyway.
 	Monitoring bool `json:"monitoring,omitempty"`
 }
@@ -70,6 +73,8 @@ type MachineStatus struct {
 	Public  netip.Addr   `json:"public,omitzero"`
 	Anchor  netip.Addr   `json:"anchor,omitzero"` // where a reserved IP's traffic arrives
 	Private netip.Addr   `json:"private,omitzero"`
+	Public6 netip.Addr   `json:"public6,omitzero"` // if it has IPv6
+	Anchor6 netip.Addr   `json:"anchor6,omitzero"`
 	Boot    Boot         `json:"boot"`
 	Wall    string       `json:"wall,omitempty"` // the digest of the firewall that its cloud keeps
 	Err     string       `json:"err,omitempty"`  // why it is not yet as it should be
@@ -272,8 +277,11 @@ const (
 type Address struct {
 	Team     ID          `json:"team,omitempty"`
 	Mode     AddressMode `json:"mode,omitempty"`
-	Owner    ID          `json:"owner"`             // who asked for it: a load balancer's ID, or one of its own
-	Addr     netip.Addr  `json:"addr,omitzero"`     // as soon as the cloud has given one
+	Owner    ID          `json:"owner"`            // who asked for it: a load balancer's ID, or one of its own
+	Family   Family      `json:"family,omitempty"` // of Addr
+	Addr     netip.Addr  `json:"addr,omitzero"`    // as soon as the cloud has given one
+	Dual     bool        `json:"dual,omitempty"`   // there is one of IPv6 beside it, which is wherever it is
+	Addr6    netip.Addr  `json:"addr6,omitzero"`
 	Machine  ID          `json:"machine,omitempty"` // where it should point …
 	Sharing  []ID        `json:"sharing,omitempty"` // … and to whom else, each with as many of its new flows
 	Created  time.Time   `json:"created"`
@@ -286,7 +294,40 @@ type Address struct {
 	Err      string `json:"err,omitempty"`      // why it is not yet as it should be
 }
 
+// Families returns those that there is to be an address of.
+func (a *Address) Families() []Family {
+	if a.Dual {
+		return []Family{IPv4, IPv6}
+	}
+	return []Family{a.Family}
+}
+
 // Has reports whether a machine has the address, or should.
 func (a *Address) Has(machine ID) bool {
 	return a.Machine == machine || a.Assigned == machine || slices.Contains(a.Sharing, machine) || slices.Contains(a.Shared, machine)
+}
+
+// Family is IPv4 or IPv6.
+type Family string
+
+// The families of addresses. The zero value is IPv4.
+const (
+	IPv4 Family = ""
+	IPv6 Family = "ipv6"
+)
+
+// String returns the family's name.
+func (f Family) String() string {
+	if f == IPv6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// FamilyOf returns the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is6() {
+		return IPv6
+	}
+	return IPv4
 }

@@ -46,14 +46,19 @@ type Hold struct {
 // a user wrote gets into HAProxy's configuration only by way of a field that package
 // haproxy quotes or that Check has restricted.
 type Proxy struct {
-	LoadBalancer ID            `json:"load_balancer"`
-	Name         string        `json:"name"` // of the load balancer
-	Frontends    []Frontend    `json:"frontends"`
-	Health       bool          `json:"health,omitempty"`  // HAProxy answers at HealthPort, everywhere, that it lives
-	Floating     netip.Addr    `json:"floating,omitzero"` // an address that the node may or may not have at any moment
-	Backends     []Backend     `json:"backends"`
-	Drain        time.Duration `json:"drain"`            // how long a server that leaves may finish its requests
-	Reload       int64         `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
+	LoadBalancer ID             `json:"load_balancer"`
+	Name         string         `json:"name"` // of the load balancer
+	Frontends    []Frontend     `json:"frontends"`
+	Health       bool           `json:"health,omitempty"`  // HAProxy answers at HealthPort, everywhere, that it lives
+	Floating     netip.Addr     `json:"floating,omitzero"` // an address that the node may or may not have at any moment
+	Backends     []Backend      `json:"backends"`
+	Clients      []netip.Prefix `json:"clients,omitempty"` // whom it accepts connections from; everybody if there are none
+	Denied       []netip.Prefix `json:"denied,omitempty"`  // whom it does not, whatever Clients says
+	Drain        time.Duration  `json:"drain"`             // how long a server that leaves may finish its requests
+	// PEM has the certificates that frontends name, each with its chain and its private key. It is added on the way to
+	// the node, and kept there alone.
+	PEM    map[ID]string `json:"pem,omitempty"`
+	Reload int64         `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
 }
 
 // Serves reports whether machine is one of p's servers.
@@ -70,6 +75,22 @@ type Frontend struct {
 	Mode    Protocol       `json:"mode"`
 	Idle    time.Duration  `json:"idle"`
 	Backend string         `json:"backend"` // the name of the backend that serves it
+
+	TLS      *TLS `json:"tls,omitempty"`      // that is ended here; nil if clients speak none, or speak it to servers
+	Redirect int  `json:"redirect,omitempty"` // requests are redirected to HTTPS at this port, and to no backend
+}
+
+// TLS is what a frontend ends TLS with.
+type TLS struct {
+	Certificates []CertificateRef `json:"certificates"` // the first one is for clients that ask for no other's name
+	H2           bool             `json:"h2,omitempty"` // clients may speak HTTP/2
+	Strong       bool             `json:"strong,omitempty"`
+}
+
+// CertificateRef names a certificate, of which a node has the text from elsewhere: see Proxy.PEM.
+type CertificateRef struct {
+	ID          ID     `json:"id"`
+	Fingerprint string `json:"fingerprint"` // SHA-1 in hexadecimal, of the leaf
 }
 
 // Backend is a set of servers.
@@ -80,6 +101,12 @@ type Backend struct {
 	Idle    time.Duration `json:"idle"`
 	Check   HealthCheck   `json:"check"`
 	Servers []Server      `json:"servers"` // by ID
+
+	Secure Protocol `json:"secure,omitempty"` // servers speak it, over TLS; their certificates are not looked at
+	Sticky *Sticky  `json:"sticky,omitempty"`
+	Key    string   `json:"key,omitempty"`    // what cookies are made from, the same on all instances
+	Proxy  bool     `json:"proxy,omitempty"`  // connections begin with a PROXY header
+	Shared bool     `json:"shared,omitempty"` // connections are shared by all clients
 }
 
 // Server is one machine in a backend.

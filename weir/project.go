@@ -88,11 +88,12 @@ type URN struct {
 }
 
 // The kinds of resources that projects and networks have, in DigitalOcean's words. A
-// reserved IP goes by two names.
+// reserved IP of IPv4 goes by two names.
 const (
 	URNMachine      = "droplet"
 	URNLoadBalancer = "loadbalancer"
 	URNReservedIP   = "reservedip"
+	URNReservedIPv6 = "reservedipv6"
 	URNFloatingIP   = "floatingip"
 	URNNetwork      = "vpc"
 )

@@ -50,6 +50,7 @@ type LoadBalancerOverview struct {
 	Name      string             `json:"name"`
 	Phase     LoadBalancerPhase  `json:"phase"`
 	Address   netip.Addr         `json:"address,omitzero"`
+	Addr6     netip.Addr         `json:"addr6,omitzero"` // its address of IPv6, if it has one
 	Algorithm Algorithm          `json:"algorithm"`
 	Rules     []Rule             `json:"rules"`
 	Tag       string             `json:"tag,omitempty"`      // of its servers, unless they are named one by one

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Token is the right of a person or a program to call. The secret that its bearer shows is
@@ -37,11 +38,11 @@ func (t *Token) Expired(now time.Time) bool { return !t.Expires.IsZero() && !now
 
 // Check returns why t cannot be made.
 func (t *Token) Check(now time.Time) error {
-	if strings.TrimSpace(t.Name) == "" || len(t.Name) > 255 {
-		return Errorf(Invalid, "name is %.40q, want 1 to 255 characters", t.Name)
+	if err := CheckLabel(t.Name); err != nil {
+		return err
 	}
-	if len(t.User) > 255 {
-		return Errorf(Invalid, "user is %.40q…, want at most 255 characters", t.User)
+	if len(t.User) > 255 || strings.ContainsFunc(t.User, unicode.IsControl) {
+		return Errorf(Invalid, "user is %.40q, want at most 255 characters in one line", t.User)
 	}
 	if _, err := TeamNamed(TeamName(t.Team)); err != nil {
 		return err

@@ -38,6 +38,8 @@ func TestTokenThatCannotBeSaysWhy(t *testing.T) {
 	for want, spoil := range map[string]func(*Token){
 		`name is " "`:                       func(t *Token) { t.Name = " " },
 		`name is "nnn`:                      func(t *Token) { t.Name = strings.Repeat("n", 256) },
+		`name is "a\nb", want 1 to 255`:     func(t *Token) { t.Name = "a\nb" },
+		`user is "\x1b[2J", want at most`:   func(t *Token) { t.User = "\x1b[2J" },
 		`user is "uuu`:                      func(t *Token) { t.User = strings.Repeat("u", 256) },
 		`team is "Blue Team", want 1 to 63`: func(t *Token) { t.Team = "Blue Team" },
 		`team is "a/b"`:                     func(t *Token) { t.Team = "a/b" },

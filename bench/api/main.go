@@ -143,12 +143,12 @@ func measure(ctx context.Context, db *store, o options, n int) error {
 		defer pprof.StopCPUProfile()
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(out, "what\ta second\tp50 ms\tp99 ms\tCPU µs each\trefused\t")
+	fmt.Fprintln(out, "what\ta second\tp50 ms\tp99 ms\tCPU µs each\tto ask\trefused\t")
 	for _, kind := range kinds() {
 		if !o.only.MatchString(kind.name) {
 			continue
 		}
-		var rates, p50s, p99s, cpus []float64
+		var rates, p50s, p99s, cpus, asking []float64
 		failed := 0
 		for run := range o.runs {
 			before := cpu()
@@ -158,10 +158,11 @@ func measure(ctx context.Context, db *store, o options, n int) error {
 				return fmt.Errorf("%s: %w", kind.name, err)
 			}
 			cpus = append(cpus, float64((cpu()-before).Microseconds())/float64(got.Answers))
+			asking = append(asking, got.CPU)
 			rates, p50s, p99s = append(rates, got.Rate), append(p50s, got.P50), append(p99s, got.P99)
 			failed += got.Failed
 		}
-		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%d\t\n", kind.name, spread(rates, "%.0f"), spread(p50s, "%.1f"), spread(p99s, "%.1f"), spread(cpus, "%.0f"), failed)
+		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", kind.name, spread(rates, "%.0f"), spread(p50s, "%.1f"), spread(p99s, "%.1f"), spread(cpus, "%.0f"), spread(asking, "%.0f"), failed)
 	}
 	if err := out.Flush(); err != nil {
 		return err

@@ -129,25 +129,9 @@ func startPlane(ctx context.Context, db *store) (*plane, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	p := &plane{db: db, token: weir.NewSecret()}
-	p.ctl = control.New(control.Options{Region: region, Store: db.As("control"), Cloud: cloud.NewFake(cloud.FakeOptions{Machines: 1 << 30})})
+	p.ctl = control.New(control.Options{Region: region, Store: db, Cloud: cloud.NewFake(cloud.FakeOptions{Machines: 1 << 30})})
 
-	// The bench leads, and decides nothing.
-	leads := make(chan struct{})
-	running.Go(func() {
-		db.As("bench").Lead(ctx, "control", func(ctx context.Context, _ *store) error {
-			close(leads)
-			<-ctx.Done()
-			return nil
-		})
-	})
-	select {
-	case <-leads:
-	case <-ctx.Done():
-		cancel()
-		running.Wait()
-		return nil, ctx.Err()
-	}
-	running.Go(func() { p.ctl.Run(ctx) })
+	running.Go(func() { p.ctl.Serve(ctx) })
 	p.stop = func() { cancel(); running.Wait() }
 	if err := p.ctl.SetToken(ctx, "bench", weir.SecretSum(p.token)); err != nil {
 		p.stop()

@@ -53,6 +53,8 @@ func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
 		{"a reserved IP is spread over machines", testSpread},
 		{"a released address is gone", testRelease},
 		{"too few addresses are exhausted", testAddressesExhausted},
+		{"a machine has IPv6 if that is asked for", testIPv6},
+		{"an owner has a reserved IP of each family", testReserveIPv6},
 		{"a firewall is what was last set", testFirewall},
 		{"loads are of machines that are on", testLoads},
 		{"what is not there is not found", testNotFound},
@@ -131,7 +133,7 @@ func (s suite) addresses(t *testing.T) map[netip.Addr]cloud.Address {
 
 func (s suite) reserve(t *testing.T, owner weir.ID) netip.Addr {
 	t.Helper()
-	addr, err := s.Reserve(s.ctx, owner)
+	addr, err := s.Reserve(s.ctx, owner, weir.IPv4)
 	if err != nil {
 		t.Fatalf("reserve an address for %s: %v", owner, err)
 	}
@@ -434,7 +436,7 @@ func testReserve(t *testing.T, s suite) {
 	for i := range got {
 		wg.Go(func() {
 			var err error
-			if got[i], err = s.Reserve(s.ctx, weir.ID(fmt.Sprint("owner-", i%2))); err != nil {
+			if got[i], err = s.Reserve(s.ctx, weir.ID(fmt.Sprint("owner-", i%2)), weir.IPv4); err != nil {
 				t.Errorf("reserve: %v", err)
 			}
 		})
@@ -513,7 +515,7 @@ func testRelease(t *testing.T, s suite) {
 func testAddressesExhausted(t *testing.T, s suite) {
 	var held []netip.Addr
 	for i := range manyAddresses {
-		addr, err := s.Reserve(s.ctx, weir.ID(fmt.Sprint("owner-", i)))
+		addr, err := s.Reserve(s.ctx, weir.ID(fmt.Sprint("owner-", i)), weir.IPv4)
 		if err == nil {
 			held = append(held, addr)
 			continue
@@ -522,12 +524,91 @@ func testAddressesExhausted(t *testing.T, s suite) {
 		if i == 0 {
 			t.Fatal("there is not even one address")
 		}
-		must(t, "reserve again for one that has one", errorOf(s.Reserve(s.ctx, "owner-0")))
+		must(t, "reserve again for one that has one", errorOf(s.Reserve(s.ctx, "owner-0", weir.IPv4)))
 		must(t, "release", s.Release(s.ctx, held[0]))
 		s.holds(t, s.reserve(t, "late"), "late")
 		return
 	}
 	t.Skipf("%d addresses do not exhaust this cloud", manyAddresses)
+}
+
+// needIPv6 skips a test where the cloud says that it has no IPv6.
+func (s suite) needIPv6(t *testing.T) {
+	t.Helper()
+	with := spec("").Template
+	with.IPv6 = true
+	if err := s.Room(s.ctx, with, 1); errors.Is(err, weir.Invalid) {
+		_, err := s.Reserve(s.ctx, "owner", weir.IPv6)
+		want(t, "reserve an address of IPv6 where there is none", err, weir.Invalid)
+		t.Skip("this cloud has no IPv6")
+	}
+}
+
+func testIPv6(t *testing.T, s suite) {
+	s.needIPv6(t)
+	with := spec("100001")
+	with.IPv6 = true
+	made, err := s.CreateMachine(s.ctx, with)
+	must(t, "create a machine with IPv6", err)
+	without := s.create(t, "100002")
+	if without.Public6.IsValid() || without.Anchor6.IsValid() {
+		t.Errorf("a machine that is to have no IPv6 is %+v", without)
+	}
+	must(t, "power off", s.PowerOff(s.ctx, "100001"))
+	must(t, "power on", s.PowerOn(s.ctx, "100001"))
+	same(t, "off and on", s.machine(t, "100001"), made)
+
+	s.create(t, "100003")
+	must(t, "power off", s.PowerOff(s.ctx, "100003"))
+	for _, id := range []weir.ID{"100001", "100002", "100002", "100003"} {
+		must(t, "enable IPv6", s.EnableIPv6(s.ctx, id))
+	}
+	same(t, "enabled where it is already", s.machine(t, "100001"), made)
+	owner := map[netip.Addr]weir.ID{}
+	for id, m := range s.machines(t) {
+		if on := id != "100003"; m.On != on {
+			t.Errorf("machine %s is on: %v, want %v", id, m.On, on)
+		}
+		for _, addr := range []netip.Addr{m.Public6, m.Anchor6} {
+			if !addr.Is6() || owner[addr] != "" {
+				t.Errorf("machine %s has the addresses %s and %s, want some of IPv6, and none of %s's", id, m.Public6, m.Anchor6, owner[addr])
+			}
+			owner[addr] = id
+		}
+	}
+	want(t, "enable IPv6 of what is not there", s.EnableIPv6(s.ctx, "100009"), weir.NotFound)
+}
+
+func testReserveIPv6(t *testing.T, s suite) {
+	s.needIPv6(t)
+	four := s.reserve(t, "owner")
+	var six netip.Addr
+	for i := range 2 {
+		addr, err := s.Reserve(s.ctx, "owner", weir.IPv6)
+		must(t, "reserve an address of IPv6", err)
+		if !addr.Is6() || i > 0 && addr != six {
+			t.Errorf("reserved %s for an owner, and before %s, want one of IPv6", addr, six)
+		}
+		six = addr
+	}
+	if again := s.reserve(t, "owner"); again != four {
+		t.Errorf("of IPv4 an owner has %s, and before %s", again, four)
+	}
+	s.create(t, "100001")
+	want(t, "assign to a machine without IPv6", s.Assign(s.ctx, six, "100001"), weir.Invalid)
+	s.holds(t, six, "owner")
+	must(t, "enable IPv6", s.EnableIPv6(s.ctx, "100001"))
+	must(t, "assign", s.Assign(s.ctx, six, "100001"))
+	s.holds(t, six, "owner", "100001")
+	s.holds(t, four, "owner")
+	must(t, "release that of IPv4", s.Release(s.ctx, four))
+	s.holds(t, six, "owner", "100001")
+	must(t, "delete", s.DeleteMachine(s.ctx, "100001"))
+	s.holds(t, six, "owner")
+	must(t, "release", s.Release(s.ctx, six))
+	if all := s.addresses(t); len(all) > 0 {
+		t.Errorf("we hold %v, want nothing", all)
+	}
 }
 
 // openings returns a firewall with an opening of TCP for each port, and one of UDP for each

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 
@@ -14,23 +15,34 @@ import (
 // addresses fills in which ranges a Config leaves open, and checks them.
 func (c *Config) addresses() (networks, error) {
 	n := networks{Public: c.Public, Reserved: c.Reserved, Private: c.Private, Anchor: c.Anchor}
-	ranges := []struct {
+	type span struct {
 		name string
 		p    *netip.Prefix
 		or   netip.Prefix
-	}{
+	}
+	ranges := []span{
 		{"public", &n.Public, netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, 0}), 24)},
 		{"reserved", &n.Reserved, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, 0}), 24)},
 		{"private", &n.Private, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 110, 0, 0}), 20)},
 		{"anchor", &n.Anchor, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 17, 0, 0}), 20)},
+	}
+	if hasIPv6() {
+		n.Public6, n.Reserved6, n.Anchor6 = c.Public6, c.Reserved6, c.Anchor6
+		ranges = append(ranges,
+			span{"public IPv6", &n.Public6, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 7: 1}), 64)},
+			span{"reserved IPv6", &n.Reserved6, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 7: 2}), 64)},
+			span{"anchor IPv6", &n.Anchor6, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 7: 17}), 64)})
 	}
 	for i, r := range ranges {
 		if !r.p.IsValid() {
 			*r.p = r.or
 		}
 		*r.p = r.p.Masked()
-		if !r.p.Addr().Is4() || r.p.Bits() > 30 || r.p.Bits() < 8 {
+		switch four := r.or.Addr().Is4(); {
+		case four && (!r.p.Addr().Is4() || r.p.Bits() > 30 || r.p.Bits() < 8):
 			return networks{}, weir.Errorf(weir.Invalid, "range of %s addresses %s: want IPv4 with 8 to 30 bits", r.name, r.p)
+		case !four && (!r.p.Addr().Is6() || r.p.Addr().Is4In6() || r.p.Bits() > 96 || r.p.Bits() < 16): // they end with those of IPv4
+			return networks{}, weir.Errorf(weir.Invalid, "range of %s addresses %s: want IPv6 with 16 to 96 bits", r.name, r.p)
 		}
 		if a := r.p.Addr(); a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
 			return networks{}, weir.Errorf(weir.Invalid, "range of %s addresses %s: machines cannot have such addresses", r.name, r.p)
@@ -42,6 +54,12 @@ func (c *Config) addresses() (networks, error) {
 		}
 	}
 	return n, nil
+}
+
+// hasIPv6 reports whether the host's kernel does.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
 }
 
 // vacant returns the lowest address of p, from its first after skipped ones on, that is
@@ -76,15 +94,23 @@ func (c *Cloud) Addresses(ctx context.Context) ([]cloud.Address, error) {
 }
 
 // Reserve keeps the promise of [cloud.Addresses].
-func (c *Cloud) Reserve(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+func (c *Cloud) Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error) {
 	var got netip.Addr
 	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
-		if i := slices.IndexFunc(all, func(a cloud.Address) bool { return a.Owner == owner }); i >= 0 {
+		i := slices.IndexFunc(all, func(a cloud.Address) bool { return a.Owner == owner && weir.FamilyOf(a.Addr) == family })
+		if i >= 0 {
 			got = all[i].Addr
 			return all, nil
 		}
+		from := c.networks.Reserved
+		if family == weir.IPv6 {
+			if err := c.checkIPv6(); err != nil {
+				return nil, err
+			}
+			from = c.networks.Reserved6
+		}
 		var err error
-		got, err = vacant(c.networks.Reserved, 0, func(addr netip.Addr) bool { return indexOf(all, addr) >= 0 })
+		got, err = vacant(from, 0, func(addr netip.Addr) bool { return indexOf(all, addr) >= 0 })
 		if err != nil {
 			return nil, err
 		}
@@ -110,8 +136,15 @@ func (c *Cloud) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID
 			return nil, weir.Errorf(weir.Invalid, "it can be spread over %d machines, want %d", spread, len(machines))
 		}
 		for _, m := range machines {
-			if c.machine(m) == nil {
+			there := c.machine(m)
+			if there == nil {
 				return nil, weir.Errorf(weir.NotFound, "there is no machine %s", m)
+			}
+			c.mu.Lock()
+			reached := addr.Is4() || there.record.IPv6
+			c.mu.Unlock()
+			if !reached {
+				return nil, weir.Errorf(weir.Invalid, "machine %s has no IPv6", m)
 			}
 		}
 		a := all[i]
@@ -176,7 +209,11 @@ func (c *Cloud) point() error {
 	for _, a := range c.reserved {
 		for _, id := range a.Machines {
 			if m := c.machines[id]; m != nil && m.on() {
-				points[a.Addr] = append(points[a.Addr], m.record.Anchor)
+				anchor := m.record.Anchor
+				if a.Addr.Is6() {
+					anchor = m.record.Anchor6
+				}
+				points[a.Addr] = append(points[a.Addr], anchor)
 			}
 		}
 		order = append(order, a.Addr)

@@ -112,7 +112,7 @@ func idle(b *testing.B, c *Cloud) (sum float64) {
 func BenchmarkAssign(b *testing.B) {
 	c := open(b, Config{})
 	first, second := create(b, c, spec(1, "")).ID, create(b, c, spec(2, "")).ID
-	addr, err := c.Reserve(b.Context(), "lb")
+	addr, err := c.Reserve(b.Context(), "lb", weir.IPv4)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -52,6 +52,11 @@ func TestRangesAreChecked(t *testing.T) {
 		{Config{Anchor: p("127.0.0.0/8")}, "machines cannot have such addresses"},
 		{Config{Anchor: p("169.254.0.0/16")}, "machines cannot have such addresses"},
 		{Config{Reserved: p("203.0.113.128/25")}, "range of reserved addresses 203.0.113.128/25 overlaps the public ones, 203.0.113.0/24"},
+		{Config{Public6: p("2001:db8:7::/48"), Anchor6: p("fd00:1::/96")}, ""},
+		{Config{Public6: p("2001:db8::/97")}, "range of public IPv6 addresses 2001:db8::/97: want IPv6 with 16 to 96 bits"},
+		{Config{Reserved6: p("192.0.2.0/24")}, "range of reserved IPv6 addresses 192.0.2.0/24: want IPv6 with 16 to 96 bits"},
+		{Config{Reserved6: p("fe80::/64")}, "machines cannot have such addresses"},
+		{Config{Anchor6: p("2001:db8::/32")}, "range of anchor IPv6 addresses 2001:db8::/32 overlaps the public IPv6 ones, 2001:db8:0:1::/64"},
 	} {
 		_, err := test.c.addresses()
 		if test.says == "" && err != nil {

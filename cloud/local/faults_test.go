@@ -48,7 +48,7 @@ func echo(port string) error {
 			}
 		}()
 	}
-	listener, err := net.Listen("tcp4", ":"+port)
+	listener, err := net.Listen("tcp", ":"+port)
 	if err != nil {
 		return err
 	}
@@ -148,15 +148,19 @@ func procOf(c *Cloud, id weir.ID) string {
 // pings reports whether a machine gets an answer from addr when it asks from its address from.
 func pings(t *testing.T, c *Cloud, id weir.ID, from, addr netip.Addr) bool {
 	t.Helper()
+	network, ask, answer := "ip4:icmp", byte(8), byte(0)
+	if addr.Is6() {
+		network, ask, answer = "ip6:ipv6-icmp", 128, 129
+	}
 	var conn *net.IPConn
 	must(t, inside(t, c, id, func() (err error) {
-		conn, err = net.DialIP("ip4:icmp", &net.IPAddr{IP: ip(from)}, &net.IPAddr{IP: ip(addr)})
+		conn, err = net.DialIP(network, &net.IPAddr{IP: ip(from)}, &net.IPAddr{IP: ip(addr)})
 		return err
 	}))
 	defer conn.Close()
-	// An echo request, with its checksum. Another identifier each time makes it a flow of its own.
+	// An echo request, with its checksum, which the kernel makes for IPv6. Another identifier each time makes it a flow of its own.
 	flow := rand.N(uint16(0xf7ff))
-	request := binary.BigEndian.AppendUint16([]byte{8, 0}, 0xf7ff-flow)
+	request := binary.BigEndian.AppendUint16([]byte{ask, 0}, 0xf7ff-flow)
 	_, err := conn.Write(append(binary.BigEndian.AppendUint16(request, flow), 0, 0))
 	must(t, err)
 	conn.SetReadDeadline(time.Now().Add(soon))
@@ -165,7 +169,7 @@ func pings(t *testing.T, c *Cloud, id weir.ID, from, addr netip.Addr) bool {
 		if err != nil {
 			return false
 		}
-		if n > 0 && b[0] == 0 { // an echo reply
+		if n > 0 && b[0] == answer {
 			return true
 		}
 	}
@@ -419,7 +423,7 @@ func TestMachineSeesItsCarrierLostWhenTheLinkIsDown(t *testing.T) {
 func TestInstanceIsCutFromItsServersAndNotFromItsClients(t *testing.T) {
 	c := open(t, Config{})
 	instance, server, client := create(t, c, spec(1, echoing(7))), create(t, c, spec(2, "")), create(t, c, spec(3, ""))
-	addr, err := c.Reserve(t.Context(), "lb")
+	addr, err := c.Reserve(t.Context(), "lb", weir.IPv4)
 	must(t, err)
 	must(t, c.Assign(t.Context(), addr, instance.ID))
 	must(t, c.Partition(t.Context(), instance.ID, weir.Cut{Link: weir.PrivateLink}))
@@ -547,7 +551,7 @@ func TestRegionKilledWithAFrozenMachineComesBack(t *testing.T) {
 func TestFirewallOpensPortsOfUDP(t *testing.T) {
 	c := open(t, Config{})
 	m := create(t, c, spec(1, echoing(7)))
-	addr, err := c.Reserve(t.Context(), "lb")
+	addr, err := c.Reserve(t.Context(), "lb", weir.IPv4)
 	must(t, err)
 	must(t, c.Assign(t.Context(), addr, m.ID))
 	for _, to := range []netip.Addr{m.Public, m.Private, addr} {

@@ -15,7 +15,8 @@ import (
 	"weir/weir"
 )
 
-// The gateway's nftables, as `ip netns exec GATEWAY nft list ruleset` shows them:
+// family is one of the gateway's two tables of nftables, which are alike: that of IPv4 and that of IPv6. As
+// `ip netns exec GATEWAY nft list ruleset` shows them:
 //
 //	map reserved   reserved IP : anchor address     prerouting and output: dnat
 //	map spread     reserved IP . slot : anchor address   likewise, of those that several machines have
@@ -31,16 +32,51 @@ import (
 // change is one transaction, so no packet meets half of it.
 //
 // The slot of a flow is a hash of its source's address and port; machines that have an address take turns in its slots.
-var (
-	table     = &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}
-	reserved  = nftables.Set{Table: table, ID: 1, Name: "reserved", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
-	anchors   = nftables.Set{Table: table, ID: 2, Name: "anchors", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeIPAddr}
-	firewalls = nftables.Set{Table: table, ID: 3, Name: "firewalls", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
-	spreading = nftables.Set{Table: table, ID: 5, Name: "spread", IsMap: true, Concatenation: true, KeyType: spreadKey, DataType: nftables.TypeIPAddr}
-	confined  = nftables.Set{Table: table, ID: 4, Name: "confined", IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nftables.TypeVerdict}
-)
+//
+// Chain honest is of IPv6 alone, and what rp_filter is to IPv4: a machine that lies about its source is not heard.
+type family struct {
+	table                                             *nftables.Table
+	reserved, spreading, anchors, firewalls, confined nftables.Set
 
-var spreadKey = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInteger)
+	protocol   uint32         // its number among nftables' families
+	size       uint32         // of an address, in bytes
+	from, to   uint32         // where a packet has its addresses
+	icmp       byte           // its protocol
+	prohibited byte           // "administratively prohibited", which ends a UDP socket's wait as well: "unreachable" would not
+	held       netip.Prefix   // where reserved IPs are from
+	lost       []netip.Prefix // where addresses of machines are from
+
+	led    pointed           // what was set last; it and walled under gateway.filter
+	walled map[weir.ID]walls // the machines that have a firewall
+}
+
+// families returns those of a region.
+func (n networks) families() []*family {
+	four := &family{table: &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}, protocol: unix.NFPROTO_IPV4, size: 4,
+		from: 12, to: 16, icmp: unix.IPPROTO_ICMP, prohibited: 13, held: n.Reserved, lost: []netip.Prefix{n.Public, n.Private, n.Anchor}}
+	four.name(nftables.TypeIPAddr)
+	if !n.hasIPv6() {
+		return []*family{four}
+	}
+	six := &family{table: &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv6}, protocol: unix.NFPROTO_IPV6, size: 16,
+		from: 8, to: 24, icmp: unix.IPPROTO_ICMPV6, prohibited: 1, held: n.Reserved6, lost: []netip.Prefix{n.Public6, n.Anchor6}}
+	six.name(nftables.TypeIP6Addr)
+	return []*family{four, six}
+}
+
+// name gives the maps of addresses of that type their names.
+func (f *family) name(address nftables.SetDatatype) {
+	slot := nftables.MustConcatSetType(address, nftables.TypeInteger)
+	f.reserved = nftables.Set{Table: f.table, ID: 1, Name: "reserved", IsMap: true, KeyType: address, DataType: address}
+	f.anchors = nftables.Set{Table: f.table, ID: 2, Name: "anchors", IsMap: true, KeyType: address, DataType: address}
+	f.firewalls = nftables.Set{Table: f.table, ID: 3, Name: "firewalls", IsMap: true, KeyType: address, DataType: nftables.TypeVerdict}
+	f.confined = nftables.Set{Table: f.table, ID: 4, Name: "confined", IsMap: true, KeyType: address, DataType: nftables.TypeVerdict}
+	f.spreading = nftables.Set{Table: f.table, ID: 5, Name: "spread", IsMap: true, Concatenation: true, KeyType: slot, DataType: address}
+	f.walled = map[weir.ID]walls{}
+}
+
+// has reports whether addr is of the family.
+func (f *family) has(addr netip.Addr) bool { return addr.BitLen() == 8*int(f.size) }
 
 const (
 	spreadSlots = 240 // of each address, so that up to six machines get the same share, and spread ones as good as that
@@ -64,63 +100,76 @@ func (g *gateway) transact(change func(*nftables.Conn) error) error {
 	return conn.Flush()
 }
 
-// setTable makes the table, without a reserved IP and without a firewall.
-func (g *gateway) setTable() error {
+// setTables makes the tables, without a reserved IP and without a firewall.
+func (g *gateway) setTables() error {
 	return g.transact(func(c *nftables.Conn) error {
-		c.AddTable(table)
-		for _, s := range []nftables.Set{reserved, spreading, anchors, firewalls, confined} {
-			if err := c.AddSet(&s, nil); err != nil {
+		for _, f := range g.families {
+			if err := f.setTable(c); err != nil {
 				return err
 			}
 		}
-		base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-			return c.AddChain(&nftables.Chain{Table: table, Name: name, Type: kind, Hooknum: hook, Priority: priority})
-		}
-		rule := func(chain *nftables.Chain, exprs ...[]expr.Any) {
-			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(exprs...)})
-		}
-		refuse := c.AddChain(&nftables.Chain{Table: table, Name: refusing})
-		for _, chain := range []*nftables.Chain{
-			base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
-			base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
-		} {
-			rule(chain, slotted, translate(expr.NATTypeDestNAT, &spreading))
-			rule(chain, []expr.Any{destination}, translate(expr.NATTypeDestNAT, &reserved))
-		}
-		rule(base("leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
-			[]expr.Any{source}, translate(expr.NATTypeSourceNAT, &anchors))
-		ask := func(which *expr.Payload, m nftables.Set) []expr.Any {
-			return []expr.Any{which, &expr.Lookup{SourceRegister: 1, SetName: m.Name, SetID: m.ID, IsDestRegSet: true}}
-		}
-		accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
-		forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-		output := base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
-		rule(forward, established, accept)
-		rule(forward, ask(source, confined))
-		rule(forward, ask(destination, firewalls))
-		rule(output, established, accept)
-		rule(output, ask(destination, firewalls))
-		g.answerForLost(base("lost", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter), rule)
-		// A machine is told that it may not. The gateway's own sockets do not listen to
-		// that while they connect, but they know what a reset means.
-		prohibited := []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpProhibited}}
-		rule(refuse, forwarded, prohibited)
-		rule(refuse, protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
-		rule(refuse, prohibited)
 		return nil
 	})
+}
+
+func (f *family) setTable(c *nftables.Conn) error {
+	c.AddTable(f.table)
+	for _, s := range []nftables.Set{f.reserved, f.spreading, f.anchors, f.firewalls, f.confined} {
+		if err := c.AddSet(&s, nil); err != nil {
+			return err
+		}
+	}
+	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
+		return c.AddChain(&nftables.Chain{Table: f.table, Name: name, Type: kind, Hooknum: hook, Priority: priority})
+	}
+	rule := func(chain *nftables.Chain, exprs ...[]expr.Any) {
+		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: slices.Concat(exprs...)})
+	}
+	refuse := c.AddChain(&nftables.Chain{Table: f.table, Name: refusing})
+	for _, chain := range []*nftables.Chain{
+		base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
+		base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
+	} {
+		rule(chain, f.slotted(), f.translate(expr.NATTypeDestNAT, &f.spreading))
+		rule(chain, f.destination(), f.translate(expr.NATTypeDestNAT, &f.reserved))
+	}
+	rule(base("leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource),
+		f.source(), f.translate(expr.NATTypeSourceNAT, &f.anchors))
+	ask := func(which []expr.Any, m nftables.Set) []expr.Any {
+		return append(which, &expr.Lookup{SourceRegister: 1, SetName: m.Name, SetID: m.ID, IsDestRegSet: true})
+	}
+	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	output := base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
+	rule(forward, established, accept)
+	rule(forward, ask(f.source(), f.confined))
+	rule(forward, ask(f.destination(), f.firewalls))
+	rule(output, established, accept)
+	rule(output, ask(f.destination(), f.firewalls))
+	f.answerForLost(base("lost", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter), rule)
+	if f.protocol == unix.NFPROTO_IPV6 {
+		rule(base("honest", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw),
+			[]expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true}, is(0), &expr.Verdict{Kind: expr.VerdictDrop}})
+	}
+	// A machine is told that it may not. The gateway's own sockets do not listen to
+	// that while they connect, but they know what a reset means.
+	prohibited := []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: f.prohibited}}
+	rule(refuse, forwarded, prohibited)
+	rule(refuse, protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	rule(refuse, prohibited)
+	return nil
 }
 
 // answerForLost makes the chain that resets connections to machines that are not there.
 // "Unreachable" would end no connection that is established, and a new one only after
 // a second: a kernel that answers within connect is not heard.
-func (g *gateway) answerForLost(chain *nftables.Chain, rule func(*nftables.Chain, ...[]expr.Any)) {
+func (f *family) answerForLost(chain *nftables.Chain, rule func(*nftables.Chain, ...[]expr.Any)) {
 	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	rule(chain, established, accept)
 	rule(chain, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}, is(unix.RTN_LOCAL)}, accept)
 	rule(chain, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}, isNot(0)}, accept)
-	for _, p := range []netip.Prefix{g.networks.Public, g.networks.Private, g.networks.Anchor} {
-		rule(chain, within([]expr.Any{destination}, p), protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	for _, p := range f.lost {
+		rule(chain, within(f.destination(), p), protocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
 	}
 }
 
@@ -133,29 +182,13 @@ type pointed struct{ single, slots, back map[string]netip.Addr }
 func (g *gateway) pointReserved(want map[netip.Addr][]netip.Addr, order []netip.Addr) error {
 	g.filter.Lock()
 	defer g.filter.Unlock()
-	led := pointed{map[string]netip.Addr{}, map[string]netip.Addr{}, seenAs(want, order)}
-	for addr, to := range want {
-		slices.SortFunc(to, netip.Addr.Compare)
-		key := string(addr.AsSlice())
-		if len(to) == 1 {
-			led.single[key] = to[0]
-			continue
-		}
-		for slot := range spreadSlots {
-			led.slots[key+string(binaryutil.NativeEndian.PutUint32(uint32(slot)))] = to[slot%len(to)]
-		}
+	led := make([]pointed, len(g.families))
+	var changes []change
+	for i, f := range g.families {
+		led[i] = f.points(want, order)
+		changes = append(changes, f.changes(led[i])...)
 	}
-	type change struct {
-		set        *nftables.Set
-		gone, come []nftables.SetElement
-	}
-	changes := []change{{set: &reserved}, {set: &spreading}, {set: &anchors}}
-	n := 0
-	for i, maps := range [][2]map[string]netip.Addr{{g.led.single, led.single}, {g.led.slots, led.slots}, {g.led.back, led.back}} {
-		changes[i].gone, changes[i].come = diff(maps[0], maps[1])
-		n += len(changes[i].gone) + len(changes[i].come)
-	}
-	if n == 0 {
+	if !slices.ContainsFunc(changes, func(c change) bool { return len(c.gone)+len(c.come) > 0 }) {
 		return nil
 	}
 	err := g.transact(func(c *nftables.Conn) error {
@@ -176,8 +209,54 @@ func (g *gateway) pointReserved(want map[netip.Addr][]netip.Addr, order []netip.
 	if err != nil {
 		return fmt.Errorf("point reserved IPs: %w", err)
 	}
-	g.led = led
+	for i, f := range g.families {
+		f.led = led[i]
+	}
 	return nil
+}
+
+// points returns what of want is the family's.
+func (f *family) points(want map[netip.Addr][]netip.Addr, order []netip.Addr) pointed {
+	led := pointed{map[string]netip.Addr{}, map[string]netip.Addr{}, map[string]netip.Addr{}}
+	for addr, to := range want {
+		slices.SortFunc(to, netip.Addr.Compare)
+		key := string(addr.AsSlice())
+		switch {
+		case !f.has(addr):
+		case len(to) == 1:
+			led.single[key] = to[0]
+		default:
+			for slot := range spreadSlots {
+				led.slots[key+string(binaryutil.NativeEndian.PutUint32(uint32(slot)))] = to[slot%len(to)]
+			}
+		}
+	}
+	for _, r := range slices.DeleteFunc(slices.Clone(order), func(r netip.Addr) bool { return !f.has(r) }) {
+		for _, anchor := range want[r] {
+			if key := string(anchor.AsSlice()); !led.back[key].IsValid() {
+				led.back[key] = r
+			}
+		}
+	}
+	return led
+}
+
+// change is what goes out of a map, and what comes into it.
+type change struct {
+	set        *nftables.Set
+	gone, come []nftables.SetElement
+}
+
+// changes returns those that bring the family's maps to led.
+func (f *family) changes(led pointed) (all []change) {
+	for _, m := range []struct {
+		set        *nftables.Set
+		have, want map[string]netip.Addr
+	}{{&f.reserved, f.led.single, led.single}, {&f.spreading, f.led.slots, led.slots}, {&f.anchors, f.led.back, led.back}} {
+		gone, come := diff(m.have, m.want)
+		all = append(all, change{m.set, gone, come})
+	}
+	return all
 }
 
 // chunkSize is how many elements of a map go into one message, which holds 64 KiB.
@@ -201,49 +280,52 @@ func diff(have, want map[string]netip.Addr) (gone, come []nftables.SetElement) {
 	return gone, come
 }
 
-// seenAs turns points around: for each anchor address the first of order that points to it.
-func seenAs(points map[netip.Addr][]netip.Addr, order []netip.Addr) map[string]netip.Addr {
-	seen := map[string]netip.Addr{}
-	for _, r := range order {
-		for _, anchor := range points[r] {
-			if key := string(anchor.AsSlice()); !seen[key].IsValid() {
-				seen[key] = r
-			}
-		}
-	}
-	return seen
-}
-
 // setFirewall gives a machine the firewall f in place of the one that it has, if any. Nil
 // is none.
 func (g *gateway) setFirewall(r *record, f *weir.Firewall) error {
 	g.filter.Lock()
 	defer g.filter.Unlock()
-	had := g.walled[r.ID]
-	has := walls{in: f != nil, out: f != nil && f.Confined}
-	if had == (walls{}) && has == (walls{}) {
+	if !slices.ContainsFunc(g.families, func(family *family) bool { return family.walled[r.ID] != walls{} || family.wallsOf(r, f) != walls{} }) {
 		return nil
 	}
 	err := g.transact(func(c *nftables.Conn) error {
-		in := wall{chain: "machine-" + string(r.ID), led: &firewalls, had: had.in, has: has.in}
-		out := wall{chain: "exits-of-" + string(r.ID), led: &confined, had: had.out, has: has.out}
-		if has.in {
-			for _, o := range f.Openings {
-				in.rules = append(in.rules, g.letIn(o)...)
+		for _, family := range g.families {
+			if err := family.setWalls(c, r, f); err != nil {
+				return err
 			}
 		}
-		if has.out {
-			for _, o := range f.Exits {
-				out.rules = append(out.rules, letOut(o)...)
-			}
-		}
-		return errors.Join(in.set(c, r), out.set(c, r))
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("firewall of machine %s: %w", r.ID, err)
 	}
-	g.walled[r.ID] = has
+	for _, family := range g.families {
+		family.walled[r.ID] = family.wallsOf(r, f)
+	}
 	return nil
+}
+
+// wallsOf returns which walls f makes around a machine's addresses of the family.
+func (f *family) wallsOf(r *record, w *weir.Firewall) walls {
+	there := w != nil && slices.ContainsFunc(r.addresses(), f.has)
+	return walls{in: there, out: there && w.Confined}
+}
+
+func (f *family) setWalls(c *nftables.Conn, r *record, w *weir.Firewall) error {
+	had, has := f.walled[r.ID], f.wallsOf(r, w)
+	in := wall{family: f, chain: "machine-" + string(r.ID), led: &f.firewalls, had: had.in, has: has.in}
+	out := wall{family: f, chain: "exits-of-" + string(r.ID), led: &f.confined, had: had.out, has: has.out}
+	if has.in {
+		for _, o := range w.Openings {
+			in.rules = append(in.rules, f.letIn(o)...)
+		}
+	}
+	if has.out {
+		for _, o := range w.Exits {
+			out.rules = append(out.rules, f.letOut(o)...)
+		}
+	}
+	return errors.Join(in.set(c, r), out.set(c, r))
 }
 
 // walls says which of its two walls a machine has.
@@ -251,6 +333,7 @@ type walls struct{ in, out bool }
 
 // wall is a chain of a machine's that ends in refusal, and the map that leads to it.
 type wall struct {
+	family   *family
 	chain    string
 	led      *nftables.Set
 	had, has bool // there is one before, and after
@@ -262,10 +345,12 @@ func (w *wall) set(c *nftables.Conn, r *record) error {
 	if !w.had && !w.has {
 		return nil
 	}
-	chain := &nftables.Chain{Table: table, Name: w.chain}
+	chain := &nftables.Chain{Table: w.family.table, Name: w.chain}
 	var jumps []nftables.SetElement
-	for _, a := range []netip.Addr{r.Public, r.Anchor, r.Private} {
-		jumps = append(jumps, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: w.chain}})
+	for _, a := range r.addresses() {
+		if w.family.has(a) {
+			jumps = append(jumps, nftables.SetElement{Key: a.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: w.chain}})
+		}
 	}
 	if !w.has {
 		if err := c.SetDeleteElements(w.led, jumps); err != nil {
@@ -278,7 +363,7 @@ func (w *wall) set(c *nftables.Conn, r *record) error {
 	c.AddChain(chain)
 	c.FlushChain(chain)
 	for _, exprs := range append(w.rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refusing}}) {
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
+		c.AddRule(&nftables.Rule{Table: w.family.table, Chain: chain, Exprs: exprs})
 	}
 	if w.had {
 		return nil
@@ -287,35 +372,35 @@ func (w *wall) set(c *nftables.Conn, r *record) error {
 }
 
 // letIn returns the rules of an opening.
-func (g *gateway) letIn(o weir.Opening) (rules [][]expr.Any) {
+func (f *family) letIn(o weir.Opening) (rules [][]expr.Any) {
 	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	for _, p := range o.Peers {
-		if !p.Addr().Is4() { // the region has no other
+		if !f.has(p.Addr()) {
 			continue
 		}
-		rules = append(rules, slices.Concat(passing(o), within([]expr.Any{source}, p), accept))
-		if p.Overlaps(g.networks.Reserved) { // which the source becomes only after this
-			rules = append(rules, slices.Concat(passing(o), within(translated, p), accept))
+		rules = append(rules, slices.Concat(f.passing(o), within(f.source(), p), accept))
+		if p.Overlaps(f.held) { // which the source becomes only after this
+			rules = append(rules, slices.Concat(f.passing(o), within(f.translated(), p), accept))
 		}
 	}
 	return rules
 }
 
 // letOut returns the rules of an exit.
-func letOut(o weir.Opening) (rules [][]expr.Any) {
+func (f *family) letOut(o weir.Opening) (rules [][]expr.Any) {
 	for _, p := range o.Peers {
-		if p.Addr().Is4() {
-			rules = append(rules, slices.Concat(passing(o), within(addressed, p), []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}))
+		if f.has(p.Addr()) {
+			rules = append(rules, slices.Concat(f.passing(o), within(addressed, p), []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}))
 		}
 	}
 	return rules
 }
 
 // passing matches the packets that an opening is for, whoever they are from.
-func passing(o weir.Opening) []expr.Any {
+func (f *family) passing(o weir.Opening) []expr.Any {
 	switch {
 	case o.ICMP:
-		return protocol(unix.IPPROTO_ICMP)
+		return protocol(f.icmp)
 	case o.UDP:
 		return slices.Concat(protocol(unix.IPPROTO_UDP), ports(o.Port, max(o.Port, o.Last)))
 	}
@@ -324,17 +409,39 @@ func passing(o weir.Opening) []expr.Any {
 
 // What rules are made of. Each piece leaves register 1 to the next.
 
-// icmpProhibited is "administratively prohibited", which ends a UDP socket's wait as
-// well: "unreachable" would not.
-const icmpProhibited = 13
+func (f *family) source() []expr.Any { return []expr.Any{f.payload(1, f.from)} }
+
+func (f *family) destination() []expr.Any { return []expr.Any{f.payload(1, f.to)} }
+
+// payload reads an address of a packet.
+func (f *family) payload(register, offset uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.size}
+}
+
+// translated is the reserved IP that the source of a packet is about to become, if any.
+func (f *family) translated() []expr.Any {
+	return append(f.source(), &expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: f.anchors.Name, SetID: f.anchors.ID})
+}
+
+// slotted is the address that a packet is for, with the slot of its flow.
+func (f *family) slotted() []expr.Any {
+	const hashed = unix.NFT_REG32_08 // and what follows
+	return []expr.Any{
+		f.payload(hashed, f.from),
+		&expr.Payload{DestRegister: hashed + f.size/4, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		f.payload(1, f.to),
+		&expr.Hash{SourceRegister: hashed, DestRegister: unix.NFT_REG32_00 + f.size/4, Length: f.size + 4, Modulus: spreadSlots, Seed: 1, Type: expr.HashTypeJenkins},
+	}
+}
+
+// translate gives a packet the address that m has for what is in the register.
+func (f *family) translate(kind expr.NATType, m *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+		&expr.NAT{Type: kind, Family: f.protocol, RegAddrMin: 1}}
+}
 
 var (
-	source      = &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
-	destination = &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
-
-	// translated is the reserved IP that the source of a packet is about to become, if any.
-	translated = []expr.Any{source, &expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: anchors.Name, SetID: anchors.ID}}
-
 	// addressed is where a flow was sent to by who began it: a reserved IP, and not the anchor
 	// address that it has become.
 	addressed = []expr.Any{&expr.Ct{Key: expr.CtKeyDST, Register: 1}}
@@ -355,21 +462,6 @@ var (
 	}
 )
 
-// slotted is the address that a packet is for, with the slot of its flow.
-var slotted = []expr.Any{
-	&expr.Payload{DestRegister: unix.NFT_REG32_04, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
-	&expr.Payload{DestRegister: unix.NFT_REG32_05, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
-	destination,
-	&expr.Hash{SourceRegister: unix.NFT_REG32_04, DestRegister: unix.NFT_REG32_01, Length: 8, Modulus: spreadSlots, Seed: 1, Type: expr.HashTypeJenkins},
-}
-
-// translate gives a packet the address that m has for what is in the register.
-func translate(kind expr.NATType, m *nftables.Set) []expr.Any {
-	return []expr.Any{
-		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
-		&expr.NAT{Type: kind, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}}
-}
-
 // is matches if the register has that number.
 func is(n uint32) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(n)}
@@ -384,8 +476,8 @@ func isNot(n uint32) expr.Any {
 func within(which []expr.Any, p netip.Prefix) []expr.Any {
 	n := ipNet(p)
 	return append(slices.Clone(which),
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: n.Mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP.To4()})
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(n.IP)), Mask: n.Mask, Xor: make([]byte, len(n.IP))},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP})
 }
 
 func protocol(number byte) []expr.Any {

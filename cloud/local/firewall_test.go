@@ -16,7 +16,12 @@ import (
 func greets(t *testing.T, c *Cloud, from weir.ID, network string, addr netip.Addr) error {
 	t.Helper()
 	if network == "icmp" {
-		if !pings(t, c, from, look(t, c, from).Private, addr) {
+		m := look(t, c, from)
+		by := m.Private
+		if addr.Is6() {
+			by = m.Public6
+		}
+		if !pings(t, c, from, by, addr) {
 			return errors.New("no answer to a ping")
 		}
 		return nil
@@ -154,7 +159,7 @@ func TestFirewallFiltersEachProtocolInBothDirections(t *testing.T) {
 func TestFirewallKnowsReservedIPs(t *testing.T) {
 	c := open(t, Config{})
 	m, other := create(t, c, spec(1, echoing(7))), create(t, c, spec(2, echoing(7)))
-	reserved, err := c.Reserve(t.Context(), "lb")
+	reserved, err := c.Reserve(t.Context(), "lb", weir.IPv4)
 	must(t, err)
 	must(t, c.Assign(t.Context(), reserved, other.ID))
 	eventually(t, "the reserved IP echoes", func() error { return greets(t, c, m.ID, "tcp", reserved) })

@@ -37,17 +37,16 @@ type gateway struct {
 	ns       *os.File
 	links    *netlink.Handle // in the namespace
 	networks networks
+	families []*family
 
-	sink    int               // the index of the link that loses all that is sent to it
-	filter  sync.Mutex        // one nftables transaction at a time; for what is below
-	led     pointed           // what was set last
-	walled  map[weir.ID]walls // the machines that have a firewall
-	wounded map[weir.ID]bool  // the machines that are cut off, or may be
+	sink    int              // the index of the link that loses all that is sent to it
+	filter  sync.Mutex       // one nftables transaction at a time; for what is below
+	wounded map[weir.ID]bool // the machines that are cut off, or may be
 }
 
 // newGateway makes the gateway and gives its namespace a name.
 func newGateway(name string, n networks) (_ *gateway, err error) {
-	g := &gateway{name: name, networks: n, walled: map[weir.ID]walls{}, wounded: map[weir.ID]bool{}}
+	g := &gateway{name: name, networks: n, families: n.families(), wounded: map[weir.ID]bool{}}
 	g.ns, err = newNamespace(func() error {
 		if err := set(
 			setting{"ipv4/ip_forward", "1"},
@@ -58,8 +57,11 @@ func newGateway(name string, n networks) (_ *gateway, err error) {
 			setting{"ipv4/icmp_ratemask", "0"}, // always say that something is unreachable
 			setting{"ipv4/ip_local_port_range", "1024 65535"},
 			setting{"ipv4/tcp_tw_reuse", "1"},
-			setting{"ipv6/conf/all/disable_ipv6", "1"},
-			setting{"ipv6/conf/default/disable_ipv6", "1"},
+			setting{"ipv6/conf/all/disable_ipv6", "0"},
+			setting{"ipv6/conf/default/disable_ipv6", "0"},
+			setting{"ipv6/conf/default/addr_gen_mode", "1"}, // only the addresses that it is given
+			setting{"ipv6/conf/all/forwarding", "1"},
+			setting{"ipv6/icmp/ratelimit", "0"},
 			// The table of flows is the host's. Keep a closed one for as long as its last
 			// packets may be on their way, and not for the usual two minutes.
 			setting{"netfilter/nf_conntrack_tcp_timeout_time_wait", "10"},
@@ -85,7 +87,7 @@ func newGateway(name string, n networks) (_ *gateway, err error) {
 	if err := g.makeSink(); err != nil {
 		return nil, fmt.Errorf("gateway: sink: %w", err)
 	}
-	if err := g.setTable(); err != nil {
+	if err := g.setTables(); err != nil {
 		return nil, fmt.Errorf("gateway: set nftables: %w", err)
 	}
 	return g, nil
@@ -110,23 +112,23 @@ func (g *gateway) route() error {
 	if err := g.links.LinkSetUp(lo); err != nil {
 		return err
 	}
-	n := g.networks
-	own := []netip.Addr{gatewayOf(n.Public), gatewayOf(n.Private), gatewayOf(n.Anchor), metadataAddr}
-	for _, addr := range own {
-		if err := g.links.AddrReplace(lo, &netlink.Addr{IPNet: host(addr)}); err != nil {
+	for _, addr := range append(g.networks.doors(), metadataAddr) {
+		if err := g.links.AddrReplace(lo, &netlink.Addr{IPNet: host(addr), Flags: unix.IFA_F_NODAD}); err != nil {
 			return fmt.Errorf("address %s: %w", addr, err)
 		}
 	}
-	for _, p := range []netip.Prefix{n.Public, n.Private, n.Anchor} {
-		if err := g.links.RouteReplace(&netlink.Route{Dst: ipNet(p), Type: unix.RTN_UNREACHABLE}); err != nil {
-			return fmt.Errorf("route %s: %w", p, err)
+	for _, f := range g.families {
+		for _, p := range f.lost {
+			if err := g.links.RouteReplace(&netlink.Route{Dst: ipNet(p), Type: unix.RTN_UNREACHABLE}); err != nil {
+				return fmt.Errorf("route %s: %w", p, err)
+			}
 		}
-	}
-	// The gateway can dial a reserved IP only if there is a route before it is translated.
-	err = g.links.RouteReplace(&netlink.Route{Dst: ipNet(n.Reserved), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
-		Scope: netlink.SCOPE_HOST, LinkIndex: lo.Attrs().Index, Src: ip(gatewayOf(n.Public))})
-	if err != nil {
-		return fmt.Errorf("route %s: %w", n.Reserved, err)
+		// The gateway can dial a reserved IP only if there is a route before it is translated.
+		err = g.links.RouteReplace(&netlink.Route{Dst: ipNet(f.held), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+			Scope: netlink.SCOPE_HOST, LinkIndex: lo.Attrs().Index, Src: ip(gatewayOf(f.lost[0]))})
+		if err != nil {
+			return fmt.Errorf("route %s: %w", f.held, err)
+		}
 	}
 	return nil
 }
@@ -138,7 +140,9 @@ func (g *gateway) plug(r *record) (*os.File, error) {
 	g.detach(r)
 	ns, err := newNamespace(func() error {
 		return set(
-			setting{"ipv6/conf/default/disable_ipv6", "1"}, // eth0, eth1; lo keeps ::1
+			setting{"ipv6/conf/default/disable_ipv6", "1"}, // lo keeps ::1, and eth0 may get some: see connect
+			setting{"ipv6/conf/default/addr_gen_mode", "1"},
+			setting{"ipv6/conf/default/accept_ra", "0"},
 			setting{"ipv4/ping_group_range", "0 2147483647"},
 			setting{"core/somaxconn", "65535"},
 		)
@@ -169,13 +173,17 @@ func (c *cable) end() string { return c.addrs[0].addr.String() }
 type address struct {
 	addr    netip.Addr
 	network netip.Prefix
+	out     bool // the default route goes by it
 }
 
 // cables returns a machine's two.
 func (g *gateway) cables(r *record) (public, private cable) {
 	n := g.networks
-	return cable{weir.PublicLink, "eth0", r.publicMAC(), []address{{r.Public, n.Public}, {r.Anchor, n.Anchor}}},
-		cable{weir.PrivateLink, "eth1", r.privateMAC(), []address{{r.Private, n.Private}}}
+	public = cable{weir.PublicLink, "eth0", r.publicMAC(), []address{{r.Public, n.Public, true}, {r.Anchor, n.Anchor, false}}}
+	if r.Public6.IsValid() {
+		public.addrs = append(public.addrs, address{r.Public6, n.Public6, true}, address{r.Anchor6, n.Anchor6, false})
+	}
+	return public, cable{weir.PrivateLink, "eth1", r.privateMAC(), []address{{r.Private, n.Private, false}}}
 }
 
 // attach lays a machine's cables to its namespace ns.
@@ -193,64 +201,71 @@ func (g *gateway) attach(r *record, ns *os.File) error {
 		return err
 	}
 	public, private := g.cables(r)
-	eth0, err := g.connect(inside, ns, &public)
-	if err != nil {
-		return err
-	}
-	if _, err := g.connect(inside, ns, &private); err != nil {
-		return err
-	}
-	err = inside.RouteReplace(&netlink.Route{LinkIndex: eth0, Gw: ip(gatewayOf(g.networks.Public)),
-		Flags: int(netlink.FLAG_ONLINK), Src: ip(r.Public)})
-	if err != nil {
-		return fmt.Errorf("default route: %w", err)
+	for _, c := range []*cable{&public, &private} {
+		if err := g.connect(inside, ns, c); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
 	}
 	return nil
 }
 
-// connect lays a cable from the gateway to the namespace ns, where inside works, and
-// returns the index of the interface there. Both ends know each other's hardware address
-// for ever: the kernel's table of neighbours is one for all namespaces, and small.
-func (g *gateway) connect(inside *netlink.Handle, ns *os.File, c *cable) (int, error) {
+// connect lays a cable from the gateway to the namespace ns, where inside works. Both ends
+// know each other's hardware address for ever: the kernel's table of neighbours is one for all
+// namespaces, and small.
+func (g *gateway) connect(inside *netlink.Handle, ns *os.File, c *cable) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = c.end(), gatewayMAC
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerHardwareAddr, veth.PeerNamespace = c.name, c.mac, netlink.NsFd(ns.Fd())
 	if err := g.links.LinkAdd(veth); err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
+		return err
 	}
 	here, err := g.links.LinkByName(attrs.Name)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
+		return err
 	}
 	there, err := inside.LinkByName(c.name)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
+		return err
 	}
-	if err := g.links.LinkSetUp(here); err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
+	if err := errors.Join(g.links.LinkSetUp(here), inside.LinkSetUp(there)); err != nil {
+		return err
 	}
-	if err := inside.LinkSetUp(there); err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
+	if err := c.address(inside, ns, there); err != nil {
+		return err
 	}
+	return g.lead(c, here.Attrs().Index)
+}
+
+// address gives a machine's end of a cable its addresses, and the machine its ways out. What is there
+// already stays.
+func (c *cable) address(inside *netlink.Handle, ns *os.File, there netlink.Link) error {
 	in := there.Attrs().Index
 	for _, a := range c.addrs {
+		if a.addr.Is6() {
+			if err := inNamespace(ns, func() error { return set(setting{"ipv6/conf/" + c.name + "/disable_ipv6", "0"}) }); err != nil {
+				return err
+			}
+		}
 		gw := gatewayOf(a.network)
 		// The whole network is reached by way of the gateway, which knows what is there
-		// and what is not; no machine needs to ask the others by ARP.
+		// and what is not; no machine needs to ask the others by ARP, nor whether they have its address.
 		steps := []error{
-			inside.AddrReplace(there, &netlink.Addr{IPNet: &net.IPNet{IP: ip(a.addr), Mask: ipNet(a.network).Mask}, Flags: unix.IFA_F_NOPREFIXROUTE}),
+			inside.AddrReplace(there, &netlink.Addr{IPNet: &net.IPNet{IP: ip(a.addr), Mask: ipNet(a.network).Mask}, Flags: unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD}),
 			inside.NeighSet(neighbour(in, gw, gatewayMAC)),
 			inside.RouteReplace(&netlink.Route{LinkIndex: in, Dst: ipNet(a.network), Gw: ip(gw), Flags: int(netlink.FLAG_ONLINK), Src: ip(a.addr)}),
 		}
 		if err := errors.Join(steps...); err != nil {
-			return 0, fmt.Errorf("%s: address %s: %w", c.name, a.addr, err)
+			return fmt.Errorf("address %s: %w", a.addr, err)
+		}
+		if a.out {
+			err := inside.RouteReplace(&netlink.Route{LinkIndex: in, Gw: ip(gw), Flags: int(netlink.FLAG_ONLINK), Src: ip(a.addr)})
+			if err != nil {
+				return fmt.Errorf("default route: %w", err)
+			}
 		}
 	}
-	if err := g.lead(c, here.Attrs().Index); err != nil {
-		return 0, fmt.Errorf("%s: %w", c.name, err)
-	}
-	return in, nil
+	return nil
 }
 
 // lead has the gateway send what is for a cable's addresses to the link of that index.
@@ -265,12 +280,42 @@ func (g *gateway) lead(c *cable, link int) error {
 	return nil
 }
 
+// extend has the cables of a machine that is on, in the namespace ns, lead to the addresses that its
+// record has got since.
+func (g *gateway) extend(r *record, ns *os.File) error {
+	g.filter.Lock()
+	defer g.filter.Unlock()
+	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	c, _ := g.cables(r)
+	here, err := g.links.LinkByName(c.end())
+	if err != nil {
+		return err
+	}
+	there, err := inside.LinkByName(c.name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	if err := c.address(inside, ns, there); err != nil {
+		return fmt.Errorf("%s: %w", c.name, err)
+	}
+	if here.Attrs().Flags&net.FlagUp == 0 {
+		return g.lead(&c, g.sink)
+	}
+	return g.lead(&c, here.Attrs().Index)
+}
+
 // unplug takes a machine's cables away, if they are there, and forgets the flows that
 // led to it: whoever goes on with one is told at once that it is over.
 func (g *gateway) unplug(r *record) {
 	g.detach(r)
 	// Without the flows forgotten, all works, only some clients wait for their timeout.
-	_, _ = g.links.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, flowsOf{ip(r.Public), ip(r.Anchor), ip(r.Private)})
+	for _, f := range g.families {
+		_, _ = g.links.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(f.held.Addr())), flowsOf(r.addresses()))
+	}
 }
 
 // detach takes a machine's cables away, if they are there, with all that was cut of them.
@@ -287,12 +332,12 @@ func (g *gateway) detach(r *record) {
 }
 
 // flowsOf selects the flows that begin or end at one of these addresses.
-type flowsOf []net.IP
+type flowsOf []netip.Addr
 
 // MatchConntrackFlow reports whether flow is one of them.
 func (addrs flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	for _, a := range addrs {
-		if a.Equal(flow.Forward.SrcIP) || a.Equal(flow.Forward.DstIP) || a.Equal(flow.Reverse.SrcIP) {
+		if a := ip(a); a.Equal(flow.Forward.SrcIP) || a.Equal(flow.Forward.DstIP) || a.Equal(flow.Reverse.SrcIP) {
 			return true
 		}
 	}
@@ -300,7 +345,7 @@ func (addrs flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 }
 
 func neighbour(link int, addr netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: link, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: ip(addr), HardwareAddr: mac}
+	return &netlink.Neigh{LinkIndex: link, Family: familyOf(addr), State: netlink.NUD_PERMANENT, IP: ip(addr), HardwareAddr: mac}
 }
 
 // nameNamespace gives the namespace of the calling thread a name.
@@ -334,6 +379,14 @@ func removeNamespace(name string) error {
 		return err
 	}
 	return nil
+}
+
+// familyOf returns the kernel's number of an address's family.
+func familyOf(a netip.Addr) int {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }
 
 func ip(a netip.Addr) net.IP { return net.IP(a.AsSlice()) }

@@ -3,7 +3,7 @@
 //
 // A machine is an OCI container, made by runc, with an overlay of the host's root file
 // system for its disk: the host's packages are there, and what the machine writes is its own.
-// Its eth0 has a public and an anchor address, its eth1 a private one. Its user-data
+// Its eth0 has a public and an anchor address, of IPv6 too if that is asked for, its eth1 a private one. Its user-data
 // runs at its first boot. At 169.254.169.254 it learns what it is. Its size is kept by a
 // cgroup.
 //
@@ -55,12 +55,17 @@ type Config struct {
 	// that none ever sees, such as /root, /home and /var/lib/weir.
 	Hide []string
 
-	// The ranges that addresses come from; the first of each, except of Reserved, is the
+	// The ranges that addresses come from; the first of each, except of reserved ones, is the
 	// gateway's. An existing region keeps the addresses that are given.
 	Public   netip.Prefix // 203.0.113.0/24
 	Reserved netip.Prefix // 198.51.100.0/24
 	Private  netip.Prefix // 10.110.0.0/20
 	Anchor   netip.Prefix // 10.17.0.0/20
+
+	// Those of IPv6, if the host has it.
+	Public6   netip.Prefix // 2001:db8:0:1::/64
+	Reserved6 netip.Prefix // 2001:db8:0:2::/64
+	Anchor6   netip.Prefix // fd00:0:0:11::/64
 
 	Memory int64 // what the sizes of all machines may sum to, in bytes; four times the host's
 	Disk   int64 // what must be free on Dir's disk for a new machine, in bytes; 512 MiB
@@ -227,11 +232,19 @@ func (c *Cloud) load() error {
 			return weir.Errorf(weir.Conflict, "machine %s has the addresses %s, %s and %s, which are not in the ranges %s, %s and %s",
 				r.ID, r.Public, r.Anchor, r.Private, n.Public, n.Anchor, n.Private)
 		}
+		if r.Public6.IsValid() && (!n.Public6.Contains(r.Public6) || !n.Anchor6.Contains(r.Anchor6)) {
+			return weir.Errorf(weir.Conflict, "machine %s has the addresses %s and %s, which are not in the ranges %s and %s",
+				r.ID, r.Public6, r.Anchor6, n.Public6, n.Anchor6)
+		}
 		c.machines[r.ID] = m
 	}
 	for i, a := range c.reserved {
-		if !c.networks.Reserved.Contains(a.Addr) {
-			return weir.Errorf(weir.Conflict, "reserved IP %s is not in the range %s", a.Addr, c.networks.Reserved)
+		from := c.networks.Reserved
+		if a.Addr.Is6() {
+			from = c.networks.Reserved6
+		}
+		if !from.Contains(a.Addr) {
+			return weir.Errorf(weir.Conflict, "reserved IP %s is not in the range %s", a.Addr, from)
 		}
 		// Of some the deletion was cut short.
 		c.reserved[i].Machines = slices.DeleteFunc(a.Machines, func(m weir.ID) bool { return c.machines[m] == nil })
@@ -396,14 +409,16 @@ func (c *Cloud) Gateway() netip.Addr { return gatewayOf(c.networks.Private) }
 
 // Doors returns the gateway's own addresses, which all that it dials comes from.
 func (c *Cloud) Doors() []netip.Addr {
-	n := c.networks
-	return []netip.Addr{gatewayOf(n.Public), gatewayOf(n.Private), gatewayOf(n.Anchor)}
+	return c.networks.doors()
 }
 
 // Networks returns the ranges of machines' public and private addresses, and of reserved IPs.
 func (c *Cloud) Networks() (public, private, reserved netip.Prefix) {
 	return c.networks.Public, c.networks.Private, c.networks.Reserved
 }
+
+// PublicIPv6 returns the range of machines' public addresses of IPv6, an invalid one if the host has no IPv6.
+func (c *Cloud) PublicIPv6() netip.Prefix { return c.networks.Public6 }
 
 // GatewayNamespace returns the file that is the gateway's network namespace. Its last
 // element is the name that `ip netns exec` knows it by. Close and the next Open end what

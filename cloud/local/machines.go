@@ -50,7 +50,7 @@ func (m *machine) on() bool { return m.run != nil && !m.run.died }
 
 // has reports whether addr is one of the machine's.
 func (r *record) has(addr netip.Addr) bool {
-	return r.Public == addr || r.Anchor == addr || r.Private == addr
+	return slices.Contains(r.addresses(), addr)
 }
 
 // machineID is what can be a directory, a container, and a chain of nftables.
@@ -83,7 +83,7 @@ func (c *Cloud) Machines(ctx context.Context) ([]cloud.Machine, error) {
 func (m *machine) show() cloud.Machine {
 	r := &m.record
 	return cloud.Machine{ID: r.ID, Name: r.Name, On: m.on(), Public: r.Public, Anchor: r.Anchor, Private: r.Private,
-		Firewall: r.Firewall.Clone()}
+		Public6: r.Public6, Anchor6: r.Anchor6, Firewall: r.Firewall.Clone()}
 }
 
 // CreateMachine keeps the promise of [cloud.Machines].
@@ -150,6 +150,11 @@ func (c *Cloud) script(t weir.Template) ([]byte, error) {
 	if err := t.Check(c.region); err != nil {
 		return nil, err
 	}
+	if t.IPv6 {
+		if err := c.checkIPv6(); err != nil {
+			return nil, err
+		}
+	}
 	return compileUserData([]byte(t.UserData))
 }
 
@@ -206,7 +211,48 @@ func (c *Cloud) newMachine(spec cloud.Spec) (*machine, error) {
 	if r.Private, err = vacant(c.networks.Private, 1, used); err != nil {
 		return nil, err
 	}
+	if r.IPv6 {
+		r.enableIPv6(c.networks)
+	}
 	return &machine{busy: make(chan struct{}, 1), record: r}, nil
+}
+
+// EnableIPv6 keeps the promise of [cloud.Machines].
+func (c *Cloud) EnableIPv6(ctx context.Context, id weir.ID) error {
+	err := c.operate(ctx, id, func(_ context.Context, m *machine) error {
+		if err := c.checkIPv6(); err != nil {
+			return err
+		}
+		return c.change(m, func(r *record) { r.enableIPv6(c.networks) }, func(r *record) error {
+			if err := c.gateway.setFirewall(r, r.Firewall); err != nil { // before there is what to keep
+				return err
+			}
+			c.mu.Lock()
+			run, on := m.run, m.on()
+			c.mu.Unlock()
+			if !on {
+				return nil
+			}
+			ns, err := run.init.network()
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			return c.gateway.extend(r, ns)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("enable IPv6 of machine %s: %w", id, err)
+	}
+	return nil
+}
+
+// checkIPv6 returns why machines cannot have IPv6.
+func (c *Cloud) checkIPv6() error {
+	if !c.networks.hasIPv6() {
+		return weir.Errorf(weir.Invalid, "the kernel of this host has no IPv6: boot it without ipv6.disable=1, or leave IPv6 out")
+	}
+	return nil
 }
 
 // make makes a new machine's directory and powers it on. Until the directory has its name,

@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+
+	"weir/weir"
 )
 
 // metadata serves DigitalOcean's metadata API to machines: /metadata/v1.json whole, and
@@ -170,15 +173,25 @@ func about(g *guest) entry {
 		ipv4("ipv4", g.Public, g.Networks.Public),
 		ipv4("anchor_ipv4", g.Anchor, g.Networks.Anchor),
 	}
+	if g.Public6.IsValid() {
+		ipv6 := func(name string, addr netip.Addr, in netip.Prefix) entry {
+			return entry{name + "/", name, []entry{
+				{"address", "ip_address", addr.String()},
+				{"cidr", "cidr", json.Number(strconv.Itoa(in.Bits()))},
+				{"gateway", "gateway", gatewayOf(in).String()},
+			}}
+		}
+		eth0 = append(eth0, ipv6("ipv6", g.Public6, g.Networks.Public6), ipv6("anchor_ipv6", g.Anchor6, g.Networks.Anchor6))
+	}
 	eth1 := []entry{
 		{"mac", "mac", g.privateMAC().String()},
 		{"type", "type", "private"},
 		ipv4("ipv4", g.Private, g.Networks.Private),
 	}
-	// Without an address the path is there and empty: a script may ask it first.
-	reserved := []entry{{"active", "active", false}, {"ip_address", "", ""}}
-	if len(g.Reserved) > 0 {
-		reserved = []entry{{"active", "active", true}, {"ip_address", "ip_address", g.Reserved[0].String()}}
+	reserved := []entry{{"ipv4/", "ipv4", g.held(weir.IPv4)}}
+	floating := reserved // those are of IPv4
+	if g.Public6.IsValid() {
+		reserved = append(slices.Clip(reserved), entry{"ipv6/", "ipv6", g.held(weir.IPv6)})
 	}
 	return entry{"/", "", []entry{
 		{"id", "droplet_id", json.Number(g.ID)},
@@ -192,9 +205,19 @@ func about(g *guest) entry {
 			{"private/", "private", [][]entry{eth1}},
 		}},
 		{"dns/", "dns", []entry{{"nameservers", "nameservers", []string{gatewayOf(g.Networks.Private).String()}}}},
-		{"floating_ip/", "floating_ip", []entry{{"ipv4/", "ipv4", reserved}}},
-		{"reserved_ip/", "reserved_ip", []entry{{"ipv4/", "ipv4", reserved}}},
+		{"floating_ip/", "floating_ip", floating},
+		{"reserved_ip/", "reserved_ip", reserved},
 		{"tags/", "tags", g.Tags},
 		{"features/", "features", []entry{{"dhcp_enabled", "dhcp_enabled", false}}},
 	}}
+}
+
+// held tells of the reserved IP of a family. Without one the path is there and empty: a script may ask it first.
+func (g *guest) held(family weir.Family) []entry {
+	for _, a := range g.Reserved {
+		if weir.FamilyOf(a) == family {
+			return []entry{{"active", "active", true}, {"ip_address", "ip_address", a.String()}}
+		}
+	}
+	return []entry{{"active", "active", false}, {"ip_address", "", ""}}
 }

@@ -168,6 +168,25 @@ func TestMetadataAsJSONIsWhatDigitalOceansClientsRead(t *testing.T) {
 				"private": [{"mac": "02:01:0a:84:00:07", "type": "private",
 					"ipv4": {"ip_address": "10.132.0.7", "netmask": "255.255.240.0", "gateway": "10.132.0.1"}}]
 			}}`},
+		"with IPv6": {func(g *guest) {
+			g.Networks.Public6, g.Networks.Anchor6 = netip.MustParsePrefix("2001:db8:0:1::/64"), netip.MustParsePrefix("fd00:0:0:11::/64")
+			g.enableIPv6(g.Networks)
+			g.UserData, g.SSHKeys, g.Tags, g.Reserved = "", nil, nil, []netip.Addr{netip.MustParseAddr("2001:db8:0:2::1")}
+		}, `{
+			"droplet_id": 2756294, "hostname": "sample-droplet", "region": "lab1",
+			"user_data": "", "vendor_data": "", "public_keys": [], "tags": [],
+			"dns": {"nameservers": ["10.132.0.1"]}, "features": {"dhcp_enabled": false},
+			"floating_ip": {"ipv4": {"active": false}},
+			"reserved_ip": {"ipv4": {"active": false}, "ipv6": {"active": true, "ip_address": "2001:db8:0:2::1"}},
+			"interfaces": {
+				"public": [{"mac": "02:00:cb:00:71:07", "type": "public",
+					"ipv4": {"ip_address": "203.0.113.7", "netmask": "255.255.255.0", "gateway": "203.0.113.1"},
+					"anchor_ipv4": {"ip_address": "10.17.0.7", "netmask": "255.255.240.0", "gateway": "10.17.0.1"},
+					"ipv6": {"ip_address": "2001:db8:0:1::cb00:7107", "cidr": 64, "gateway": "2001:db8:0:1::1"},
+					"anchor_ipv6": {"ip_address": "fd00::11:0:0:a11:7", "cidr": 64, "gateway": "fd00:0:0:11::1"}}],
+				"private": [{"mac": "02:01:0a:84:00:07", "type": "private",
+					"ipv4": {"ip_address": "10.132.0.7", "netmask": "255.255.240.0", "gateway": "10.132.0.1"}}]
+			}}`},
 		"with neither keys, tags nor a reserved IP": {
 			func(g *guest) { g.UserData, g.SSHKeys, g.Tags, g.Reserved = "", nil, nil, nil }, `{
 			"droplet_id": 2756294, "hostname": "sample-droplet", "region": "lab1",

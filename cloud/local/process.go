@@ -45,6 +45,24 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
+// network opens the network namespace of the process, which must not have ended.
+func (p *process) network() (*os.File, error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.pid))
+	if err != nil {
+		return nil, err
+	}
+	// Whatever has the number of a process that has ended is another one.
+	raw, err := p.fd.SyscallConn()
+	if err == nil {
+		raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), 0, nil, 0) })
+	}
+	if err != nil {
+		ns.Close()
+		return nil, fmt.Errorf("network of process %d: %w", p.pid, err)
+	}
+	return ns, nil
+}
+
 // wait returns nil once the process has ended, or ctx's error, after which it is not
 // called again. Only one goroutine may wait at a time.
 func (p *process) wait(ctx context.Context) error {

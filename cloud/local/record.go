@@ -23,6 +23,8 @@ type record struct {
 	Public   netip.Addr     `json:"public"`
 	Anchor   netip.Addr     `json:"anchor"`
 	Private  netip.Addr     `json:"private"`
+	Public6  netip.Addr     `json:"public6,omitzero"` // this and its anchor are there if IPv6 is
+	Anchor6  netip.Addr     `json:"anchor6,omitzero"`
 	On       bool           `json:"on"`               // it should be; a machine that died by itself is still to be on
 	Failed   bool           `json:"failed,omitempty"` // its first boot failed, and a region that lived saw it: see witness
 	Firewall *weir.Firewall `json:"firewall,omitempty"`
@@ -39,16 +41,57 @@ type guest struct {
 }
 
 // networks are the region's address ranges. The first address of each belongs to
-// the gateway.
+// the gateway, but for those of reserved IPs.
 type networks struct {
 	Public   netip.Prefix `json:"public"`
 	Reserved netip.Prefix `json:"reserved"`
 	Private  netip.Prefix `json:"private"`
 	Anchor   netip.Prefix `json:"anchor"`
+
+	// Of IPv6, if the host has it. Private addresses are of IPv4 alone, as DigitalOcean's are.
+	Public6   netip.Prefix `json:"public6,omitzero"`
+	Reserved6 netip.Prefix `json:"reserved6,omitzero"`
+	Anchor6   netip.Prefix `json:"anchor6,omitzero"`
+}
+
+func (n *networks) hasIPv6() bool { return n.Public6.IsValid() }
+
+// doors returns the addresses that the gateway has in the ranges.
+func (n *networks) doors() []netip.Addr {
+	own := []netip.Addr{gatewayOf(n.Public), gatewayOf(n.Private), gatewayOf(n.Anchor)}
+	if n.hasIPv6() {
+		own = append(own, gatewayOf(n.Public6), gatewayOf(n.Anchor6))
+	}
+	return own
+}
+
+// addresses returns all that a machine has.
+func (r *record) addresses() []netip.Addr {
+	all := []netip.Addr{r.Public, r.Anchor, r.Private}
+	if r.Public6.IsValid() {
+		all = append(all, r.Public6, r.Anchor6)
+	}
+	return all
 }
 
 // gatewayOf returns the address that the gateway has in a range: its first.
 func gatewayOf(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
+
+// enableIPv6 gives the machine its addresses of IPv6, if it has none. They end with those that it has of IPv4, and are
+// no other machine's for that.
+func (r *record) enableIPv6(n networks) {
+	r.IPv6 = true
+	if !r.Public6.IsValid() {
+		r.Public6, r.Anchor6 = ending(n.Public6, r.Public), ending(n.Anchor6, r.Anchor)
+	}
+}
+
+// ending returns the address of p, which is of IPv6, that ends with one of IPv4.
+func ending(p netip.Prefix, with netip.Addr) netip.Addr {
+	a, end := p.Addr().As16(), with.As4()
+	copy(a[12:], end[:])
+	return netip.AddrFrom16(a)
+}
 
 // hostname returns the name that the machine's kernel has: a long one without its domain,
 // since a kernel takes no more than 64 bytes.

@@ -396,7 +396,7 @@ func busy(ctx context.Context, c *Cloud) {
 		_, err := c.CreateMachine(ctx, spec(n, serve(80)))
 		die(err)
 	}
-	addr, err := c.Reserve(ctx, "lb")
+	addr, err := c.Reserve(ctx, "lb", weir.IPv4)
 	die(err)
 	die(c.Assign(ctx, addr, "100001"))
 	die(c.SetFirewall(ctx, "100002", &weir.Firewall{}))

@@ -80,7 +80,7 @@ func TestReservedIPMovesAndEstablishedFlowsStay(t *testing.T) {
 	}
 	first, second := create(t, c, spec(1, echo)), create(t, c, spec(2, echo))
 	client := create(t, c, spec(3, ""))
-	addr, err := c.Reserve(t.Context(), "lb")
+	addr, err := c.Reserve(t.Context(), "lb", weir.IPv4)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +27,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"weir/api"
+	"weir/pki"
 	"weir/weir"
 )
 
@@ -32,13 +35,13 @@ import (
 type user struct {
 	api       string
 	tokenFile string
-	caFile    string
+	ca        string // a file, or a fingerprint
 }
 
 func (u *user) flags(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringVar(&u.api, "api", "", "`URL` of the API, otherwise WEIR_API, otherwise the control plane of this machine")
-	f.StringVar(&u.caFile, "ca", "", "`file` with the certificate of who signed its own, otherwise WEIR_CA")
+	f.StringVar(&u.ca, "ca", "", "`file` with the certificate of who signed its own, or that certificate's fingerprint, otherwise WEIR_CA")
 	f.StringVar(&u.tokenFile, "token-file", "", "`file` with a token for it, otherwise the token is WEIR_TOKEN")
 }
 
@@ -55,14 +58,14 @@ func (u *user) connect() (*client, error) {
 	if said == "" {
 		said, by = os.Getenv("WEIR_API"), "WEIR_API"
 	}
-	tokenFile, caFile := u.tokenFile, cmp.Or(u.caFile, os.Getenv("WEIR_CA"))
+	tokenFile, ca := u.tokenFile, cmp.Or(u.ca, os.Getenv("WEIR_CA"))
 	if said == "" {
 		found, err := find()
 		if err != nil {
 			return nil, err
 		}
 		said, by = found.API, found.Kind
-		caFile = cmp.Or(caFile, found.CAFile)
+		ca = cmp.Or(ca, found.CAFile)
 		if os.Getenv("WEIR_TOKEN") == "" {
 			tokenFile = cmp.Or(tokenFile, found.TokenFile)
 		}
@@ -75,7 +78,7 @@ func (u *user) connect() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := transportFor(caFile)
+	transport, err := transportFor(base, ca)
 	if err != nil {
 		return nil, err
 	}
@@ -90,23 +93,31 @@ func (u *user) connect() (*client, error) {
 	return &client{g, base}, nil
 }
 
-// transportFor returns what speaks to an API whose certificate is from the authority in a
-// file, or from any that this system trusts if no file is named.
-func transportFor(caFile string) (*http.Transport, error) {
+// transportFor returns what speaks to the API at base, whose certificate is from the authority in a
+// file, or with a fingerprint (SHA-256, hexadecimal), or from any that this system trusts if ca is empty.
+func transportFor(base, ca string) (*http.Transport, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if caFile == "" {
+	if ca == "" {
 		return transport, nil
 	}
-	data, err := os.ReadFile(caFile)
+	if sum, err := hex.DecodeString(strings.ReplaceAll(ca, ":", "")); err == nil && len(sum) == sha256.Size {
+		at, err := url.Parse(base)
+		if err != nil {
+			return nil, err
+		}
+		transport.TLSClientConfig = pki.Pin(hex.EncodeToString(sum), at.Hostname(), func([]byte) {})
+		return transport, nil
+	}
+	data, err := os.ReadFile(ca)
 	if errors.Is(err, os.ErrPermission) {
-		return nil, fmt.Errorf("the certificate in %s is not for everybody to read: run this with sudo", caFile)
+		return nil, fmt.Errorf("the certificate in %s is not for everybody to read: run this with sudo", ca)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--ca: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("--ca: %s has no certificate in PEM", caFile)
+		return nil, fmt.Errorf("--ca: %s has no certificate in PEM", ca)
 	}
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	return transport, nil
@@ -267,7 +278,7 @@ func bottom(err error) error {
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		return errors.New("its certificate is from nobody known here: --ca names a file with the authority's, which weir serve has beside its token as ca.pem")
+		return errors.New("its certificate is from nobody known here: --ca names a file with the authority's, which weir serve has beside its token as ca.pem, or the fingerprint that it prints")
 	case errors.As(err, &number):
 		return number
 	case errors.As(err, &dns):

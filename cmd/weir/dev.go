@@ -214,7 +214,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	}
 	parts.Go(func() error { return limits.Run(ctx) })
 	public, private, reserved := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Docs: web.NewDocs(api.OpenAPI(), log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, OneHost: true})
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Docs: web.NewDocs(api.OpenAPI(), log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, Public6: region.PublicIPv6(), OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 
@@ -284,6 +284,9 @@ func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, log *slog.L
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+
+		// h answers OPTIONS of everything too, with the headers of all answers.
+		DisableGeneralOptionsHandler: true,
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

@@ -181,7 +181,10 @@ func (r *region) must(args ...string) string {
 }
 
 // call calls the API, and returns the status of its answer, 0 if there is none.
-func (r *region) call(method, path, body string) int {
+func (r *region) call(method, path, body string) int { return r.ask(method, path, body, nil) }
+
+// ask is call with an answer to read, if into is not nil.
+func (r *region) ask(method, path, body string, into any) int {
 	token, err := os.ReadFile(filepath.Join(r.data, "token"))
 	if err != nil {
 		r.t.Fatal(err)
@@ -195,7 +198,12 @@ func (r *region) call(method, path, body string) int {
 	if err != nil {
 		return 0
 	}
-	resp.Body.Close()
+	defer resp.Body.Close()
+	if into != nil {
+		if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	return resp.StatusCode
 }
 

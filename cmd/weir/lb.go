@@ -121,7 +121,7 @@ func (b *balancers) list(ctx context.Context, stdout, stderr io.Writer) error {
 			}
 		}
 		up, all := serversUp(&lb)
-		rows = append(rows, []string{lb.Name, phaseOf(&lb), addressOf(lb.Address), cmp.Or(strings.Join(active, ","), "-"), age(s.Taken, lb.Since),
+		rows = append(rows, []string{lb.Name, phaseOf(&lb), addressesOf(&lb), cmp.Or(strings.Join(active, ","), "-"), age(s.Taken, lb.Since),
 			cmp.Or(strings.Join(standby, ","), "none"), fmt.Sprintf("%d of %d up", up, all)})
 	}
 	return writeTable(stdout, "", rows)

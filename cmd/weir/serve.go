@@ -358,6 +358,9 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	p.step("control plane", "API %s/, nodes %s", door.url, plan.nodes[0])
 	p.say("")
 	p.token(secret, tokenFile, beside(door.caFile))
+	if door.caFile != "" {
+		p.say("The fingerprint of that is %s", ca.Fingerprint())
+	}
 	p.say("A machine joins by the token that `weir node token NAME` prints. Ctrl-C stops the control plane.")
 	watchdog.ready("serving " + door.url)
 	return parts.Wait()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -257,6 +258,13 @@ func TestAPIOnAnyAddressButLoopbackSpeaksTLS(t *testing.T) {
 	elsewhere := []string{"status", "--api", "https://localhost:" + port, "--token-file", filepath.Join(data, "token")}
 	h.fails("its certificate is from nobody known here: --ca names a file", elsewhere...)
 	h.must(append(elsewhere, "--ca", filepath.Join(data, "ca.pem"))...)
+
+	// Its fingerprint is printed, and does as well.
+	fingerprint := regexp.MustCompile(`\b[0-9a-f]{64}\b`).FindString(p.out.String())
+	h.must(append(elsewhere, "--ca", fingerprint)...)
+	h.must(append(elsewhere, "--ca", strings.ToUpper(strings.TrimSuffix(regexp.MustCompile("..").ReplaceAllString(fingerprint, "$0:"), ":")))...)
+	h.fails("it is not from the authority with the fingerprint 0123456789abcdef…", append(elsewhere, "--ca", strings.Repeat("0123456789abcdef", 4))...)
+	h.fails("its certificate: x509: ", "status", "--api", "https://127.0.0.2:"+port, "--token-file", filepath.Join(data, "token"), "--ca", fingerprint)
 	if resp, err := http.Get("http://127.0.0.1:" + port + "/v2/weir/status"); err == nil && resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("without TLS: %s, want no answer of the API's", resp.Status)
 	}

@@ -205,7 +205,7 @@ func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whol
 	}
 	address := "no address yet"
 	if lb.Address.IsValid() {
-		address = lb.Address.String()
+		address = addressesOf(&lb)
 	}
 	var rules []string
 	for _, r := range lb.Rules {
@@ -346,6 +346,14 @@ func addressOf(a netip.Addr) string {
 		return "-"
 	}
 	return a.String()
+}
+
+// addressesOf returns where a load balancer is reached.
+func addressesOf(lb *weir.LoadBalancerOverview) string {
+	if lb.Addr6.IsValid() {
+		return addressOf(lb.Address) + ", " + lb.Addr6.String()
+	}
+	return addressOf(lb.Address)
 }
 
 // short cuts a name so that a table stays in its width.
