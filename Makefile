@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 # there: they are told of the weir that is built.
 GOTEST   := $(GO) test $(if $(SUDO),-exec 'sudo env WEIR_BINARY=$(CURDIR)/bin/weir')
 
-.PHONY: help deps build dev test bench-change bench-failover bench-api bench-proxy vet clean
+.PHONY: help deps build dev test bench-change bench-failover bench-api bench-scale bench-proxy vet clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-failover: deps build ## how long clients wait when a load balancer fails o
 bench-api: ## what the API does a second among up to a million droplets, and how soon nodes hear
 	$(GO) build -o bin/bench-api ./bench/api
 	bin/bench-api $(BENCHFLAGS)
+
+bench-scale: ## how pools follow their load by Weir's policy and by others', simulated
+	$(GO) run ./bench/scale $(BENCHFLAGS)
 
 bench-proxy: deps ## what requests and TLS handshakes cost, beside a tuned HAProxy and nginx
 	$(GO) build -o bin/bench-proxy ./bench/proxy

@@ -29,6 +29,7 @@ var may = map[string][]string{
 	// Hands: one foreign thing each.
 	"cloud/local": {"cloud", "weir"},
 	"haproxy":     {"weir"},
+	"cron":        {"weir"},
 	"pki":         {"weir"},
 	"secrets":     {"weir"},
 	"nodeapi":     {"pki", "weir"},
@@ -40,7 +41,9 @@ var may = map[string][]string{
 	"acme/acmetest": {},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "series", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
+	"control": {"store", "reconcile", "series", "scale", "cron", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
+	"scale":   {},
+	"replay":  {"scale"},
 	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
@@ -66,6 +69,7 @@ var only = map[string]string{
 	"github.com/mdlayher/arp":        "vip",
 	"github.com/mdlayher/ndp":        "vip",
 	"github.com/mdlayher/packet":     "vip",
+	"github.com/robfig/cron":         "cron",
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/prometheus/":         "metrics",
 	"github.com/digitalocean/godo":   "cmd/weir bench/change domains",

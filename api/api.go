@@ -255,6 +255,8 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/weir/events":                        a.events,
 		"PUT /v2/weir/app":                           a.apply,
 		"GET /v2/weir/pools":                         a.listPools,
+		"GET /v2/weir/pools/{name}":                  a.showPool,
+		"GET /v2/weir/pools/{name}/history":          a.tellPool,
 		"DELETE /v2/weir/pools/{name}":               a.deletePool,
 		"POST /v2/weir/pools/{name}/machines":        a.grow,
 		"GET /v2/weir/machines":                      a.listMachines,

@@ -46,11 +46,15 @@ func (a *api) listAutoscalePools(w http.ResponseWriter, r *http.Request) error {
 	if name := r.URL.Query().Get("name"); name != "" {
 		all = slices.DeleteFunc(all, func(p weir.Pool) bool { return p.Name != name })
 	}
-	return list(w, r, "autoscale_pools", all, autoscaleWords)
+	loads, err := a.Control.PoolLoads(r.Context(), all)
+	if err != nil {
+		return err
+	}
+	return list(w, r, "autoscale_pools", all, func(p weir.Pool) autoscaleWire { return autoscaleWords(p, loads[p.ID]) })
 }
 
-func replyAutoscalePool(w http.ResponseWriter, status int, p weir.Pool) error {
-	return reply(w, status, map[string]any{"autoscale_pool": autoscaleWords(p)})
+func replyAutoscalePool(w http.ResponseWriter, status int, p weir.Pool, load weir.PoolLoad) error {
+	return reply(w, status, map[string]any{"autoscale_pool": autoscaleWords(p, load)})
 }
 
 // readAutoscalePool returns the pool that a body asks for.
@@ -80,7 +84,7 @@ func (a *api) createAutoscalePool(w http.ResponseWriter, r *http.Request) error 
 	if p, err = a.Control.CreateAutoscalePool(r.Context(), p); err != nil {
 		return err
 	}
-	return replyAutoscalePool(w, http.StatusAccepted, p)
+	return replyAutoscalePool(w, http.StatusAccepted, p, weir.PoolLoad{})
 }
 
 func (a *api) getAutoscalePool(w http.ResponseWriter, r *http.Request, id weir.ID) error {
@@ -88,7 +92,11 @@ func (a *api) getAutoscalePool(w http.ResponseWriter, r *http.Request, id weir.I
 	if err != nil {
 		return err
 	}
-	return replyAutoscalePool(w, http.StatusOK, p)
+	loads, err := a.Control.PoolLoads(r.Context(), []weir.Pool{p})
+	if err != nil {
+		return err
+	}
+	return replyAutoscalePool(w, http.StatusOK, p, loads[p.ID])
 }
 
 // replaceAutoscalePool makes an autoscale pool what the body says, all of it.
@@ -100,7 +108,11 @@ func (a *api) replaceAutoscalePool(w http.ResponseWriter, r *http.Request, id we
 	if p, err = a.Control.UpdateAutoscalePool(r.Context(), id, p); err != nil {
 		return err
 	}
-	return replyAutoscalePool(w, http.StatusOK, p)
+	loads, err := a.Control.PoolLoads(r.Context(), []weir.Pool{p})
+	if err != nil {
+		return err
+	}
+	return replyAutoscalePool(w, http.StatusOK, p, loads[p.ID])
 }
 
 // deleteAutoscalePool deletes a pool; its droplets stay.

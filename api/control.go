@@ -162,6 +162,14 @@ type Control interface {
 	// DeletePool has the pool of that name deleted, with its machines.
 	DeletePool(ctx context.Context, name string) error
 
+	// PoolReport returns the pool of that name or ID, with what it bears and what was decided of its size.
+	PoolReport(ctx context.Context, name string) (weir.PoolReport, error)
+	// PoolTold returns how the size of the pool of that name or ID has changed, the newest first; nothing of
+	// one that is no autoscale pool and does not follow its load.
+	PoolTold(ctx context.Context, name string) ([]weir.Scaling, error)
+	// PoolLoads returns what pools bear at the moment, as far as this member knows, by ID.
+	PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]weir.PoolLoad, error)
+
 	// AutoscalePools returns all autoscale pools, the oldest first. One that is being deleted is
 	// none any more.
 	AutoscalePools(ctx context.Context) ([]weir.Pool, error)

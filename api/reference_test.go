@@ -174,6 +174,8 @@ var reference = []group{
 		{at: "PUT /v2/weir/app", says: "Make an application what the body says, in one transaction: its servers and its load balancer.", more: "What is as asked already is not touched.", body: App{},
 			query: []parameter{{"dry_run", "boolean", "Only say what would be changed."}}, ok: answer{200, Applied{}, false}},
 		{at: "GET /v2/weir/pools", says: "List the pools.", ok: page("pools", Pool{})},
+		{at: "GET /v2/weir/pools/{name}", says: "Show a pool, what it bears, and what was decided of its size.", ok: one("pool", PoolState{})},
+		{at: "GET /v2/weir/pools/{name}/history", says: "List how the size of a pool has changed, and why, the newest first.", ok: page("history", weir.Scaling{})},
 		{at: "POST /v2/weir/pools/{name}/machines", says: "Add machines to a pool.", body: Growth{}, ok: answer{202, listOf("droplets", dropletWire{}), false}},
 		{at: "DELETE /v2/weir/pools/{name}", says: "Delete a pool and its machines.", ok: nothing},
 	}},
@@ -263,7 +265,7 @@ var pathParameters = []struct{ name, below, kind, says string }{
 	{"id", "/v2/monitoring/alerts/", "string", "The ID of an alert policy."},
 	{"action", "/v2/", "integer", "The ID of an action."},
 	{"name", "/v2/tags/", "string", "The name of a tag, in any case."},
-	{"name", "/v2/weir/pools/", "string", "The name of a pool."},
+	{"name", "/v2/weir/pools/", "string", "The name of a pool; to show it, its ID does too."},
 	{"name", "/v2/weir/nodes/", "string", "The name of a node."},
 	{"ip", "/v2/", "string", "The address."},
 	{"figure", "/v2/monitoring/metrics/load_balancer/", "string", "The name of a figure, such as frontend_http_requests_per_second."},
@@ -285,7 +287,8 @@ var called = map[reflect.Type]string{
 	reflect.TypeFor[backupPolicyReply](): "BackupPolicy",
 	reflect.TypeFor[nobody]():            "Nothing",
 	reflect.TypeFor[resourcesWire]():     "TagResources",
-	reflect.TypeFor[autoscaleConfig]():   "AutoscaleConfig",
+	reflect.TypeFor[utilization]():       "AutoscaleUtilization",
+	reflect.TypeFor[scalingWeir]():       "AutoscaleEventWeir",
 	reflect.TypeFor[errorBody]():         "Error",
 	reflect.TypeFor[StickySessions]():    "StickySessions",
 }
@@ -298,6 +301,7 @@ var must = map[string][]string{
 	"tagRequest": {"name"}, "taggingRequest": {"resources"}, "taggingResource": {"resource_id", "resource_type"}, "addressActRequest": {"type"},
 	"certificateRequest": {"name"}, "firewallRuleWire": {"protocol"},
 	"App": {"name"}, "Growth": {"count"}, "NewNode": {"name"}, "NewToken": {"name", "scopes"}, "Draining": {"drained"}, "Fault": {"type"},
+	"AutoscaleSchedule": {"cron", "minutes", "min_instances"},
 }
 
 // said is what the document says of types and their fields in place of their comments, which are for who

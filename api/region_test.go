@@ -65,7 +65,7 @@ func embed(t *testing.T) *store.Store {
 func newRegionOn(t *testing.T, db *store.Store, o cloud.FakeOptions, wrap func(api.Control) api.Control) *region {
 	t.Helper()
 	r := &region{t: t, cloud: cloud.NewFake(o), log: &lines{}}
-	r.control = control.New(control.Options{Region: "lab", Store: db, Cloud: r.cloud, Poll: 5 * time.Millisecond, Drain: time.Millisecond})
+	r.control = control.New(control.Options{Region: "lab", Store: db, Cloud: r.cloud, Poll: 5 * time.Millisecond, Look: 20 * time.Millisecond, Drain: time.Millisecond})
 	keys, err := secrets.New(secrets.NewKey())
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -63,7 +64,7 @@ func AppOf(pool *weir.Pool, lb weir.LoadBalancer) App {
 	}
 	app.Name, app.Region, app.Size, app.Image = pool.Name, pool.Template.Region, pool.Template.Size, pool.Template.Image
 	app.UserData, app.HostnamePrefix, app.SSHKeys, app.Tags = pool.Template.UserData, pool.Prefix, pool.Template.SSHKeys, pool.Template.Tags
-	if !pool.KeepCount {
+	if app.Scale = ConfigOf(pool.Scale); app.Scale == nil && !pool.KeepCount {
 		app.Count = &pool.Count
 	}
 	return app
@@ -94,7 +95,7 @@ func (app *App) refuseTemplate() error {
 		said bool
 	}{
 		{"size", app.Size != ""}, {"image", app.Image != ""}, {"user_data", app.UserData != ""}, {"hostname_prefix", app.HostnamePrefix != ""},
-		{"ssh_keys", len(app.SSHKeys) > 0}, {"tags", len(app.Tags) > 0}, {"count", app.Count != nil},
+		{"ssh_keys", len(app.SSHKeys) > 0}, {"tags", len(app.Tags) > 0}, {"count", app.Count != nil}, {"scale", app.Scale != nil},
 	} {
 		if field.said {
 			return invalid("%s is about machines that Weir makes, and servers says that there are others: leave one of them out", field.name)
@@ -122,6 +123,15 @@ func (app *App) pool(region string) (*weir.Pool, error) {
 			SSHKeys:  app.SSHKeys,
 			Tags:     join([]string{app.Name}, app.Tags),
 		},
+	}
+	if app.Scale != nil {
+		if app.Count != nil || app.Scale.Fixed != 0 {
+			return nil, invalid("scale says that the pool follows its load, and count or target_number_instances how many machines it has: leave one of them out")
+		}
+		var err error
+		if pool.Scale, err = app.Scale.scale(); err != nil {
+			return nil, fmt.Errorf("scale: %w", err)
+		}
 	}
 	return &pool, pool.Check(region)
 }
@@ -204,10 +214,14 @@ func (a *api) listPools(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return list(w, r, "pools", all, func(p weir.Pool) Pool {
-		return Pool{ID: p.ID, Name: p.Name, Region: p.Template.Region, Size: p.Template.Size, Image: p.Template.Image,
-			HostnamePrefix: p.Prefix, Tags: some(p.Template.Tags), Count: p.Count, Created: p.Created,
-			Plan: some(p.Status.Plan), Err: p.Status.Err}
+		return poolWords(&p)
 	})
+}
+
+func poolWords(p *weir.Pool) Pool {
+	return Pool{ID: p.ID, Name: p.Name, Region: p.Template.Region, Size: p.Template.Size, Image: p.Template.Image,
+		HostnamePrefix: p.Prefix, Tags: some(p.Template.Tags), Count: p.Count, Created: p.Created,
+		Plan: some(p.Status.Plan), Err: cmp.Or(p.Status.Err, p.Status.Stuck)}
 }
 
 // grow makes a pool larger, and answers with the new droplets.

@@ -16,17 +16,18 @@ import (
 // and are given by Servers, and then nothing is said of how to make one: Size, Image,
 // UserData, HostnamePrefix, SSHKeys, Tags and Count. What is left out has the default named.
 type App struct {
-	Name           string          `json:"name"`
-	Region         string          `json:"region,omitempty"`          // the one that answers
-	Size           string          `json:"size,omitempty"`            // weir.DefaultNodeSize
-	Image          string          `json:"image,omitempty"`           // weir.DefaultImage
-	UserData       string          `json:"user_data,omitempty"`       // none
-	HostnamePrefix string          `json:"hostname_prefix,omitempty"` // Name
-	SSHKeys        []string        `json:"ssh_keys,omitempty"`        // public keys
-	Tags           []string        `json:"tags,omitempty"`            // beside Name
-	Count          *int            `json:"count,omitempty"`           // what the pool has, 1 for a new one
-	Servers        []string        `json:"servers,omitempty"`         // by address
-	LoadBalancer   AppLoadBalancer `json:"load_balancer"`
+	Name           string           `json:"name"`
+	Region         string           `json:"region,omitempty"`          // the one that answers
+	Size           string           `json:"size,omitempty"`            // weir.DefaultNodeSize
+	Image          string           `json:"image,omitempty"`           // weir.DefaultImage
+	UserData       string           `json:"user_data,omitempty"`       // none
+	HostnamePrefix string           `json:"hostname_prefix,omitempty"` // Name
+	SSHKeys        []string         `json:"ssh_keys,omitempty"`        // public keys
+	Tags           []string         `json:"tags,omitempty"`            // beside Name
+	Count          *int             `json:"count,omitempty"`           // what the pool has, 1 for a new one
+	Scale          *AutoscaleConfig `json:"scale,omitempty"`           // instead of Count, without target_number_instances
+	Servers        []string         `json:"servers,omitempty"`         // by address
+	LoadBalancer   AppLoadBalancer  `json:"load_balancer"`
 }
 
 // AppLoadBalancer is an App's load balancer.
@@ -61,6 +62,16 @@ type Pool struct {
 	Created        time.Time `json:"created_at"`
 	Plan           []string  `json:"plan"`  // the steps still to be taken
 	Err            string    `json:"error"` // why it is not yet as it should be
+}
+
+// PoolState is the pool of GET /v2/weir/pools/{name}.
+type PoolState struct {
+	Pool
+	Autoscale bool             `json:"autoscale"`         // it is a droplet autoscale pool
+	Machines  int              `json:"machines"`          // that it has and is to keep
+	Scale     *AutoscaleConfig `json:"scale,omitempty"`   // nil: it has as many machines as users say
+	Load      weir.PoolLoad    `json:"load"`              // at the moment
+	Verdict   *weir.Verdict    `json:"verdict,omitempty"` // what was last decided of its size
 }
 
 // Growth is the body of POST /v2/weir/pools/{name}/machines, which is answered as the

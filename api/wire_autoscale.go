@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"time"
 
 	"weir/weir"
@@ -11,19 +12,41 @@ import (
 // autoscaleRequest is the body that creates an autoscale pool, or replaces what one says.
 type autoscaleRequest struct {
 	Name     string            `json:"name"`
-	Config   autoscaleConfig   `json:"config"`
+	Config   AutoscaleConfig   `json:"config"`
 	Template autoscaleTemplate `json:"droplet_template"`
 }
 
-// autoscaleConfig is either target_number_instances or the rest. It is read back as it was
+// AutoscaleConfig is either target_number_instances or the rest. It is read back as it was
 // written: what is left out has a default, and stays out.
-type autoscaleConfig struct {
-	Fixed    int     `json:"target_number_instances,omitempty"`
-	Min      int     `json:"min_instances,omitempty"`
-	Max      int     `json:"max_instances,omitempty"`
-	CPU      float64 `json:"target_cpu_utilization,omitempty"`
-	Memory   float64 `json:"target_memory_utilization,omitempty"`
-	Cooldown int     `json:"cooldown_minutes,omitempty"`
+type AutoscaleConfig struct {
+	Fixed    int            `json:"target_number_instances,omitempty"`   // how many machines, whatever their load
+	Min      int            `json:"min_instances,omitempty"`             // the fewest machines, 1 to 500
+	Max      int            `json:"max_instances,omitempty"`             // the most machines, 1 to 1000
+	CPU      float64        `json:"target_cpu_utilization,omitempty"`    // the share of their CPU that machines should use, 0.05 to 1
+	Memory   float64        `json:"target_memory_utilization,omitempty"` // the share of their memory that machines should use, 0.05 to 1
+	Cooldown int            `json:"cooldown_minutes,omitempty"`          // for how long it does not shrink after it has grown, 5 to 20; 10 if left out
+	Weir     *AutoscaleMore `json:"weir,omitempty"`
+}
+
+// AutoscaleMore is what of an AutoscaleConfig DigitalOcean has no word for.
+type AutoscaleMore struct {
+	Requests      float64             `json:"target_requests_per_second,omitempty"` // of each machine
+	Concurrent    float64             `json:"target_concurrent_requests,omitempty"` // of each machine
+	Response      float64             `json:"target_response_time_ms,omitempty"`    // in the mean
+	Cooldown      float64             `json:"cooldown_seconds,omitempty"`           // instead of cooldown_minutes
+	Stabilisation float64             `json:"stabilization_seconds,omitempty"`      // what was needed in the last so long is kept; 180 if left out
+	Budget        float64             `json:"max_hourly_cost,omitempty"`            // that all machines together may cost
+	Price         float64             `json:"machine_hourly_cost,omitempty"`        // of one machine
+	Schedules     []AutoscaleSchedule `json:"schedules,omitempty"`                  // when there are more machines than the load needs
+}
+
+// AutoscaleSchedule is when a pool has more machines than its load needs.
+type AutoscaleSchedule struct {
+	Name    string  `json:"name,omitempty"`
+	Cron    string  `json:"cron"`               // when it begins: minute, hour, day, month, weekday
+	Zone    string  `json:"timezone,omitempty"` // UTC
+	Minutes float64 `json:"minutes"`            // that it lasts
+	Min     int     `json:"min_instances"`      // the fewest machines then
 }
 
 // autoscaleTemplate is read back as it was written too.
@@ -57,36 +80,75 @@ func (q *autoscaleRequest) pool(region string) (weir.Pool, error) {
 	if p.Template, err = droplet.template(region); err != nil {
 		return p, fmt.Errorf("droplet_template: %w", err)
 	}
-	p.Autoscale.Scale, err = q.Config.scale()
+	p.Scale, err = q.Config.scale()
 	return p, err
 }
 
 // scale returns how a pool is to scale, or nil if it has a fixed size.
-func (c *autoscaleConfig) scale() (*weir.Scale, error) {
+func (c *AutoscaleConfig) scale() (*weir.Scale, error) {
 	dynamic := *c
 	dynamic.Fixed = 0
 	switch {
-	case *c == autoscaleConfig{}:
+	case *c == AutoscaleConfig{}:
 		return nil, invalid("config says nothing, want target_number_instances, or min_instances, max_instances and a target")
-	case c.Fixed != 0 && dynamic != autoscaleConfig{}:
+	case c.Fixed != 0 && dynamic != AutoscaleConfig{}:
 		return nil, invalid("config has target_number_instances, which is for a pool of a fixed size, and also what is for one that scales: leave one of them out")
 	case c.Fixed != 0:
 		return nil, nil
 	}
-	return &weir.Scale{Min: c.Min, Max: c.Max, CPU: c.CPU, Memory: c.Memory, Cooldown: time.Duration(c.Cooldown) * time.Minute}, nil
+	s := &weir.Scale{Min: c.Min, Max: c.Max, CPU: c.CPU, Memory: c.Memory, Cooldown: time.Duration(c.Cooldown) * time.Minute}
+	if m := c.Weir; m != nil {
+		s.Requests, s.Concurrent, s.Response = m.Requests, m.Concurrent, lasting(m.Response, time.Millisecond)
+		s.Pause, s.Stabilisation = lasting(m.Cooldown, time.Second), lasting(m.Stabilisation, time.Second)
+		s.Budget, s.Price = m.Budget, m.Price
+		for _, d := range m.Schedules {
+			s.Schedules = append(s.Schedules, weir.Schedule{Name: d.Name, Cron: d.Cron, Zone: d.Zone, For: lasting(d.Minutes, time.Minute), Min: d.Min})
+		}
+	}
+	return s, nil
+}
+
+// lasting returns how long n of a unit are, at most a year.
+func lasting(n float64, unit time.Duration) time.Duration {
+	const year = 365 * 24 * time.Hour
+	return time.Duration(min(max(n*float64(unit), -float64(year)), float64(year)))
+}
+
+// ConfigOf puts how a pool scales in words, nil if it does not.
+func ConfigOf(s *weir.Scale) *AutoscaleConfig {
+	if s == nil {
+		return nil
+	}
+	c := &AutoscaleConfig{Min: s.Min, Max: s.Max, CPU: s.CPU, Memory: s.Memory, Cooldown: int(s.Cooldown / time.Minute)}
+	m := AutoscaleMore{Requests: s.Requests, Concurrent: s.Concurrent, Response: float64(s.Response) / float64(time.Millisecond),
+		Cooldown: s.Pause.Seconds(), Stabilisation: s.Stabilisation.Seconds(), Budget: s.Budget, Price: s.Price}
+	for _, d := range s.Schedules {
+		m.Schedules = append(m.Schedules, AutoscaleSchedule{d.Name, d.Cron, d.Zone, d.For.Minutes(), d.Min})
+	}
+	if !reflect.DeepEqual(m, AutoscaleMore{}) {
+		c.Weir = &m
+	}
+	return c
 }
 
 type autoscaleWire struct {
 	ID       weir.ID           `json:"id"`
 	Name     string            `json:"name"`
-	Config   autoscaleConfig   `json:"config"`
+	Config   AutoscaleConfig   `json:"config"`
 	Template autoscaleTemplate `json:"droplet_template"`
 	Created  string            `json:"created_at"`
 	Updated  string            `json:"updated_at"`
 	Status   string            `json:"status"`
 	Active   int               `json:"active_resources_count"`
+	Use      *utilization      `json:"current_utilization,omitempty"` // nil while nothing is known of it
 
 	Weir autoscaleWeir `json:"weir,omitzero"`
+}
+
+// utilization is what the machines of a pool use, as a share of what they have.
+type utilization struct {
+	Memory float64 `json:"memory"`
+	CPU    float64 `json:"cpu"`
 }
 
 // autoscaleWeir is what DigitalOcean has no word for.
@@ -95,8 +157,8 @@ type autoscaleWeir struct {
 }
 
 // autoscaleWords puts an autoscale pool in DigitalOcean's words. Its utilization is left out, as
-// DigitalOcean does for as long as nothing was measured.
-func autoscaleWords(p weir.Pool) autoscaleWire {
+// DigitalOcean does, for as long as nothing was measured.
+func autoscaleWords(p weir.Pool, load weir.PoolLoad) autoscaleWire {
 	a, t := p.Autoscale, p.Template
 	public := true
 	w := autoscaleWire{ID: p.ID, Name: p.Name, Created: timeWire(p.Created), Updated: timeWire(a.Updated), Status: "active", Active: p.Status.Active,
@@ -106,10 +168,12 @@ func autoscaleWords(p weir.Pool) autoscaleWire {
 	for _, key := range a.Written.SSHKeys {
 		w.Template.SSHKeys = append(w.Template.SSHKeys, word(key))
 	}
-	if s := a.Scale; s != nil {
-		w.Config = autoscaleConfig{Min: s.Min, Max: s.Max, CPU: s.CPU, Memory: s.Memory, Cooldown: int(s.Cooldown / time.Minute)}
-	} else {
-		w.Config = autoscaleConfig{Fixed: p.Count}
+	w.Config = AutoscaleConfig{Fixed: p.Count}
+	if p.Scale != nil {
+		w.Config = *ConfigOf(p.Scale)
+	}
+	if load.CPU != nil && load.Memory != nil {
+		w.Use = &utilization{*load.Memory, *load.CPU}
 	}
 	if w.Weir.Err != "" {
 		w.Status = "error"
@@ -157,9 +221,19 @@ type scalingWire struct {
 	Err     string             `json:"error_reason,omitempty"`
 	Created string             `json:"created_at"`
 	Updated string             `json:"updated_at"`
+
+	Weir scalingWeir `json:"weir,omitzero"`
+}
+
+// scalingWeir is what DigitalOcean has no word for.
+type scalingWeir struct {
+	Why string `json:"why,omitempty"` // the numbers that it was decided by
 }
 
 // scalingWords puts an entry of a pool's history in DigitalOcean's words.
 func scalingWords(s weir.Scaling) scalingWire {
-	return scalingWire{s.ID, s.Have, s.Want, s.Reason, s.State(), s.Err, timeWire(s.Began), timeWire(s.Updated)}
+	return scalingWire{s.ID, s.Have, s.Want, s.Reason, s.State(), s.Err, timeWire(s.Began), timeWire(s.Updated), scalingWeir{s.Why}}
 }
+
+// ScaleOf returns how a pool scales by what its state says.
+func ScaleOf(c *AutoscaleConfig) (*weir.Scale, error) { return c.scale() }

@@ -60,7 +60,8 @@ type App struct {
 // Without a word in the file, size is s-1vcpu-1gb, image debian-12-x64, and
 // hostname_prefix and load_balancer.name are the name. A count that is not said is 1 for
 // a new pool, and leaves one that is there as large as it is (weir.Pool.KeepCount), so
-// that a file can be applied again after the pool has grown. A load balancer without rules
+// that a file can be applied again after the pool has grown. Instead of a number, count says between which
+// sizes the pool follows its load, and what each machine should bear: 60 % of its CPU without a word. A load balancer without rules
 // forwards HTTP from port 80 to port 80, in turn (round_robin); its health check asks
 // the target of the first rule, each 10 seconds. A region that is not said is
 // whichever the app is given to: see [App.In].
@@ -153,13 +154,20 @@ func (a *App) check() error {
 	return nil
 }
 
+// inFile puts words of the API as a file has them.
+var inFile = strings.NewReplacer("target_cpu_utilization", "targets.cpu", "target_memory_utilization", "targets.memory",
+	"target_requests_per_second", "targets.requests_per_second", "target_concurrent_requests", "targets.concurrent_requests",
+	"target_response_time_ms", "targets.response_time_ms", "min_instances", "min", "max_instances", "max")
+
 // unprefixed is an error without the words that the line of a file makes needless.
 type unprefixed struct {
 	error
 	prefix string
 }
 
-func (e *unprefixed) Error() string { return strings.TrimPrefix(e.error.Error(), e.prefix) }
+func (e *unprefixed) Error() string {
+	return inFile.Replace(strings.TrimPrefix(e.error.Error(), e.prefix))
+}
 func (e *unprefixed) Unwrap() error { return e.error }
 
 // readFile returns what is in a file of at most most bytes. Its errors do not repeat

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,9 +26,7 @@ func appKeys() []key {
 		{"size", text(func(a *App, s string) { a.Pool.Template.Size = s })},
 		{"image", text(func(a *App, s string) { a.Pool.Template.Image = s })},
 		{"hostname_prefix", setPrefix},
-		{"count", whole(fmt.Sprintf("from 0 to %d", weir.MaxPool), func(a *App, n int) {
-			a.Pool.Count, a.Pool.KeepCount = n, false
-		})},
+		{"count", setCount},
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},

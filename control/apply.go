@@ -57,7 +57,7 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 
 // checkPool returns why a pool cannot become what it is here.
 func (c *Control) checkPool(ctx context.Context, pool weir.Pool) error {
-	if err := pool.Check(c.Region()); err != nil {
+	if err := c.checkScaled(&pool); err != nil {
 		return err
 	}
 	add, err := c.growth(ctx, pool)
@@ -94,10 +94,17 @@ func applyPool(ctx context.Context, tx *store.Tx, pool weir.Pool, dry bool) (cha
 			return nil, err
 		}
 	}
-	if len(changes) > 0 {
-		pools.Put(tx, wanted.ID, wanted)
+	if len(changes) == 0 {
+		return nil, nil
 	}
-	return changes, nil
+	pools.Put(tx, wanted.ID, wanted)
+	switch {
+	case wanted.Scale != nil && (was == nil || was.Scale == nil || was.Count != wanted.Count):
+		err = beginScaling(ctx, tx, wanted, weir.ScaledByUser, "")
+	case wanted.Scale == nil && was != nil && was.Scale != nil:
+		forgetScale(tx, wanted.ID)
+	}
+	return changes, err
 }
 
 // growth returns by how many machines a pool would grow that became what want is.
@@ -134,19 +141,23 @@ func balancerNamed(ctx context.Context, tx *store.Tx, name string) (*weir.LoadBa
 
 // mergePool returns was with what want desires, and what that changes.
 func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
-	if was != nil && want.KeepCount {
+	if was != nil && (want.KeepCount || want.Scale != nil) {
 		want.Count = was.Count
+	}
+	if want.Scale != nil {
+		want.Count = want.Scale.Clamp(want.Count)
 	}
 	want.KeepCount = false
 	if was == nil {
 		want.ID = weir.ID(uuid.NewString())
 		want.Created = time.Now().UTC()
 		want.Serial, want.Deleting, want.Status = 0, time.Time{}, weir.PoolStatus{}
-		return want, []string{fmt.Sprintf("pool %s: created, count %d, size %s", want.Name, want.Count, want.Template.Size)}
+		return want, []string{fmt.Sprintf("pool %s: created, count %d%s, size %s", want.Name, want.Count, bounded(want.Scale), want.Template.Size)}
 	}
 	p := *was
 	changes := changed("pool "+p.Name, []field{
 		{"count", p.Count, want.Count},
+		{"scale", scaling(p.Scale), scaling(want.Scale)},
 		{"hostname_prefix", p.Prefix, want.Prefix},
 	})
 	template := changed("pool "+p.Name+": new machines", []field{
@@ -161,8 +172,42 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 	if len(template) == 0 && !slices.Equal(p.Template.SSHKeys, want.Template.SSHKeys) {
 		template = []string{fmt.Sprintf("pool %s: new machines: ssh_keys are others", p.Name)}
 	}
-	p.Count, p.Prefix, p.Template = want.Count, want.Prefix, want.Template
+	p.Count, p.Scale, p.Prefix, p.Template = want.Count, want.Scale, want.Prefix, want.Template
 	return p, append(changes, template...)
+}
+
+// bounded says between which sizes a pool follows its load, if it does.
+func bounded(s *weir.Scale) string {
+	if s == nil {
+		return ""
+	}
+	return fmt.Sprintf(" of %d to %d", s.Min, s.Max)
+}
+
+// scaling says how a pool follows its load, as a person would say it.
+func scaling(s *weir.Scale) string {
+	if s == nil {
+		return "by hand"
+	}
+	said := fmt.Sprintf("%d to %d", s.Min, s.Max)
+	for _, target := range []struct {
+		name  string
+		value any
+		is    bool
+	}{
+		{"CPU", s.CPU, s.CPU != 0}, {"memory", s.Memory, s.Memory != 0}, {"requests/s", s.Requests, s.Requests != 0},
+		{"concurrent requests", s.Concurrent, s.Concurrent != 0}, {"response time", s.Response, s.Response != 0},
+		{"cooldown", cmp.Or(s.Pause, s.Cooldown), s.Pause != 0 || s.Cooldown != 0}, {"stabilization", s.Stabilisation, s.Stabilisation != 0},
+		{"cost an hour", fmt.Sprintf("%v of %v each", s.Budget, s.Price), s.Budget != 0},
+	} {
+		if target.is {
+			said += fmt.Sprintf(", %s %v", target.name, target.value)
+		}
+	}
+	for _, d := range s.Schedules {
+		said += fmt.Sprintf(", %d at %s %s for %s", d.Min, d.Cron, d.Zone, d.For)
+	}
+	return said
 }
 
 // mergeBalancer returns was with what want desires, and what that changes.

@@ -54,7 +54,7 @@ func isAutoscale(p *weir.Pool) bool { return p.Autoscale != nil && p.Deleting.Is
 // CreateAutoscalePool adds an autoscale pool, with its machines; its ID, Team and times are set
 // here, and its Count if it has a Scale. A name that is taken is weir.Invalid.
 func (c *Control) CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Pool, error) {
-	if err := p.Check(c.Region()); err != nil {
+	if err := c.checkScaled(&p); err != nil {
 		return p, err
 	}
 	p = mergeAutoscale(weir.Pool{Autoscale: &weir.Autoscale{}}, p)
@@ -71,7 +71,7 @@ func (c *Control) CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Po
 		if err := putAutoscale(ctx, tx, &made); err != nil {
 			return err
 		}
-		if err := beginScaling(ctx, tx, made, weir.ScaledByUser); err != nil {
+		if err := beginScaling(ctx, tx, made, weir.ScaledByUser, ""); err != nil {
 			return err
 		}
 		if _, err := addMembers(ctx, tx, &made, made.Count); err != nil {
@@ -89,7 +89,7 @@ func (c *Control) UpdateAutoscalePool(ctx context.Context, id weir.ID, want weir
 	if p, err = c.AutoscalePool(ctx, id); err != nil {
 		return p, err
 	}
-	if err := want.Check(c.Region()); err != nil {
+	if err := c.checkScaled(&want); err != nil {
 		return p, err
 	}
 	if add := mergeAutoscale(p, want).Count - p.Count; add > 0 {
@@ -115,7 +115,7 @@ func (c *Control) UpdateAutoscalePool(ctx context.Context, id weir.ID, want weir
 		if p.Count == was.Count && p.Autoscale.Edition == was.Autoscale.Edition {
 			return nil // its machines stay what they are
 		}
-		return beginScaling(ctx, tx, p, weir.ScaledByUser)
+		return beginScaling(ctx, tx, p, weir.ScaledByUser, "")
 	})
 	return p, err
 }
@@ -125,9 +125,9 @@ func mergeAutoscale(was, want weir.Pool) weir.Pool {
 	p, a := was, *was.Autoscale
 	p.Name, p.Prefix, p.Template, p.Count = want.Name, want.Prefix, want.Template, want.Count
 	p.Autoscale = &a
-	a.Scale, a.Written = want.Autoscale.Scale, want.Autoscale.Written
-	if a.Scale != nil {
-		p.Count = a.Scale.Clamp(was.Count)
+	p.Scale, a.Written = want.Scale, want.Autoscale.Written
+	if p.Scale != nil {
+		p.Count = p.Scale.Clamp(was.Count)
 	}
 	for _, list := range []*[]string{&p.Template.Tags, &p.Template.SSHKeys, &a.Written.SSHKeys} {
 		if len(*list) == 0 {
@@ -193,8 +193,7 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 			m.Pool, m.Edition = "", 0
 			machines.Put(tx, m.ID, m)
 		}
-		pools.Delete(tx, id)
-		scalings.Delete(tx, id)
+		forgetPool(tx, id)
 		return nil
 	})
 }
@@ -267,22 +266,22 @@ func historyOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]weir.Scaling,
 }
 
 // beginScaling begins an entry in the history of a pool, in the transaction that changes it.
-func beginScaling(ctx context.Context, tx *store.Tx, p weir.Pool, reason weir.ScalingReason) error {
+func beginScaling(ctx context.Context, tx *store.Tx, p weir.Pool, reason weir.ScalingReason, why string) error {
 	history, err := historyOf(ctx, tx, p.ID)
 	if err != nil {
 		return err
 	}
-	scalings.Put(tx, p.ID, withScaling(history, p.Count, p.Status.Active, reason))
+	scalings.Put(tx, p.ID, withScaling(history, p.Count, p.Status.Active, reason, why))
 	return nil
 }
 
 // withScaling returns a history with one entry more, without the oldest if it has too many.
-func withScaling(history []weir.Scaling, want, have int, reason weir.ScalingReason) []weir.Scaling {
+func withScaling(history []weir.Scaling, want, have int, reason weir.ScalingReason, why string) []weir.Scaling {
 	now := time.Now().UTC()
 	if s := newest(history); s != nil && s.Ended.IsZero() {
 		s.Err, s.Ended, s.Updated = superseded, now, now
 	}
-	history = append(history, weir.Scaling{ID: weir.ID(uuid.NewString()), Reason: reason, Want: want, Have: have, Began: now, Updated: now})
+	history = append(history, weir.Scaling{ID: weir.ID(uuid.NewString()), Reason: reason, Want: want, Have: have, Began: now, Updated: now, Why: why})
 	return history[max(0, len(history)-keptScalings):]
 }
 
@@ -323,7 +322,7 @@ func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir
 	}
 	s := newest(history)
 	if add > 0 && (s == nil || !s.Ended.IsZero()) {
-		history = withScaling(history, p.Count, p.Status.Active, weir.ScaledUp)
+		history = withScaling(history, p.Count, p.Status.Active, weir.ScaledUp, "a machine is gone")
 		s = newest(history)
 	}
 	if s == nil || !s.Ended.IsZero() {

@@ -41,7 +41,7 @@ func webPool(count int) weir.Pool {
 // scaled is the same with another size by its load.
 func scaled(low, high int) weir.Pool {
 	p := webPool(0)
-	p.Autoscale.Scale = &weir.Scale{Min: low, Max: high, CPU: 0.6}
+	p.Scale = &weir.Scale{Min: low, Max: high, CPU: 0.6}
 	return p
 }
 
@@ -192,7 +192,7 @@ func TestAutoscalePoolStaysWithinItsBounds(t *testing.T) {
 			must(c.UpdateAutoscalePool(ctx, p.ID, of))(t)
 			time.Sleep(time.Minute)
 			if all, serving, _ := fleet(t, c, p.ID, ""); all != want || serving != want {
-				t.Errorf("%+v: %d machines of which %d serve, want %d", of.Autoscale.Scale, all, serving, want)
+				t.Errorf("%+v: %d machines of which %d serve, want %d", of.Scale, all, serving, want)
 			}
 		}
 		size(scaled(2, 5), 2)
@@ -221,9 +221,9 @@ func TestWhatChangesNothingLeavesNoTrace(t *testing.T) {
 			t.Errorf("asked for again as it is, it was updated at %s, want still %s", updated, p.Autoscale.Updated)
 		}
 		other := scaled(2, 5)
-		other.Template.Tags, other.Autoscale.Scale.CPU, other.Name = nil, 0.7, "www"
+		other.Template.Tags, other.Scale.CPU, other.Name = nil, 0.7, "www"
 		p = must(c.UpdateAutoscalePool(t.Context(), p.ID, other))(t)
-		if p.Autoscale.Edition != 0 || p.Autoscale.Scale.CPU != 0.7 || p.Name != "www" || p.Autoscale.Updated.Equal(updated) {
+		if p.Autoscale.Edition != 0 || p.Scale.CPU != 0.7 || p.Name != "www" || p.Autoscale.Updated.Equal(updated) {
 			t.Errorf("%+v %+v, want another name and target, and the same machines", p, p.Autoscale)
 		}
 		alike(t, "history", told(t, c, p.ID), "CONFIGURATION_CHANGE 2 of 2 success")

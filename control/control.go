@@ -17,6 +17,7 @@
 //	rules          give each machine the rules of its users' firewalls
 //	pairs          judge the instances of each load balancer, and move its address when the
 //	               one that has it cannot serve
+//	follow         has pools that scale be as large as package scale says, every 15 s
 //	watches        ask the instances whether they live and serve
 //	certificates   get those from an authority that users have asked for, and renew them
 //
@@ -38,6 +39,7 @@ import (
 
 	"weir/cloud"
 	"weir/reconcile"
+	"weir/scale"
 	"weir/secrets"
 	"weir/store"
 	"weir/weir"
@@ -101,6 +103,7 @@ type Options struct {
 
 	Drain time.Duration // how long a server that leaves may finish its requests; 30 s if zero
 	Poll  time.Duration // how often to look for what changed in the cloud by itself; 1 s if zero
+	Look  time.Duration // how often to look at loads, and how large pools should be; scale.Every if zero
 }
 
 // Control is one member of the control plane.
@@ -124,6 +127,9 @@ func New(o Options) *Control {
 	}
 	if o.Spread == 0 {
 		o.Spread = 20 * time.Second
+	}
+	if o.Look == 0 {
+		o.Look = scale.Every
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -319,6 +325,7 @@ func (t *term) run(ctx context.Context) {
 	})
 	wg.Go(func() { t.watchCloud(ctx) })
 	wg.Go(func() { t.sweep(ctx) })
+	wg.Go(func() { t.follow(ctx) })
 }
 
 // touch calls do for each row of a table, and again whenever one changes, until ctx

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -320,13 +321,14 @@ type machineFigures struct {
 	window *series.Window
 	source series.Source
 	last   cloud.Load
+	busy   float64 // the share of its CPUs between the last two looks; NaN if it is not known
 }
 
 // meter asks the cloud what its machines use, and forgets figures that are old, until ctx ends.
 func (c *Control) meter(ctx context.Context) {
 	meter, ok := c.Cloud.(cloud.Meter)
 	failed := false
-	tick := time.NewTicker(15 * time.Second)
+	tick := time.NewTicker(c.Look)
 	defer tick.Stop()
 	for {
 		if ok {
@@ -376,7 +378,9 @@ func (m *machineFigures) measure(l cloud.Load) {
 		float64(l.Public.In), float64(l.Public.Out), float64(l.Private.In), float64(l.Private.Out)})
 	rose[ofNoWork] = max(0, float64(l.CPUs)*l.Taken.Sub(from).Seconds()-rose[ofUser]-rose[ofSystem])
 	to := l.Taken
+	m.busy = min((rose[ofUser]+rose[ofSystem])/(float64(max(1, l.CPUs))*to.Sub(from).Seconds()), 1)
 	if m.last.Taken.IsZero() && to.Sub(from) > longAgo {
+		m.busy = math.NaN()
 		to = from // what it did before we first saw it is in the totals, and in no time that is known
 	} else {
 		w.Known(from, to)

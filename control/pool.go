@@ -13,6 +13,36 @@ import (
 	"weir/weir"
 )
 
+// failedFor is how long after its making a machine whose user-data failed is replaced, so that one template
+// that fails now and then costs a machine in that time, and no more.
+const failedFor = 5 * time.Minute
+
+// failed returns the oldest of a pool's members that will never serve, since its user-data failed, and that is
+// to be replaced now, or when one is to be. None is while no other member shows that the template can make
+// machines that serve, or while a new template replaces them all. Only pools that keep their own size by
+// themselves replace machines: of others users know each.
+func failed(p weir.Pool, members []weir.Machine, now time.Time) (m *weir.Machine, again time.Duration) {
+	serves := false
+	for i := range members {
+		is := &members[i]
+		switch {
+		case p.Stale(is):
+			return nil, 0
+		case is.Deleting.IsZero() && is.Serves():
+			serves = true
+		case is.Deleting.IsZero() && is.Status.Boot.State == weir.BootFailed && (m == nil || is.Created.Before(m.Created)):
+			m = is
+		}
+	}
+	if !p.Told() || !p.Deleting.IsZero() || !serves || m == nil {
+		return nil, 0
+	}
+	if age := now.Sub(m.Created); age < failedFor {
+		return nil, failedFor - age
+	}
+	return m, 0
+}
+
 // planPool returns how many machines a pool must add, and which of its members must
 // go: those that failed first, then the newest. Members that were made from an older
 // template go as soon as there are as many that serve without them; those in waits
@@ -87,6 +117,11 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 			again = time.Second // what nodes say of their servers touches no pool
 		}
 		add, drop := planPool(p, members, waits)
+		if m, later := failed(p, members, time.Now()); m != nil && add == 0 && len(drop) == 0 {
+			drop = append(drop, *m)
+		} else if later > 0 && again == 0 {
+			again = later
+		}
 		if _, err := addMembers(ctx, tx, &p, add); err != nil {
 			return err
 		}
@@ -96,12 +131,11 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 			}
 		}
 		if !p.Deleting.IsZero() && len(members) == 0 {
-			pools.Delete(tx, id)
-			scalings.Delete(tx, id)
+			forgetPool(tx, id)
 			return nil
 		}
 		p.Status = weir.PoolStatus{}
-		if p.Autoscale != nil && p.Deleting.IsZero() {
+		if p.Told() && p.Deleting.IsZero() {
 			if err := observePool(ctx, tx, &p, members, add); err != nil {
 				return err
 			}
@@ -258,8 +292,8 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 			return nil, weir.Errorf(weir.NotFound, "there is no pool named %q", name)
 		}
 		p.Count += n
-		if a := p.Autoscale; a != nil && a.Scale != nil && p.Count > a.Scale.Max {
-			return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d", name, p.Count, a.Scale.Max)
+		if p.Scale != nil && p.Count > p.Scale.Top() {
+			return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d%s", name, p.Count, p.Scale.Max, afforded(p.Scale))
 		}
 		return p, p.Check(c.Region())
 	}
@@ -287,11 +321,13 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		}
 		if p.Autoscale != nil {
 			p.Autoscale.Updated = time.Now().UTC()
+		}
+		if p.Told() {
 			reason := weir.ScaledByUser
-			if p.Autoscale.Scale != nil {
+			if p.Scale != nil {
 				reason = weir.ScaledUp
 			}
-			if err := beginScaling(ctx, tx, *p, reason); err != nil {
+			if err := beginScaling(ctx, tx, *p, reason, "a user asked for it"); err != nil {
 				return err
 			}
 		}
@@ -302,6 +338,27 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		return nil
 	})
 	return made, err
+}
+
+// afforded says how many machines a budget pays for, if there is one.
+func afforded(s *weir.Scale) string {
+	if s.Affords() == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and its max_hourly_cost pays for %d", s.Affords())
+}
+
+// forgetPool deletes the rows of a pool.
+func forgetPool(tx *store.Tx, id weir.ID) {
+	pools.Delete(tx, id)
+	forgetScale(tx, id)
+}
+
+// forgetScale deletes what is remembered of how a pool's size has changed.
+func forgetScale(tx *store.Tx, id weir.ID) {
+	scalings.Delete(tx, id)
+	verdicts.Delete(tx, id)
+	pasts.Delete(tx, id)
 }
 
 // DeletePool has the pool of that name deleted, with its machines, which are drained.

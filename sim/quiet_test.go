@@ -271,7 +271,7 @@ func (w *world) amissPools(s *snapshot, r *report) {
 		}
 		if p.Autoscale != nil {
 			autoscale++
-			if b := p.Autoscale.Scale; b != nil {
+			if b := p.Scale; b != nil {
 				r.want(p.Count >= b.Min && p.Count <= b.Max, "pool %s is to have %d machines, want %d to %d", p.Name, p.Count, b.Min, b.Max)
 			}
 		}

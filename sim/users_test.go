@@ -275,7 +275,7 @@ func (u *user) scaled(name string) weir.Pool {
 	p := pool(name, u.name, 1+u.r.IntN(3))
 	p.Autoscale = &weir.Autoscale{}
 	if chance(u.r, 50) {
-		p.Autoscale.Scale = &weir.Scale{Min: 1 + u.r.IntN(2), Max: 2 + u.r.IntN(3), CPU: 0.5}
+		p.Scale = &weir.Scale{Min: 1 + u.r.IntN(2), Max: 2 + u.r.IntN(3), CPU: 0.5}
 	}
 	if chance(u.r, 30) {
 		p.Template.Size = "s-2vcpu-2gb"

@@ -21,7 +21,7 @@ type Event struct {
 	At           time.Time `json:"at"`
 	Kind         EventKind `json:"kind"`
 	LoadBalancer ID        `json:"load_balancer,omitempty"`
-	Name         string    `json:"name,omitempty"` // of the load balancer, or of the machine if it concerns none
+	Name         string    `json:"name,omitempty"` // of the load balancer, or of the machine or the pool if it concerns none
 	Machine      ID        `json:"machine,omitempty"`
 	Text         string    `json:"text"`
 }

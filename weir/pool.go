@@ -24,6 +24,9 @@ type Pool struct {
 	// count: Count is for a new one. No row has it.
 	KeepCount bool `json:"-"`
 
+	// Scale is how its Count follows its load. Nil: Count is what users say.
+	Scale *Scale `json:"scale,omitempty"`
+
 	Status PoolStatus `json:"status"`
 }
 
@@ -32,7 +35,7 @@ type PoolStatus struct {
 	Plan []string `json:"plan,omitempty"` // the steps still to be taken
 	Err  string   `json:"err,omitempty"`
 
-	// Of an autoscale pool, how many of its machines are powered on and to stay, and why one
+	// Of a pool that has a history, how many of its machines are powered on and to stay, and why one
 	// of them cannot be made at the moment.
 	Active int    `json:"active,omitempty"`
 	Stuck  string `json:"stuck,omitempty"`
@@ -65,12 +68,15 @@ func (p *Pool) Check(region string) error {
 	return nil
 }
 
-// checkScale returns what is wrong with how large an autoscale pool may be.
+// Told reports whether p has a history of how its size changed.
+func (p *Pool) Told() bool { return p.Autoscale != nil || p.Scale != nil }
+
+// checkScale returns what is wrong with how large a pool may be.
 func (p *Pool) checkScale() error {
 	switch {
+	case p.Scale != nil:
+		return p.Scale.check()
 	case p.Autoscale == nil:
-	case p.Autoscale.Scale != nil:
-		return p.Autoscale.Scale.check()
 	case p.Count < 1 || p.Count > MaxPool:
 		return Errorf(Invalid, "target_number_instances is %d, want 1 to %d", p.Count, MaxPool)
 	}

@@ -40,7 +40,7 @@ func newLab(ctx context.Context, cleanup func(func())) *lab {
 	l.cloud = cloud.NewFake(cloud.FakeOptions{Region: "local1", Machines: 20, Boots: boots})
 	db := store.Memory()
 	l.control = control.New(control.Options{Region: "local1", Store: db, Cloud: l.cloud,
-		NodeURL: "https://node.test", Drain: 50 * time.Millisecond, Poll: 20 * time.Millisecond})
+		NodeURL: "https://node.test", Drain: 50 * time.Millisecond, Poll: 20 * time.Millisecond, Look: 50 * time.Millisecond})
 	if err := l.control.SetToken(ctx, "weir dev", weir.SecretSum(testToken)); err != nil {
 		panic(err) // the store is in memory
 	}

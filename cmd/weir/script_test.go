@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -55,6 +56,18 @@ func TestScripts(t *testing.T) {
 			// handover INSTANCE makes an instance the active one, for those who follow the events.
 			"handover": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(ts.Value("lab").(*lab).handOver(context.Background(), args[0]))
+			},
+			// waited POOL waits until something was decided of a pool.
+			"waited": func(ts *testscript.TestScript, _ bool, args []string) {
+				c := ts.Value("lab").(*lab).control
+				for {
+					r, err := c.PoolReport(context.Background(), args[0])
+					ts.Check(err)
+					if r.Verdict != nil {
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
 			},
 			// twins makes two machines of one name.
 			"twins": func(ts *testscript.TestScript, _ bool, _ []string) {

@@ -1,0 +1,127 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"weir/weir"
+)
+
+// defaultTarget is the share of their CPU that machines should use where a file names no target.
+const defaultTarget = 0.6
+
+// setCount sets how many machines there are: a number, or between which sizes the pool follows its load.
+func setCount(a *App, v value) error {
+	switch v.node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		a.Pool.Scale = &weir.Scale{Min: 1, Max: weir.MaxPool, CPU: defaultTarget}
+		if err := v.mapping(a, scaleKeys()); err != nil {
+			return err
+		}
+		if !v.has("max") {
+			return v.errorf("count has no max, want how many machines there are at most")
+		}
+		a.Pool.Count, a.Pool.KeepCount = a.Pool.Scale.Min, true
+		return nil
+	}
+	n, err := v.whole(fmt.Sprintf("a whole number from 0 to %d", weir.MaxPool))
+	if err != nil {
+		return err
+	}
+	a.Pool.Count, a.Pool.KeepCount = n, false
+	return nil
+}
+
+func scaleKeys() []key {
+	scale := func(a *App) *weir.Scale { return a.Pool.Scale }
+	return []key{
+		{"max", whole("", func(a *App, n int) { scale(a).Max = n })}, // before min, which is at most that
+		{"min", whole("", func(a *App, n int) { scale(a).Min = n })},
+		{"targets", func(a *App, v value) error {
+			s := scale(a)
+			s.CPU = 0
+			if err := v.mapping(a, targetKeys()); err != nil {
+				return err
+			}
+			if len(v.entries()) == 0 {
+				return v.errorf("targets is empty, want keys such as cpu: …")
+			}
+			return nil
+		}},
+		{"cooldown_seconds", seconds(func(a *App, d time.Duration) { scale(a).Pause = d })},
+		{"stabilization_seconds", seconds(func(a *App, d time.Duration) { scale(a).Stabilisation = d })},
+		{"machine_hourly_cost", number(func(a *App, n float64) { scale(a).Price = n })},
+		{"max_hourly_cost", number(func(a *App, n float64) { scale(a).Budget = n })},
+		{"schedules", setSchedules},
+	}
+}
+
+// targetKeys are what one machine should bear.
+func targetKeys() []key {
+	return []key{
+		{"cpu", number(func(a *App, n float64) { a.Pool.Scale.CPU = n })},
+		{"memory", number(func(a *App, n float64) { a.Pool.Scale.Memory = n })},
+		{"requests_per_second", number(func(a *App, n float64) { a.Pool.Scale.Requests = n })},
+		{"concurrent_requests", number(func(a *App, n float64) { a.Pool.Scale.Concurrent = n })},
+		{"response_time_ms", number(func(a *App, n float64) {
+			a.Pool.Scale.Response = time.Duration(min(max(n, -1), 1e9) * float64(time.Millisecond))
+		})},
+	}
+}
+
+func setSchedules(a *App, v value) error {
+	list, err := v.list("a list of schedules")
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		a.Pool.Scale.Schedules = append(a.Pool.Scale.Schedules, weir.Schedule{Cron: "0 0 * * *", For: time.Hour, Min: 1})
+		if err := v.mapping(a, scheduleKeys()); err != nil {
+			return err
+		}
+		for _, name := range []string{"cron", "minutes", "min"} {
+			if !v.has(name) {
+				return v.errorf("a schedule has no %s, want cron, minutes and min", name)
+			}
+		}
+	}
+	return nil
+}
+
+// scheduleKeys returns the keys of the schedule that was appended last.
+func scheduleKeys() []key {
+	last := func(a *App) *weir.Schedule { return &a.Pool.Scale.Schedules[len(a.Pool.Scale.Schedules)-1] }
+	return []key{
+		{"name", text(func(a *App, s string) { last(a).Name = s })},
+		{"cron", text(func(a *App, s string) { last(a).Cron = s })},
+		{"timezone", text(func(a *App, s string) { last(a).Zone = s })},
+		{"minutes", whole("", func(a *App, n int) { last(a).For = time.Duration(n) * time.Minute })},
+		{"min", whole("", func(a *App, n int) { last(a).Min = n })},
+	}
+}
+
+func number(set func(a *App, n float64)) func(*App, value) error {
+	return func(a *App, v value) error {
+		n, err := v.number()
+		if err != nil {
+			return err
+		}
+		set(a, n)
+		return nil
+	}
+}
+
+// number returns the number that v is, which is over 0.
+func (v value) number() (float64, error) {
+	switch n := v.node.(type) {
+	case *ast.IntegerNode, *ast.FloatNode:
+		if f, err := strconv.ParseFloat(n.GetToken().Value, 64); err == nil && f > 0 && !math.IsInf(f, 0) {
+			return f, nil
+		}
+	}
+	return 0, v.errorf("%s is %s, want a number over 0 such as 0.6", v.key, v.shown())
+}

@@ -1,0 +1,147 @@
+package control
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"weir/scale"
+	"weir/weir"
+)
+
+// staleLoad is how long what a machine or a load balancer bears is taken for what it bears now.
+const staleLoad = 45 * time.Second
+
+// loadOf returns what a pool's machines bear, as far as this member knows it. Among lbs are the load
+// balancers in front of them.
+func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now time.Time) scale.Sample {
+	front := map[weir.ID]*frontSaid{}
+	for _, lb := range lbs {
+		if lb.Deleting.IsZero() && slices.ContainsFunc(members, func(m weir.Machine) bool { return lb.Targets(&m) }) {
+			if b := f.balancer(lb.ID, false); b != nil {
+				front[lb.ID] = b.said(now)
+			}
+		}
+	}
+	var serving []weir.Machine
+	for _, m := range members {
+		if m.Serves() && !slices.ContainsFunc(lbs, func(lb weir.LoadBalancer) bool {
+			return front[lb.ID] != nil && lb.Targets(&m) && !front[lb.ID].up[m.ID]
+		}) {
+			serving = append(serving, m)
+		}
+	}
+	s := scale.NewSample(now, len(serving))
+	s.Load[scale.CPU], s.Load[scale.Memory] = f.used(serving, now)
+	answers, seconds := 0.0, 0.0
+	for _, lb := range lbs {
+		said := front[lb.ID]
+		if said == nil {
+			continue
+		}
+		share, sessions := said.shareOf(members)
+		add(&s.Load[scale.Requests], said.requests*share)
+		add(&s.Load[scale.Concurrent], sessions+said.queue*share)
+		answers, seconds = answers+said.answers*share, seconds+said.seconds*share
+		if !math.IsNaN(said.answers) {
+			add(&s.Load[scale.Response], 0)
+		}
+	}
+	if answers > 0 {
+		s.Load[scale.Response] = seconds / answers
+	}
+	return s
+}
+
+// add adds v to a sum that is not known while nothing was added.
+func add(sum *float64, v float64) {
+	if math.IsNaN(*sum) {
+		*sum = 0
+	}
+	*sum += v
+}
+
+// used returns how many machines' CPU and memory are in use. Where those of at least half are known, the
+// others are taken to be like them.
+func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, cpus, memories := 0, 0.0, 0.0
+	for _, m := range serving {
+		of := f.machines[m.ID]
+		if of == nil || now.Sub(of.last.Taken) > staleLoad || math.IsNaN(of.busy) || of.last.Memory.Total == 0 {
+			continue
+		}
+		n++
+		cpus += of.busy
+		memories += 1 - float64(of.last.Memory.Available)/float64(of.last.Memory.Total)
+	}
+	if n == 0 || 2*n < len(serving) {
+		return math.NaN(), math.NaN()
+	}
+	others := float64(len(serving)) / float64(n)
+	return cpus * others, memories * others
+}
+
+// frontSaid is what a load balancer last said of itself; NaN is what is not known.
+type frontSaid struct {
+	requests, queue  float64
+	answers, seconds float64 // in some time: how many, and how long they took together
+	up               map[weir.ID]bool
+	sessions         map[weir.ID]float64
+}
+
+// said returns what a load balancer bears, or nil if it has said nothing lately.
+func (b *balancerFigures) said(now time.Time) *frontSaid {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &frontSaid{requests: math.NaN(), answers: math.NaN(), seconds: math.NaN(), up: map[weir.ID]bool{}, sessions: map[weir.ID]float64{}}
+	heard := false
+	for _, n := range b.nodes {
+		if now.Sub(n.heard) > stale {
+			continue
+		}
+		heard = true
+		for _, w := range n.counts.Workers {
+			for _, backend := range w.Backends {
+				s.queue += float64(backend.Queue)
+			}
+		}
+		for id, said := range n.servers {
+			s.up[id] = s.up[id] || !said.sick
+			s.sessions[id] += float64(said.sessions)
+		}
+	}
+	if !heard {
+		return nil
+	}
+	for step := range b.window.Steps(now.Add(-staleLoad), now) {
+		s.requests = step.Rate(ofRequests)
+		s.answers, s.seconds = 0, step.Rose(ofResponseTime)
+		for class := range weir.ResponseClasses {
+			s.answers += step.Rose(ofAnswers + class)
+		}
+	}
+	return s
+}
+
+// shareOf returns which share of a load balancer's load a pool's members bear, and how many requests they
+// have at the moment.
+func (s *frontSaid) shareOf(members []weir.Machine) (share, sessions float64) {
+	up, ours := 0.0, 0.0
+	for _, is := range s.up {
+		if is {
+			up++
+		}
+	}
+	for _, m := range members {
+		sessions += s.sessions[m.ID]
+		if s.up[m.ID] {
+			ours++
+		}
+	}
+	if up == 0 {
+		return 1, sessions
+	}
+	return ours / up, sessions
+}

@@ -1,0 +1,480 @@
+package control
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"time"
+
+	"weir/cron"
+	"weir/scale"
+	"weir/store"
+	"weir/weir"
+)
+
+// What is remembered of pools that follow their load, by pool. They are rows of their own, since a change
+// of a pool's row has its controller look at it.
+var (
+	verdicts = store.NewTable[weir.Verdict]("verdicts")
+	pasts    = store.NewTable[past]("pool_pasts")
+)
+
+// past is what a pool has needed in former days, and what was learnt of its machines.
+type past struct {
+	Of    string          `json:"of"` // what it was measured by: with other targets, all is forgotten
+	Until time.Time       `json:"until"`
+	Need  []byte          `json:"need"` // as packed has it
+	Boots []time.Duration `json:"boots,omitempty"`
+}
+
+// keptBoots is how many boots are remembered.
+const keptBoots = 8
+
+// follower has pools follow their load for as long as one member leads. What it has seen is in memory: one
+// that begins to lead knows of no load at first, and so shrinks nothing.
+type follower struct {
+	*term
+	pools map[weir.ID]*followed
+	crons map[weir.Schedule]cron.Schedule
+}
+
+// followed is a pool that follows its load.
+type followed struct {
+	recent  []scale.Sample
+	size    int // that it was last seen to have
+	lately  []scale.Change
+	past    scale.Past
+	of      string
+	boots   []time.Duration
+	booting map[weir.ID]bool
+	need    float64 // the sum since the past's last step, of so many samples
+	needs   int
+	told    weir.Verdict
+}
+
+// follow decides how large pools are to be, again and again until ctx ends.
+func (t *term) follow(ctx context.Context) {
+	f := &follower{term: t, pools: map[weir.ID]*followed{}, crons: map[weir.Schedule]cron.Schedule{}}
+	tick := time.NewTicker(t.Look)
+	defer tick.Stop()
+	for {
+		if err := f.look(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			t.Log.Warn("pools not scaled", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// look looks at all pools once.
+func (f *follower) look(ctx context.Context, now time.Time) error {
+	all, err := pools.All(ctx, f.db)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(p weir.Pool) bool { return p.Scale == nil || !p.Deleting.IsZero() })
+	if len(all) == 0 {
+		clear(f.pools)
+		return nil
+	}
+	ms, err := machines.All(ctx, f.db)
+	if err != nil {
+		return err
+	}
+	lbs, err := loadBalancers.All(ctx, f.db)
+	if err != nil {
+		return err
+	}
+	members := map[weir.ID][]weir.Machine{}
+	for _, m := range ms {
+		if m.Pool != "" && m.Deleting.IsZero() {
+			members[m.Pool] = append(members[m.Pool], m)
+		}
+	}
+	gone := f.pools
+	f.pools = make(map[weir.ID]*followed, len(all))
+	var errs []error
+	for _, p := range all {
+		of := gone[p.ID]
+		if of == nil {
+			of = &followed{booting: map[weir.ID]bool{}, size: -1}
+		}
+		f.pools[p.ID] = of
+		if err := f.decide(ctx, p, of, members[p.ID], lbs, now); err != nil {
+			errs = append(errs, fmt.Errorf("pool %s: %w", p.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// decide decides about one pool, and writes what that changes.
+func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, members []weir.Machine, lbs []weir.LoadBalancer, now time.Time) error {
+	if err := of.recall(ctx, f.db, &p); err != nil {
+		return err
+	}
+	of.boot(members, now)
+	of.recent = append(of.recent, f.figures.loadOf(members, lbs, now))
+	first := slices.IndexFunc(of.recent, func(s scale.Sample) bool { return now.Sub(s.At) <= scale.Recall })
+	of.recent = of.recent[first:]
+	pool := scale.Pool{Rules: rulesFor(&p), Size: p.Count, Lately: of.lately, Boots: of.boots, Recent: of.recent, Past: &of.past}
+	pool.Demands = f.demands(p.Scale.Schedules, now)
+	d := scale.Decide(&pool, now)
+	if err := f.note(ctx, p.ID, of, &pool, now); err != nil {
+		return err
+	}
+	v := weir.Verdict{At: now.UTC(), Size: d.Size, Why: d.Why}
+	if d.Next.Size != 0 {
+		v.Next = &weir.NextSize{Size: d.Next.Size, At: d.Next.At.UTC(), Why: d.Next.Why}
+	}
+	if d.Size > p.Count {
+		v = f.roomFor(ctx, &p, v)
+	}
+	if v.Size != p.Count {
+		return f.resize(ctx, p, of, v)
+	}
+	if repeats(of.told, v) {
+		return nil
+	}
+	of.told = v
+	return f.db.Update(ctx, func(tx *store.Tx) error {
+		if _, err := pools.Get(ctx, tx, p.ID); err != nil {
+			return ignoreGone(err)
+		}
+		verdicts.Put(tx, p.ID, v)
+		return nil
+	})
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, weir.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// oldVerdict is how long one stands that says the same as those after it but for the numbers.
+const oldVerdict = 5 * time.Minute
+
+// repeats reports whether a verdict need not be told after another one.
+func repeats(was, is weir.Verdict) bool {
+	next := func(v weir.Verdict) int {
+		if v.Next == nil {
+			return 0
+		}
+		return v.Next.Size
+	}
+	return was.Size == is.Size && next(was) == next(is) && is.At.Sub(was.At) < oldVerdict
+}
+
+// roomFor returns a verdict by which a pool grows by no more than its cloud has room for.
+func (f *follower) roomFor(ctx context.Context, p *weir.Pool, v weir.Verdict) weir.Verdict {
+	for add := v.Size - p.Count; add > 0; add /= 2 {
+		err := f.room(ctx, p.Template, add)
+		if err == nil || !errors.Is(err, weir.Exhausted) {
+			v.Size = p.Count + add
+			return v
+		}
+		v.Why = fmt.Sprintf("there is no room for %d machines (%v)", p.Count+add, err)
+	}
+	v.Size = p.Count
+	return v
+}
+
+// resize makes a pool as large as was decided, unless it has changed meanwhile.
+func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v weir.Verdict) error {
+	err := f.db.Update(ctx, func(tx *store.Tx) error {
+		p, err := pools.Get(ctx, tx, was.ID)
+		if err != nil {
+			return ignoreGone(err)
+		}
+		if p.Count != was.Count || !p.Deleting.IsZero() || !reflect.DeepEqual(p.Scale, was.Scale) {
+			return nil
+		}
+		reason := weir.ScaledUp
+		if v.Size < p.Count {
+			reason = weir.ScaledDown
+		}
+		tellEvent(tx, weir.Event{Team: p.Team, Kind: weir.EventDecision, Name: p.Name, Text: fmt.Sprintf("%d machines → %d: %s", p.Count, v.Size, v.Why)})
+		p.Count = v.Size
+		pools.Put(tx, p.ID, p)
+		verdicts.Put(tx, p.ID, v)
+		return beginScaling(ctx, tx, p, reason, v.Why)
+	})
+	if err != nil {
+		return err
+	}
+	of.told = v
+	f.Log.Info("pool resized", "pool", was.ID, "from", was.Count, "to", v.Size, "why", v.Why)
+	return nil
+}
+
+// rulesFor returns the rules of a pool that scales, without what schedules demand.
+func rulesFor(p *weir.Pool) scale.Rules {
+	s := p.Scale
+	r := scale.Rules{Min: s.Min, Max: s.Max, Most: s.Affords(), Cooldown: s.Cooldown, Stabilisation: s.Stabilisation}
+	if s.Cooldown == 0 && p.Autoscale != nil {
+		r.Cooldown = weir.DefaultCooldown
+	}
+	if s.Pause != 0 {
+		r.Cooldown = s.Pause
+	}
+	r.Targets = [scale.Signals]float64{scale.CPU: s.CPU, scale.Memory: s.Memory, scale.Requests: s.Requests,
+		scale.Concurrent: s.Concurrent, scale.Response: s.Response.Seconds()}
+	return r
+}
+
+// checkScaled returns why p cannot be a pool, the times of its schedules included.
+func (c *Control) checkScaled(p *weir.Pool) error {
+	if err := p.Check(c.Region()); err != nil || p.Scale == nil {
+		return err
+	}
+	for _, s := range p.Scale.Schedules {
+		if _, err := cron.Parse(s.Cron, s.Zone); err != nil {
+			return fmt.Errorf("pool %q: schedule %q: %w", p.Name, s.Called(), err)
+		}
+	}
+	return nil
+}
+
+// demands returns what schedules ask for now and next.
+func (f *follower) demands(all []weir.Schedule, now time.Time) (demands []scale.Demand) {
+	for _, s := range all {
+		when, ok := f.crons[s]
+		if !ok {
+			var err error
+			if when, err = cron.Parse(s.Cron, s.Zone); err != nil {
+				continue // it was checked before it was stored
+			}
+			if len(f.crons) > 10_000 {
+				clear(f.crons)
+			}
+			f.crons[s] = when
+		}
+		for _, from := range when.Around(now, s.For) {
+			demands = append(demands, scale.Demand{Name: s.Called(), From: from, Until: from.Add(s.For), Min: s.Min})
+		}
+	}
+	return demands
+}
+
+// measured says what a pool's needs are measured by.
+func measured(p *weir.Pool) string {
+	return fmt.Sprintf("%s %v", p.Template.Size, rulesFor(p).Targets)
+}
+
+// recall reads what is remembered of a pool, when it is first looked at and whenever somebody else has
+// changed its size.
+func (of *followed) recall(ctx context.Context, r store.Reader, p *weir.Pool) error {
+	kind := measured(p)
+	if of.of == "" {
+		row, err := pasts.Get(ctx, r, p.ID)
+		if err := ignoreGone(err); err != nil {
+			return err
+		}
+		of.boots = row.Boots
+		if row.Of == kind {
+			of.past = scale.Past{Until: row.Until, Need: unpacked(row.Need)}
+		}
+	} else if of.of != kind {
+		of.past, of.recent = scale.Past{}, nil
+	}
+	of.of = kind
+	if of.size == p.Count {
+		return nil
+	}
+	history, err := scalings.Get(ctx, r, p.ID)
+	if err := ignoreGone(err); err != nil {
+		return err
+	}
+	of.size, of.lately = p.Count, nil
+	for i, s := range history {
+		if i > 0 && s.Reason != weir.ScaledByUser && s.Want != history[i-1].Want {
+			of.lately = append(of.lately, scale.Change{At: s.Began, From: history[i-1].Want, To: s.Want})
+		}
+	}
+	return nil
+}
+
+// boot learns how long machines take to serve, from those that were seen before they did.
+func (of *followed) boot(members []weir.Machine, now time.Time) {
+	was := of.booting
+	of.booting = map[weir.ID]bool{}
+	for _, m := range members {
+		switch {
+		case !m.Serves():
+			of.booting[m.ID] = true
+		case was[m.ID] && !m.Off && !m.Drained:
+			of.boots = append(of.boots, now.Sub(m.Created))
+		}
+	}
+	of.boots = of.boots[max(0, len(of.boots)-keptBoots):]
+}
+
+// note remembers, at the end of each step, what a pool has needed in it.
+func (f *follower) note(ctx context.Context, id weir.ID, of *followed, p *scale.Pool, now time.Time) error {
+	if need, ok := scale.Need(p); ok {
+		of.need += need
+		of.needs++
+	}
+	until := now.Truncate(scale.Step).UTC()
+	if !until.After(of.past.Until) {
+		return nil
+	}
+	if of.past.Until.IsZero() && len(of.past.Need) == 0 {
+		of.past.Until = until // of the step that has begun nothing is known
+		of.need, of.needs = 0, 0
+		return nil
+	}
+	if of.needs == 0 {
+		return nil
+	}
+	of.past.Note(until, of.need/float64(of.needs))
+	of.need, of.needs = 0, 0
+	row := past{Of: of.of, Until: of.past.Until, Need: packed(of.past.Need), Boots: of.boots}
+	return f.db.Update(ctx, func(tx *store.Tx) error {
+		if _, err := pools.Get(ctx, tx, id); err != nil {
+			return ignoreGone(err)
+		}
+		pasts.Put(tx, id, row)
+		return nil
+	})
+}
+
+// A need is stored in two bytes, as a number of sixtieths; the highest stands for what is not known.
+const (
+	perMachine = 60
+	notKnown   = math.MaxUint16
+)
+
+func packed(need []float32) []byte {
+	b := make([]byte, 0, 2*len(need))
+	for _, v := range need {
+		n := uint16(notKnown)
+		if v == v { // it is a number
+			n = uint16(min(max(math.Round(float64(v)*perMachine), 0), notKnown-1))
+		}
+		b = binary.BigEndian.AppendUint16(b, n)
+	}
+	return b
+}
+
+func unpacked(b []byte) (need []float32) {
+	for ; len(b) >= 2; b = b[2:] {
+		if n := binary.BigEndian.Uint16(b); n == notKnown {
+			need = append(need, float32(math.NaN()))
+		} else {
+			need = append(need, float32(n)/perMachine)
+		}
+	}
+	return need
+}
+
+// poolOf returns the caller's pool of that name or ID that is to stay.
+func poolOf(ctx context.Context, tx *store.Tx, name string) (weir.Pool, error) {
+	all, err := pools.AllOwn(ctx, tx)
+	if err != nil {
+		return weir.Pool{}, err
+	}
+	for _, p := range all {
+		if (p.Name == name || string(p.ID) == name) && p.Deleting.IsZero() {
+			return p, nil
+		}
+	}
+	return weir.Pool{}, weir.Errorf(weir.NotFound, "there is no pool %q", name)
+}
+
+// PoolReport returns the pool of a name or an ID, with what it bears and what was decided of it.
+func (c *Control) PoolReport(ctx context.Context, name string) (r weir.PoolReport, err error) {
+	var members []weir.Machine
+	var lbs []weir.LoadBalancer
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		r = weir.PoolReport{}
+		if r.Pool, err = poolOf(ctx, tx, name); err != nil {
+			return err
+		}
+		if members, err = c.membersOf(ctx, tx, r.Pool.ID); err != nil {
+			return err
+		}
+		if lbs, err = loadBalancers.AllOwn(ctx, tx); err != nil {
+			return err
+		}
+		v, err := verdicts.Get(ctx, tx, r.Pool.ID)
+		if err == nil && r.Pool.Scale != nil {
+			r.Verdict = &v
+		}
+		return ignoreGone(err)
+	})
+	members = slices.DeleteFunc(members, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
+	r.Machines = len(members)
+	r.Load = poolLoad(c.figures.loadOf(members, lbs, time.Now()))
+	return r, err
+}
+
+// PoolLoads returns what pools bear at the moment, as far as this member knows, by ID.
+func (c *Control) PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]weir.PoolLoad, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	members := map[weir.ID][]weir.Machine{}
+	var lbs []weir.LoadBalancer
+	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+		clear(members)
+		for _, p := range all {
+			if _, err := pools.Own(ctx, tx, p.ID); err != nil {
+				if err = ignoreGone(err); err != nil {
+					return err
+				}
+				continue
+			}
+			if members[p.ID], err = c.membersOf(ctx, tx, p.ID); err != nil {
+				return err
+			}
+		}
+		lbs, err = loadBalancers.AllOwn(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	loads := map[weir.ID]weir.PoolLoad{}
+	for id, of := range members {
+		of = slices.DeleteFunc(of, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
+		loads[id] = poolLoad(c.figures.loadOf(of, lbs, time.Now()))
+	}
+	return loads, nil
+}
+
+// poolLoad puts a sample in words.
+func poolLoad(s scale.Sample) weir.PoolLoad {
+	known := func(v float64) *float64 {
+		if math.IsNaN(v) {
+			return nil
+		}
+		return &v
+	}
+	each := float64(max(1, s.Serving))
+	return weir.PoolLoad{Serving: s.Serving, CPU: known(s.Load[scale.CPU] / each), Memory: known(s.Load[scale.Memory] / each),
+		Requests: known(s.Load[scale.Requests]), Concurrent: known(s.Load[scale.Concurrent]), Response: known(s.Load[scale.Response])}
+}
+
+// PoolTold returns how the pool of a name or an ID has changed, the newest first; nothing of one whose size only
+// users change.
+func (c *Control) PoolTold(ctx context.Context, name string) (history []weir.Scaling, err error) {
+	err = c.Store.View(ctx, func(tx *store.Tx) error {
+		p, err := poolOf(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		history, err = historyOf(ctx, tx, p.ID)
+		return err
+	})
+	slices.Reverse(history)
+	return history, err
+}
