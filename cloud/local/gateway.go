@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -264,8 +265,25 @@ func (c *cable) address(inside *netlink.Handle, ns *os.File, there netlink.Link)
 				return fmt.Errorf("default route: %w", err)
 			}
 		}
+		if err := listening(inside, a.addr); err != nil {
+			return fmt.Errorf("address %s: %w", a.addr, err)
+		}
 	}
 	return nil
+}
+
+// listening returns once a machine takes what is for one of its addresses: for one of IPv6 the kernel sees to that in its
+// own time.
+func listening(inside *netlink.Handle, addr netip.Addr) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		routes, err := inside.RouteGet(ip(addr))
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(end) {
+			return errors.Join(err, errors.New("the kernel does not take it"))
+		}
+	}
 }
 
 // lead has the gateway send what is for a cable's addresses to the link of that index.
