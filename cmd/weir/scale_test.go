@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Servers that compress each answer are busy with nothing but CPU. Where the host has little of that to give, requests wait
-// for it, and so both are targets.
+// Servers that compress each answer are busy with CPU, and hand it out slowly: they have as many requests at once as there are
+// clients, however much CPU the host has to give.
 const (
 	busyConfig = `
 name: web
@@ -41,6 +41,7 @@ server {
 	root /srv/www;
 	types { }
 	default_type text/plain;
+	limit_rate 10k;
 	gzip on;
 	gzip_comp_level 9;
 	gzip_types text/plain;
