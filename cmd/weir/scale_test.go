@@ -111,8 +111,8 @@ func TestPoolOfBusyServersGrowsUnderLoadAndShrinksAfterwards(t *testing.T) {
 		return ""
 	})
 	sent, failed := busy()
-	if failed > 0 || sent < 50 {
-		t.Errorf("%d of %d requests failed while it grew, want none of many", failed, sent)
+	if failed > 0 || sent < 10 {
+		t.Errorf("%d of %d requests failed while it grew, want none of at least 10", failed, sent)
 	}
 	r.within(5*time.Minute, func() string {
 		if p := r.pool(); p.Count != 1 || p.Machines != 1 {
