@@ -140,7 +140,8 @@ const (
 func main() {
 	switch os.Args[0] {
 	case labRole:
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		signal.Notify(make(chan os.Signal), syscall.SIGPIPE) // which a reset connection raises as well as a closed pipe: it ends nothing
 		err := run(ctx)
 		stop()
 		if err != nil && !errors.Is(err, flag.ErrHelp) {

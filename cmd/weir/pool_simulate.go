@@ -66,8 +66,6 @@ some days more to see what is learnt of them.`,
 	f.DurationVar(&s.boot, "boot", time.Minute, "how long a machine takes until it serves")
 	f.Float64Var(&s.price, "price", 0, "of one machine an hour; the pool's machine_hourly_cost if left out")
 	f.StringVar(&s.svg, "svg", "", "draw it into this `file` too")
-	cmd.MarkFlagRequired("trace")
-	cmd.MarkFlagRequired("capacity")
 	s.format.flags(cmd)
 	return cmd
 }
@@ -92,6 +90,9 @@ type simulatedStep struct {
 }
 
 func (s *poolSimulate) run(ctx context.Context, args []string, changed func(string) bool, stdout io.Writer) error {
+	if s.trace == "" {
+		return usageErrorf("--trace is missing, want a file with a time and a load in each line; see weir pool simulate --help")
+	}
 	if !(s.capacity > 0) {
 		return usageErrorf("--capacity is %v, want the load at which one machine has no CPU left", s.capacity)
 	}
