@@ -100,7 +100,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		return w
 	}
 	for _, m := range all {
-		if lb.Targets(&m) && m.Deleting.IsZero() {
+		if lb.TargetsIn("", &m) && m.Deleting.IsZero() {
 			w.DropletIDs = append(w.DropletIDs, number(m.ID))
 		}
 	}

@@ -161,10 +161,10 @@ func newMirrored(db *store.Store) mirrored {
 				if lb.Mode == weir.OnSegment {
 					in = append(in, segmentList)
 				}
-				if lb.Tag != "" {
-					in = append(in, servedList(lb.Team, lb.Tag))
+				for _, tag := range lb.TargetTags() {
+					in = append(in, servedList(lb.Team, tag))
 				}
-				for _, id := range lb.Machines {
+				for _, id := range lb.TargetMachines() {
 					in = append(in, namingList(id))
 				}
 				for _, r := range lb.Rules {

@@ -300,8 +300,11 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
 		}
-		targets := servers[strings.ToLower(lb.Tag)]
-		for _, id := range lb.Machines {
+		var targets []weir.Machine
+		for _, tag := range lb.TargetTags() {
+			targets = append(targets, servers[strings.ToLower(tag)]...)
+		}
+		for _, id := range lb.TargetMachines() {
 			targets = append(targets, servers["/"+string(id)]...)
 		}
 		for _, m := range targets {
@@ -312,10 +315,9 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 				walls[m.ID] = cmp.Or(walls[m.ID], &weir.Firewall{}) // closed until there is somebody to open for
 				continue
 			}
-			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.TargetPort, Peers: sources})
+			for _, port := range targetPorts(&lb, &m) {
+				open(m, weir.Opening{Port: port, Peers: sources})
 			}
-			open(m, weir.Opening{Port: lb.Health.Port, Peers: sources})
 		}
 	}
 	return walls

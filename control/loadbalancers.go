@@ -152,17 +152,14 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	if taken {
 		return lb, weir.Errorf(weir.Invalid, "name is not unique: there is a load balancer %q already", lb.Name) // a text that clients match
 	}
-	var servers []weir.ID
-	for _, id := range lb.Machines {
+	for _, id := range lb.TargetMachines() {
 		switch _, err := referred(ctx, tx, id); {
 		case errors.Is(err, errLeaving):
+			lb.Forget(id)
 		case err != nil:
 			return lb, fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
-		default:
-			servers = append(servers, id)
 		}
 	}
-	lb.Machines = servers
 	lb.ACME, err = checkCertificates(ctx, tx, lb)
 	return lb, err
 }
@@ -220,8 +217,8 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 	if err != nil && !errors.Is(err, weir.NotFound) {
 		return lb, err
 	}
-	for _, name := range append(slices.Clone(lb.Tags), lb.Tag) {
-		if name == "" || name == was.Tag || was.HasTag(name) {
+	for _, name := range append(slices.Clone(lb.Tags), lb.TargetTags()...) {
+		if slices.Contains(was.TargetTags(), name) || was.HasTag(name) {
 			continue // a tag that was deleted meanwhile stays so
 		}
 		if err := addTag(ctx, tx, lb.Team, name); err != nil {

@@ -55,6 +55,9 @@ type Proxy struct {
 	Clients      []netip.Prefix `json:"clients,omitempty"` // whom it accepts connections from; everybody if there are none
 	Denied       []netip.Prefix `json:"denied,omitempty"`  // whom it does not, whatever Clients says
 	Drain        time.Duration  `json:"drain"`             // how long a server that leaves may finish its requests
+	// Drains has how long, for servers that leave with a deadline of their own.
+	Drains   map[ID]time.Duration `json:"drains,omitempty"`
+	Handling Handling             `json:"handling,omitzero"` // of requests, by all frontends of rules
 	// PEM has the certificates that frontends name, each with its chain and its private key. It is added on the way to
 	// the node, and kept there alone.
 	PEM map[ID]string `json:"pem,omitempty"`
@@ -81,6 +84,14 @@ type Frontend struct {
 
 	TLS      *TLS `json:"tls,omitempty"`      // that is ended here; nil if clients speak none, or speak it to servers
 	Redirect int  `json:"redirect,omitempty"` // requests are redirected to HTTPS at this port, and to no backend
+
+	Routes []FrontRoute `json:"routes,omitempty"` // the first that fits decides; all else is Backend's
+}
+
+// FrontRoute is a route of a frontend's requests.
+type FrontRoute struct {
+	Route
+	Backend string `json:"backend,omitempty"` // the name of the backend that serves it; empty if it redirects
 }
 
 // TLS is what a frontend ends TLS with.
@@ -110,6 +121,8 @@ type Backend struct {
 	Key    string   `json:"key,omitempty"`    // what cookies are made from, the same on all instances
 	Proxy  bool     `json:"proxy,omitempty"`  // connections begin with a PROXY header
 	Shared bool     `json:"shared,omitempty"` // connections are shared by all clients
+
+	SlowStart time.Duration `json:"slow_start,omitempty"` // a server that comes up gets its full share after this
 }
 
 // Server is one machine in a backend.
