@@ -32,7 +32,44 @@ func appKeys() []key {
 		{"tags", setTags},
 		{"servers", setServers},
 		{"load_balancer", func(a *App, v value) error { return v.mapping(a, balancerKeys()) }},
+		{"haproxy", func(a *App, v value) error { return v.mapping(a, snippetKeys()) }},
 	}
+}
+
+func snippetKeys() []key {
+	return []key{
+		{"global", lines(func(a *App, s []string) { a.Snippets.Global = s })},
+		{"defaults", lines(func(a *App, s []string) { a.Snippets.Defaults = s })},
+		{"frontends", func(a *App, v value) error {
+			var keys []key
+			for _, e := range v.entries() {
+				name := keyOf(e)
+				keys = append(keys, key{name, lines(func(a *App, s []string) {
+					if a.Snippets.Frontends == nil {
+						a.Snippets.Frontends = map[string][]string{}
+					}
+					a.Snippets.Frontends[name] = s
+				})})
+			}
+			if len(keys) == 0 {
+				return v.errorf("frontends is %s, want names such as http-80, each with lines", v.shown())
+			}
+			return v.mapping(a, keys)
+		}},
+	}
+}
+
+// lines takes a text of several lines; those that are empty do not count.
+func lines(set func(a *App, lines []string)) func(*App, value) error {
+	return text(func(a *App, s string) {
+		var all []string
+		for line := range strings.Lines(s) {
+			if line = strings.TrimSpace(line); line != "" {
+				all = append(all, line)
+			}
+		}
+		set(a, all)
+	})
 }
 
 func balancerKeys() []key {

@@ -26,6 +26,7 @@ type balancerView struct {
 	address  *weir.Address                // lb's own; nil if there is no row
 	certs    map[weir.ID]weir.Certificate // that lb's rules name
 	account  acmeAccount                  // whose challenges lb answers
+	snippets weir.Snippets                // an operator's own lines of HAProxy's configuration
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -519,6 +520,9 @@ func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v
 		}
 	}
 	if v.account, err = accountOf(ctx, tx, v.lb.Team); err != nil {
+		return v, err
+	}
+	if v.snippets, err = snippetsOf(ctx, tx, v.lb); err != nil {
 		return v, err
 	}
 	return v, v.readInstances(ctx, tx)

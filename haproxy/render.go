@@ -132,6 +132,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	}
 	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
 	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
+	w.snippet(p.Snippets.Global)
 	w.line("")
 	w.line("defaults")
 	w.line("    load-server-state-from-file global")
@@ -139,6 +140,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	w.line("    timeout http-request 30s")
 	w.line("    retries 3")
 	w.line("    option redispatch 1")
+	w.snippet(p.Snippets.Defaults)
 }
 
 // perServer is how many descriptors HAProxy counts for each server that is checked.
@@ -208,6 +210,7 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	w.clients("denied", "if", p.Denied)
 	w.clients("welcome", "unless", p.Clients)
 	w.word("    timeout client ").time(f.Idle).line("")
+	w.snippet(snippetOf(&p.Snippets, f.Name))
 	if f.Mode == weir.HTTP && f.TLS == nil {
 		w.challenges(p.Thumbprint)
 	}

@@ -86,6 +86,10 @@ func goldens(t testing.TB) map[string]struct {
 	ended.Backends = slices.Clone(ended.Backends)
 	ended.Backends[0].Sticky, ended.Backends[0].Key = &weir.Sticky{Cookie: "DO-LB", TTL: 5 * time.Minute}, "0c5e"
 
+	own := withServers(web, web.Backends[0].Servers...)
+	own.Snippets = weir.Snippets{Global: []string{"tune.ssl.cachesize 50000"}, Defaults: []string{"  timeout queue 7s"},
+		Frontends: map[string][]string{own.Frontends[0].Name: {`http-request deny if { path -m beg "/private" }`}, "http-81": {"not here"}}}
+
 	onward := withTLS(web, certificate(t, 1, "shop.example"))
 	onward.Backends = slices.Clone(onward.Backends)
 	onward.Backends[0].Secure, onward.Backends[0].Proxy, onward.Backends[0].Shared = weir.HTTP2, true, true
@@ -116,6 +120,7 @@ func goldens(t testing.TB) map[string]struct {
 		"onward":   {onward, Host{}},
 		"hostile":  {hostile, Host{}},
 		"acme":     {challenged, Host{}},
+		"snippets": {own, Host{}},
 	}
 }
 

@@ -64,7 +64,8 @@ type Proxy struct {
 	// Thumbprint is of the ACME account whose challenges frontends answer that speak HTTP without TLS; none if empty.
 	Thumbprint string `json:"thumbprint,omitempty"`
 
-	Reload int64 `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
+	Snippets Snippets `json:"snippets,omitzero"` // an operator's own lines
+	Reload   int64    `json:"reload,omitempty"`  // when it changes, HAProxy reloads whatever else is the same
 }
 
 // Serves reports whether machine is one of p's servers.

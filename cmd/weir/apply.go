@@ -75,6 +75,9 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
+	if !app.Snippets.Empty() {
+		fmt.Fprintln(stderr, "haproxy: left as it is, the control plane reads it from its own --config")
+	}
 	for _, change := range applied.Changes {
 		if _, err := fmt.Fprintln(stdout, oneLine(change)); err != nil {
 			return err
