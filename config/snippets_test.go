@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,8 +32,8 @@ haproxy:
 	if diff := cmp.Diff(want, app.Snippets); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(named("web").LoadBalancer, app.LoadBalancer); diff != "" {
-		t.Errorf("the load balancer is another by them:\n%s", diff)
+	if want := named("web").LoadBalancer; !reflect.DeepEqual(want, app.LoadBalancer) {
+		t.Errorf("the load balancer is another by them: %+v, want %+v", app.LoadBalancer, want)
 	}
 }
 
