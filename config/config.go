@@ -51,6 +51,7 @@ const (
 type App struct {
 	Pool         *weir.Pool
 	LoadBalancer weir.LoadBalancer
+	Passwords    map[string]string // of who may log in at the load balancer, by name
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
 }
