@@ -59,7 +59,8 @@ type App struct {
 	Pool         *weir.Pool
 	LoadBalancer weir.LoadBalancer
 	// Snippets are for the operator of a control plane, who names the file to it. Whoever applies the file does not send them.
-	Snippets weir.Snippets
+	Snippets  weir.Snippets
+	Passwords map[string]string // of who may log in at the load balancer, by name
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
 }

@@ -68,7 +68,7 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 		path += "?dry_run=true"
 	}
 	var applied api.Applied
-	_, err = c.do(ctx, http.MethodPut, path, api.AppOf(app.Pool, app.LoadBalancer), &applied)
+	_, err = c.do(ctx, http.MethodPut, path, api.AppOf(app.Pool, app.LoadBalancer, app.Passwords), &applied)
 	if ctx.Err() != nil {
 		return interruptedf("it may have been applied; weir status shows what is there")
 	}
