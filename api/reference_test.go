@@ -182,6 +182,12 @@ var reference = []group{
 	{"Weir: load balancers", "What DigitalOcean has no word for. A load balancer is named by its ID or its name.", []route{
 		{at: "POST /v2/weir/load_balancers/{id}/failover", says: "Hand a load balancer over to another instance, and answer when its address has moved.", more: "No request is lost. After 30 s without success the answer is 504, and it may be done later. The body may be left out.",
 			body: Handover{}, ok: one("failover", weir.Failover{}), errs: []int{409, 504}},
+		{at: "PUT /v2/weir/load_balancers/{id}/split", says: "Have target groups share the requests of others: a canary, or a switch from blue to green.", more: "Servers get other weights by it. Nothing is reloaded, and no request is lost.",
+			body: Splitting{}, ok: one("load_balancer", loadBalancerWire{})},
+		{at: "PUT /v2/weir/load_balancers/{id}/maintenance", says: "Answer every request with 503, or end that. What is left out stays as it was.", body: Maintaining{}, ok: one("load_balancer", loadBalancerWire{})},
+		{at: "POST /v2/weir/load_balancers/{id}/drain", says: "Keep a target from getting requests. It may finish those that it has, and stays a target.", more: "alone is true if nothing else serves some of the requests that it would get.",
+			body: TargetDrain{}, ok: answer{200, object{{"load_balancer", loadBalancerWire{}}, {"alone", true}}, false}},
+		{at: "POST /v2/weir/load_balancers/{id}/undrain", says: "Let a drained target get requests again.", body: TargetDrain{}, ok: one("load_balancer", loadBalancerWire{})},
 		{at: "GET /v2/weir/load_balancers/{id}/config", says: "Show HAProxy's configuration.", more: "The header X-Weir-Live says whether it is live (true), or would be (false).", ok: answer{200, text(""), false}},
 		{at: "POST /v2/weir/load_balancers/{id}/reload", says: "Have every instance load its configuration anew, and answer when all have.", ok: nothing, errs: []int{409, 504}},
 	}},
@@ -300,7 +306,7 @@ var must = map[string][]string{
 	"dropletIDs": {"droplet_ids"}, "forwardingRules": {"forwarding_rules"}, "autoscaleRequest": {"name", "config", "droplet_template"},
 	"tagRequest": {"name"}, "taggingRequest": {"resources"}, "taggingResource": {"resource_id", "resource_type"}, "addressActRequest": {"type"},
 	"certificateRequest": {"name"}, "firewallRuleWire": {"protocol"},
-	"App": {"name"}, "Growth": {"count"}, "NewNode": {"name"}, "NewToken": {"name", "scopes"}, "Draining": {"drained"}, "Fault": {"type"},
+	"App": {"name"}, "Growth": {"count"}, "NewNode": {"name"}, "NewToken": {"name", "scopes"}, "Draining": {"drained"}, "Splitting": {"split"}, "Maintaining": {"on"}, "TargetDrain": {"droplet_id"}, "Fault": {"type"},
 	"AutoscaleSchedule": {"cron", "minutes", "min_instances"},
 }
 
@@ -361,6 +367,10 @@ var said = map[string]string{
 	"NewToken":                   "A token that is to be made.",
 	"NewToken.team":              "the first one if left out",
 	"NewToken.expires_at":        "as in RFC 3339; never if left out",
+	"Splitting":                  "Who shares requests.",
+	"Splitting.split":            "percentage of the requests, by group; the rest is its own. {} ends the split",
+	"Maintaining":                "Whether a load balancer is in maintenance. What is left out stays as it was.",
+	"TargetDrain":                "Which target is drained.",
 	"Handover":                   "To whom a load balancer is handed over.",
 	"Draining":                   "Whether a machine is kept from serving.",
 	"Fault":                      "What is broken of a machine.",

@@ -114,6 +114,26 @@ type Drained struct {
 	Seconds   int64 `json:"seconds"`    // for which it may finish those that it had
 }
 
+// Splitting is the body of PUT /v2/weir/load_balancers/{id}/split. This and the next two are answered with the load balancer.
+type Splitting struct {
+	Split map[string]int `json:"split"`           // percentage of the requests, by group; the rest is its own. {} ends the split
+	Group string         `json:"group,omitempty"` // whose requests: those that routes send to it, or if left out those that no route takes
+}
+
+// Maintaining is the body of PUT /v2/weir/load_balancers/{id}/maintenance. What is nil stays as it is.
+type Maintaining struct {
+	On                *bool    `json:"on"`                            // nobody is served but whom allow has
+	Page              *string  `json:"page,omitempty"`                // HTML; "" for a sentence
+	RetryAfterSeconds *int64   `json:"retry_after_seconds,omitempty"` // when clients are told to ask again; 0 for never
+	Allow             []string `json:"allow,omitempty"`               // who is served nevertheless: ip:192.0.2.7, cidr:192.0.2.0/24
+}
+
+// TargetDrain is the body of POST /v2/weir/load_balancers/{id}/drain, and of undrain, which is not interested in seconds.
+type TargetDrain struct {
+	DropletID int64  `json:"droplet_id"`        // a target of the load balancer
+	Seconds   *int64 `json:"seconds,omitempty"` // for which it may finish the requests that it has: the load balancer's drain_seconds if left out
+}
+
 // What a password may be.
 const (
 	leastPassword = 8
