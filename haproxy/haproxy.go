@@ -383,6 +383,9 @@ func check(p *weir.Proxy) error {
 			}
 		}
 	}
+	if err := checkChallenges(p); err != nil {
+		return err
+	}
 	frontends := make(map[string]bool, len(p.Frontends))
 	bound := make(map[netip.AddrPort]string, len(p.Frontends))
 	for i := range p.Frontends {
@@ -487,6 +490,9 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 		if err := bindable(f.Bind); err != nil {
 			return weir.Errorf(weir.Unavailable, "frontend %s: listen at %s: %w", f.Name, f.Bind, err)
 		}
+	}
+	if err := p.jail(&d.proxy); err != nil {
+		return err
 	}
 	path, on := p.path(candidateFile), p.host
 	on.Certs = p.path(candidateCerts)

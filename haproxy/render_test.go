@@ -103,6 +103,15 @@ func goldens(t testing.TB) map[string]struct {
 		weir.Frontend{Name: "http-81", Bind: addr("10.10.0.2:81"), Mode: weir.HTTP, Idle: time.Minute})
 	hostile.Thumbprint = "x\" if TRUE }\n    daemon"
 
+	asked := withTLS(pair, certificate(t, 1, "shop.example"))
+	asked.Frontends[0].Bind, asked.Frontends[0].TLS.Challenged = addr("10.10.0.2:443"), true
+	asked.Clients, asked.Denied = ended.Clients, ended.Denied
+	asked.Floating = netip.MustParseAddr("2001:db8::10")
+	asked.Frontends = append(asked.Frontends, asked.Frontends[0])
+	asked.Frontends[1].Name, asked.Frontends[1].Bind = "https-443-ipv6", addr("[2001:db8::10]:443")
+	calm := asked
+	asked = withChallenges(asked, certificate(t, 2, "shop.example"), certificate(t, 3, "www.shop.example"))
+
 	type golden = struct {
 		doc weir.Proxy
 		on  Host
@@ -121,6 +130,8 @@ func goldens(t testing.TB) map[string]struct {
 		"hostile":  {hostile, Host{}},
 		"acme":     {challenged, Host{}},
 		"snippets": {own, Host{}},
+		"asked":    {asked, node},
+		"calm":     {calm, Host{}},
 	}
 }
 
