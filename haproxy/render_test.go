@@ -99,6 +99,14 @@ func goldens(t testing.TB) map[string]struct {
 		weir.Frontend{Name: "http-81", Bind: addr("10.10.0.2:81"), Mode: weir.HTTP, Idle: time.Minute})
 	hostile.Thumbprint = "x\" if TRUE }\n    daemon"
 
+	logged := withTLS(pair, certificate(t, 1, "shop.example"))
+	logged.Frontends[0].Bind = addr("10.10.0.2:443")
+	logged.Frontends = append(logged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443}, tcp.Frontends[0])
+	logged.Backends = append(slices.Clone(logged.Backends), tcp.Backends[0])
+	logged.Clients, logged.Thumbprint = ended.Clients, challenged.Thumbprint
+	logged.Log = &weir.AccessLog{Sample: 10}
+	hostile.Log = &weir.AccessLog{Syslog: "udp://x\n    daemon"}
+
 	type golden = struct {
 		doc weir.Proxy
 		on  Host
@@ -116,6 +124,7 @@ func goldens(t testing.TB) map[string]struct {
 		"onward":   {onward, Host{}},
 		"hostile":  {hostile, Host{}},
 		"acme":     {challenged, Host{}},
+		"logged":   {logged, Host{Access: "weir-access-0c5e\n    daemon"}},
 	}
 }
 

@@ -61,6 +61,8 @@ type Proxy struct {
 	// Thumbprint is of the ACME account whose challenges frontends answer that speak HTTP without TLS; none if empty.
 	Thumbprint string `json:"thumbprint,omitempty"`
 
+	Log *AccessLog `json:"log,omitempty"` // nil: requests are not logged, and have no IDs
+
 	Reload int64 `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
 }
 
