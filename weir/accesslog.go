@@ -175,6 +175,12 @@ type LogQuery struct {
 	Follow bool `json:"follow"`       // and then those that come
 }
 
+// LogMark is what is between lines that somebody asked for, on a line of its own.
+type LogMark struct {
+	Recent  bool  `json:"recent,omitempty"`   // between a node and the control plane: what is before it was there before, what follows comes
+	LeftOut int64 `json:"left_out,omitempty"` // so many lines are left out here, since more came than are sent
+}
+
 // LogQueries are what is asked of a node's access log at one member of the control plane.
 type LogQueries struct {
 	Version int64      `json:"version"` // another one whenever the rest is
