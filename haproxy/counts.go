@@ -23,6 +23,7 @@ type worker struct {
 	limit        int64 // of connections
 	version      string
 	started      time.Time
+	unlogged     int64
 }
 
 // worker asks the running worker what it is, and what it counts.
@@ -38,6 +39,8 @@ func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) 
 				w.threads = atoi(string(value))
 			case "Maxconn":
 				w.limit = atoi64(string(value))
+			case "DroppedLogs":
+				w.unlogged = atoi64(string(value))
 			case "Version":
 				w.version = string(value)
 			case "Start_time_sec":
@@ -120,6 +123,7 @@ func (p *Proxy) countLast(ctx context.Context) {
 		return
 	}
 	_, c := sumUp(w.pid, stats)
+	c.Unlogged = w.unlogged
 	p.counted = slices.DeleteFunc(p.counted, func(c counted) bool { return c.PID == w.pid })
 	p.counted = append(p.counted, counted{c, time.Now()})
 }

@@ -23,6 +23,7 @@ type Host struct {
 	User    string // whom the worker runs as, and a group of that name; whoever starts it if empty
 	Threads int    // cores to use, HAProxy's choice if 0
 	Files   int    // descriptors that the process may have (the hard limit), HAProxy's choice if 0
+	Access  string // the abstract name of the socket that takes lines of the access log, "weir-access" if empty
 
 	generation int // raised where nothing else tells that another configuration is to be loaded
 }
@@ -216,6 +217,7 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 		w.clients("welcome", "unless ", p.Clients)
 	}
 	w.word("    timeout client ").time(f.Idle).line("")
+	w.access(f, p, on)
 	w.snippet(snippetOf(&p.Snippets, f.Name))
 	if f.Mode == weir.HTTP && f.TLS == nil {
 		w.challenges(p.Thumbprint)

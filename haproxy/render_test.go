@@ -111,6 +111,13 @@ func goldens(t testing.TB) map[string]struct {
 	asked.Frontends[1].Name, asked.Frontends[1].Bind = "https-443-ipv6", addr("[2001:db8::10]:443")
 	calm := asked
 	asked = withChallenges(asked, certificate(t, 2, "shop.example"), certificate(t, 3, "www.shop.example"))
+	logged := withTLS(pair, certificate(t, 1, "shop.example"))
+	logged.Frontends[0].Bind = addr("10.10.0.2:443")
+	logged.Frontends = append(logged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443}, tcp.Frontends[0])
+	logged.Backends = append(slices.Clone(logged.Backends), tcp.Backends[0])
+	logged.Clients, logged.Thumbprint = ended.Clients, challenged.Thumbprint
+	logged.Log = &weir.AccessLog{Sample: 10}
+	hostile.Log = &weir.AccessLog{Syslog: "udp://x\n    daemon"}
 
 	type golden = struct {
 		doc weir.Proxy
@@ -132,6 +139,7 @@ func goldens(t testing.TB) map[string]struct {
 		"snippets": {own, Host{}},
 		"asked":    {asked, node},
 		"calm":     {calm, Host{}},
+		"logged":   {logged, Host{Access: "weir-access-0c5e\n    daemon"}},
 	}
 }
 

@@ -67,8 +67,10 @@ type Proxy struct {
 	// Challenged. There are some only while an order waits for that.
 	Challenges []CertificateRef `json:"challenges,omitempty"`
 
-	Snippets Snippets `json:"snippets,omitzero"` // an operator's own lines
-	Reload   int64    `json:"reload,omitempty"`  // when it changes, HAProxy reloads whatever else is the same
+	Snippets Snippets   `json:"snippets,omitzero"` // an operator's own lines
+	Log      *AccessLog `json:"log,omitempty"`     // nil: requests are not logged, and have no IDs
+
+	Reload int64 `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
 }
 
 // Serves reports whether machine is one of p's servers.
