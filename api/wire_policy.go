@@ -134,12 +134,8 @@ type TargetDrain struct {
 	Seconds   *int64 `json:"seconds,omitempty"` // for which it may finish the requests that it has: the load balancer's drain_seconds if left out
 }
 
-// What a password may be.
-const (
-	leastPassword = 8
-	mostPassword  = 128
-	saltBytes     = 16
-)
+// saltBytes is how long the salt of passwords is.
+const saltBytes = 16
 
 // set makes lb's policy what w says. A user without a password keeps the one that was has; droplets stay drained. lb has
 // its other parts already.
@@ -280,19 +276,14 @@ func (w *BasicAuth) login(was *weir.Login) (*weir.Login, error) {
 	for _, u := range w.Users {
 		hash := kept[u.Name] // "" is refused by the load balancer's Check
 		if u.Password != "" {
-			if len(u.Password) < leastPassword || len(u.Password) > mostPassword || !printable(u.Password) {
-				return nil, invalid("basic_auth: the password of user %.80q is not of %d to %d printable characters of ASCII", u.Name, leastPassword, mostPassword)
+			if err := weir.CheckPassword(u.Password); err != nil {
+				return nil, invalid("basic_auth: user %.80q: %w", u.Name, err)
 			}
 			hash = login.Hash(u.Name, u.Password)
 		}
 		login.Users = append(login.Users, weir.User{Name: u.Name, Hash: hash})
 	}
 	return login, nil
-}
-
-// printable reports whether s is printable ASCII, spaces included.
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // policyWords puts a policy in words of the wire, without passwords.

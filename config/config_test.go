@@ -28,6 +28,11 @@ var files = fstest.MapFS{
 	"authorized":     {Data: []byte("# ann\n" + publicKey + "\r\n\n" + publicKey + "2\n")},
 	"id":             {Data: []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n")},
 	"not-a-key":      {Data: []byte("hello\n")},
+	"sorry.html":     {Data: []byte("<h1>later</h1>\n")},
+	"long.html":      {Data: []byte(strings.Repeat("x", 13<<10))},
+	"ann.secret":     {Data: []byte("correct horse\n")},
+	"short.secret":   {Data: []byte("secret\n")},
+	"ca.pem":         {Data: []byte(testCA)},
 	"etc/weir.yaml":  {Data: []byte("name: web\nuser_data: start.sh\n")},
 	"etc/start.sh":   {Data: []byte("#!/bin/sh\n")},
 	"etc/bom.yaml":   {Data: []byte("\ufeffname: web\n")},
@@ -170,7 +175,7 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 
 		// Keys.
 		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
-		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds`},
+		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds, target_groups, split, routes, request_headers, response_headers, compression, error_pages, maintenance, rate_limit, connection_limit, basic_auth, client_certificates, slow_start_seconds, drain_seconds`},
 		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, target_port, entry_port`},
 		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},

@@ -126,6 +126,14 @@ func (l *Login) Hash(name, password string) string {
 	return strings.ToUpper(hex.EncodeToString(mac.Sum(nil)))
 }
 
+// CheckPassword returns why a user cannot have that password, which its error does not show.
+func CheckPassword(password string) error {
+	if len(password) < leastPassword || len(password) > mostPassword || !printable(password) {
+		return Errorf(Invalid, "the password is not of %d to %d printable characters of ASCII", leastPassword, mostPassword)
+	}
+	return nil
+}
+
 // ClientCertificates has clients show a certificate when they speak TLS.
 type ClientCertificates struct {
 	CA       string `json:"ca"`                 // PEM: who may have signed them
@@ -139,6 +147,8 @@ const (
 	mostHosts     = 20
 	mostHeaders   = 32
 	mostUsers     = 100
+	leastPassword = 8
+	mostPassword  = 128
 	mostHeader    = 1024      // bytes of a value
 	mostPage      = 12 << 10  // bytes: an answer has to fit into one of HAProxy's buffers
 	mostCA        = 64 << 10  // bytes
