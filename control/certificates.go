@@ -102,7 +102,7 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 		if err != nil {
 			return false, err
 		}
-		issued = issued || cert.Issuance != nil
+		issued = issued || cert.Issuance != nil && !lb.Internal // which no authority asks
 	}
 	return issued, nil
 }
