@@ -77,6 +77,7 @@ func balancerKeys() []key {
 		{"name", text(func(a *App, s string) { a.LoadBalancer.Name = s })},
 		{"size", text(func(a *App, s string) { a.LoadBalancer.Size = s })},
 		{"address", setAddress},
+		{"network", setNetwork},
 		{"algorithm", text(func(a *App, s string) { a.LoadBalancer.Algorithm = weir.Algorithm(s) })},
 		{"forwarding_rules", setRules},
 		{"redirect_http_to_https", flag(func(a *App, on bool) { a.LoadBalancer.Redirect = on })},
@@ -392,6 +393,18 @@ func setAddress(a *App, v value) error {
 		return v.errorf("address is %.60q, want one with the length of its network's prefix, such as 192.0.2.10/24", text)
 	}
 	a.LoadBalancer.Mode, a.LoadBalancer.Addr = weir.OnSegment, addr
+	return nil
+}
+
+func setNetwork(a *App, v value) error {
+	text, err := v.text()
+	if err != nil {
+		return err
+	}
+	a.LoadBalancer.Internal = strings.EqualFold(text, "internal")
+	if !a.LoadBalancer.Internal && !strings.EqualFold(text, "external") {
+		return v.errorf("network is %.40q, want internal or external", text)
+	}
 	return nil
 }
 

@@ -102,7 +102,8 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 		if err != nil {
 			return false, err
 		}
-		issued = issued || cert.Issuance != nil && cert.Issuance.Challenge != weir.ChallengeALPN
+		// No authority asks an internal one.
+		issued = issued || cert.Issuance != nil && cert.Issuance.Challenge != weir.ChallengeALPN && !lb.Internal
 	}
 	return issued, nil
 }

@@ -380,7 +380,7 @@ func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, thumbpri
 		all = using
 	}
 	if len(all) == 0 {
-		return fmt.Sprintf("wait for a load balancer with HTTP at port %d, or with a rule that uses it, which answers for %s", httpPort, strings.Join(cert.DNSNames, ", ")), nil
+		return fmt.Sprintf("wait for a load balancer with HTTP at port %d, or with a rule that uses it, which is not internal and answers for %s", httpPort, strings.Join(cert.DNSNames, ", ")), nil
 	}
 	return muteOf(ctx, tx, cert, all, func(p *weir.Proxy) bool { return p.Thumbprint == thumbprint })
 }
@@ -408,8 +408,11 @@ func muteOf(ctx context.Context, tx *store.Tx, cert *weir.Certificate, all []wei
 	return fmt.Sprintf("wait for load balancer %s to answer for %s", all[0].Name, strings.Join(cert.DNSNames, ", ")), nil
 }
 
-// answersChallenges reports whether a load balancer speaks HTTP where an authority asks.
+// answersChallenges reports whether a load balancer speaks HTTP where an authority asks: from outside.
 func answersChallenges(lb *weir.LoadBalancer) bool {
+	if lb.Internal {
+		return false
+	}
 	at := slices.IndexFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort })
 	if at < 0 {
 		return lb.ACME || redirects(lb) != 0
