@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func (t *term) answersTo(v *certificateView, challenges []acme.Challenge) (answe
 			return nil, err
 		}
 		answers = append(answers, weir.Answer{Name: ch.Name, Value: ch.Value, Leaf: cert.Leaf, Fingerprint: cert.Fingerprint,
-			Sealed: t.Secrets.Seal(key, sealFor(v.cert.ID))})
+			Sealed: t.Secrets.Seal(key, sealFor(v.cert.ID)), Made: v.now.UTC()})
 	}
 	return answers, nil
 }
@@ -148,21 +149,36 @@ func answerRefs(cert *weir.Certificate) (refs []weir.CertificateRef) {
 	return refs
 }
 
-// challenge has an authority answered that asks by TLS for the certificates of the load balancer.
+// challenge has an authority answered that asks by TLS for the certificates of the load balancer. Of several certificates for a
+// name, whose challenges differ, one has its turn after the other.
 func (v *balancerView) challenge(p *weir.Proxy) {
+	type shown struct {
+		name string
+		made time.Time
+		ref  weir.CertificateRef
+	}
+	var all []shown
 	answered := false
-	seen := map[weir.ID]bool{}
-	for _, r := range v.lb.Rules {
-		cert, ok := v.certs[r.Certificate]
-		if !ok || cert.Issuance == nil || seen[cert.ID] || !endsTLS(&v.lb) {
+	for _, cert := range v.certs {
+		if cert.Issuance == nil || !endsTLS(&v.lb) {
 			continue
 		}
-		seen[cert.ID] = true
 		answered = answered || cert.Issuance.Answered
-		p.Challenges = append(p.Challenges, answerRefs(&cert)...)
+		for i, ref := range answerRefs(&cert) {
+			a := cert.Issuance.Answers[i]
+			all = append(all, shown{a.Name, a.Made, ref})
+		}
 	}
 	if !answered {
 		return
+	}
+	slices.SortFunc(all, func(a, b shown) int { return cmp.Or(a.made.Compare(b.made), cmp.Compare(a.ref.ID, b.ref.ID)) })
+	taken := map[string]bool{}
+	for _, s := range all {
+		if !taken[s.name] {
+			p.Challenges = append(p.Challenges, s.ref)
+		}
+		taken[s.name] = true
 	}
 	for i := range p.Frontends {
 		if f := &p.Frontends[i]; f.TLS != nil && f.Bind.Port() == httpsPort {

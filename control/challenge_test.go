@@ -268,3 +268,34 @@ func TestAnswersTouchTheLoadBalancersThatShowThem(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+func TestCertificatesForOneNameHaveTheirTurns(t *testing.T) {
+	at := time.Now()
+	cert := func(id weir.ID, made time.Time, names ...string) weir.Certificate {
+		c := weir.Certificate{ID: id, Issuance: &weir.Issuance{Answered: true}}
+		for _, name := range names {
+			c.Issuance.Answers = append(c.Issuance.Answers, weir.Answer{Name: name, Made: made})
+		}
+		return c
+	}
+	v := balancerView{lb: balancer(), certs: map[weir.ID]weir.Certificate{"a": cert("a", at.Add(time.Second), "shop.example"), "b": cert("b", at, "www.shop.example", "shop.example")}}
+	v.lb.Rules = append(taken("a"), taken("b")[1])
+	shown := func() (ids []weir.ID) {
+		for _, ref := range v.proxy(time.Minute, netip.MustParseAddr("10.17.0.9")).Challenges {
+			ids = append(ids, ref.ID)
+		}
+		return ids
+	}
+	if got, want := shown(), []weir.ID{"b/shop.example", "b/www.shop.example"}; !slices.Equal(got, want) {
+		t.Errorf("%q are shown, want %q: the other came later", got, want)
+	}
+	v.certs["b"] = cert("b", at)
+	if got, want := shown(), []weir.ID{"a/shop.example"}; !slices.Equal(got, want) {
+		t.Errorf("then %q are shown, want %q", got, want)
+	}
+	v.lb.Rules[1].EntryPort, v.lb.Rules[2].EntryPort = 8443, 8443
+	p := v.proxy(time.Minute, netip.MustParseAddr("10.17.0.9"))
+	if len(p.Challenges) != 0 || slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.TLS != nil && f.TLS.Challenged }) {
+		t.Errorf("%+v, want nothing shown where no authority asks", p)
+	}
+}

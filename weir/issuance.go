@@ -53,6 +53,8 @@ type Answer struct {
 	Leaf        string `json:"leaf"`  // PEM
 	Fingerprint string `json:"fingerprint"`
 	Sealed      []byte `json:"sealed"` // its private key, sealed
+
+	Made time.Time `json:"made"`
 }
 
 // ChallengeType is a way in which an authority is shown who has a name.
