@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/rand"
 	"fmt"
 	"strconv"
 	"strings"
@@ -285,7 +284,7 @@ func setRate(a *App, v value) error {
 	return err
 }
 
-// setLogin reads who may log in. The salt of the hashes is new each time: who keeps them makes others, of App.Passwords.
+// setLogin reads who may log in.
 func setLogin(a *App, v value) error {
 	if v.empty() {
 		return nil
@@ -296,9 +295,7 @@ func setLogin(a *App, v value) error {
 	of := func(a *App) *weir.Login { return a.LoadBalancer.Policy.Handling.Login }
 	return v.mapping(a, []key{
 		{"users", func(a *App, v value) error {
-			login := &weir.Login{Salt: make([]byte, 16)}
-			rand.Read(login.Salt) // never fails
-			a.LoadBalancer.Policy.Handling.Login = login
+			a.LoadBalancer.Policy.Handling.Login = &weir.Login{}
 			list, err := v.list("a list of users")
 			if err != nil {
 				return err
@@ -344,11 +341,12 @@ func setUser(a *App, v value) error {
 	case !v.has("name") || !v.has("password_file"):
 		return v.errorf("a user has not both name and password_file, want both")
 	}
-	login.Users = append(login.Users, weir.User{Name: name, Hash: login.Hash(name, password)})
 	if a.Passwords == nil {
 		a.Passwords = map[string]string{}
 	}
 	a.Passwords[name] = password
+	login.Users = append(login.Users, weir.User{Name: name})
+	login.Keep(nil, a.Passwords)
 	if err := a.check(); err != nil {
 		return v.errorf("%w", err)
 	}

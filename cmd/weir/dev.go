@@ -380,6 +380,15 @@ func (d *dev) begin(ctx context.Context, ctl *control.Control, app *config.App, 
 	if d.config == "" {
 		return nil
 	}
+	if login := app.LoadBalancer.Policy.Handling.Login; login != nil {
+		named, _, err := ctl.LoadBalancerPage(ctx, weir.Filter{Name: app.LoadBalancer.Name}, 0, 1)
+		if err != nil {
+			return err
+		}
+		for _, lb := range named {
+			login.Keep(lb.Policy.Handling.Login, app.Passwords)
+		}
+	}
 	changes, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, true)
 	if err == nil && len(changes) > 0 {
 		p.say("the region is as it was left; `weir apply -f %s` would change:", d.config)
