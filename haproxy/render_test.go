@@ -97,6 +97,7 @@ func goldens(t testing.TB) map[string]struct {
 	challenged.Frontends[0].Bind = addr("10.10.0.2:443")
 	challenged.Frontends = append(challenged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443},
 		weir.Frontend{Name: "http-81", Bind: addr("10.10.0.2:81"), Mode: weir.HTTP, Idle: time.Minute})
+	handled, limits, routed := handledDocument(t), limitedDocument(), routedDocument()
 	hostile.Thumbprint = "x\" if TRUE }\n    daemon"
 
 	type golden = struct {
@@ -116,6 +117,9 @@ func goldens(t testing.TB) map[string]struct {
 		"onward":   {onward, Host{}},
 		"hostile":  {hostile, Host{}},
 		"acme":     {challenged, Host{}},
+		"handling": {handled, Host{}},
+		"limits":   {limits, Host{}},
+		"routes":   {routed, Host{}},
 	}
 }
 
@@ -139,7 +143,7 @@ func TestRenderedConfigurationIsWhatHAProxyAccepts(t *testing.T) {
 				t.Errorf("%s is another (run with -update if that is right):\n%s", path, diff)
 			}
 			g.on.Certs = t.TempDir()
-			files, err := certFiles(&g.doc)
+			files, err := filesOf(&g.doc)
 			if err != nil {
 				t.Fatal(err)
 			}
