@@ -64,7 +64,7 @@ func cookieKey(lb *weir.LoadBalancer) string {
 // first is that of IPv4 if it has both.
 func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	lb, all := &v.lb, v.machines
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true,
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true, Log: lb.Log,
 		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny)}
 	var fronts []weir.Frontend // as they are at each address
 	front := func(name weir.Protocol, port int) weir.Frontend {
