@@ -41,6 +41,7 @@ type AppLoadBalancer struct {
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds,omitempty"` // 60
 
 	BalancerOptions
+	BalancerPolicy
 }
 
 // Applied is the answer to PUT /v2/weir/app.

@@ -61,14 +61,17 @@ type loadBalancerWire struct {
 	NetworkStack                 string           `json:"network_stack"`
 	TLSCipherPolicy              string           `json:"tls_cipher_policy"`
 
-	Weir loadBalancerWeir `json:"weir,omitzero"`
+	Weir LoadBalancerWeir `json:"weir,omitzero"`
 }
 
-// loadBalancerWeir is what DigitalOcean has no word for.
-type loadBalancerWeir struct {
-	Plan     []string `json:"plan,omitempty"`     // the steps still to be taken
-	Err      string   `json:"error,omitempty"`    // why it cannot be as asked
-	Deleting bool     `json:"deleting,omitempty"` // it goes away by itself
+// LoadBalancerWeir is what DigitalOcean has no word for: what the load balancer does, and how it is.
+type LoadBalancerWeir struct {
+	BalancerPolicy
+
+	Drained  []Drained `json:"drained,omitempty"`  // droplets that get no requests, until they are undrained
+	Plan     []string  `json:"plan,omitempty"`     // the steps still to be taken
+	Err      string    `json:"error,omitempty"`    // why it cannot be as asked
+	Deleting bool      `json:"deleting,omitempty"` // it goes away by itself
 }
 
 // loadBalancerWords puts a load balancer in DigitalOcean's words. One that goes by a tag
@@ -82,7 +85,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), Firewall: Firewall{some(lb.Clients.Deny), some(lb.Clients.Allow)},
 		Network: "EXTERNAL", NetworkStack: stackOf(&lb), TLSCipherPolicy: string(cmp.Or(lb.Ciphers, weir.DefaultCiphers)),
 		HealthCheck: healthWords(lb.Health), VPCUUID: a.vpcID(), ProjectID: lb.Place.Project,
-		Weir: loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
+		Weir: LoadBalancerWeir{policyWords(&lb.Policy), drainedWords(&lb.Policy), lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
 	if w.Status == "" {
 		w.Status = string(weir.LoadBalancerNew)
 	}
@@ -100,7 +103,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		return w
 	}
 	for _, m := range all {
-		if lb.Targets(&m) && m.Deleting.IsZero() {
+		if lb.TargetsIn("", &m) && m.Deleting.IsZero() {
 			w.DropletIDs = append(w.DropletIDs, number(m.ID))
 		}
 	}
@@ -201,6 +204,8 @@ type loadBalancerRequest struct {
 	DisableLetsEncryptDNSRecords bool `json:"disable_lets_encrypt_dns_records"` // Weir makes none
 
 	BalancerOptions
+
+	Weir *BalancerPolicy `json:"weir"` // nil leaves it as it is
 
 	// Weir has but one word for most of these: see refuse.
 	Size                  string   `json:"size"`
@@ -306,6 +311,11 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	lb.NoRecords = q.DisableLetsEncryptDNSRecords
 	if err := q.BalancerOptions.set(lb); err != nil {
 		return err
+	}
+	if q.Weir != nil {
+		if err := q.Weir.set(lb, lb.Policy.Handling.Login); err != nil {
+			return err
+		}
 	}
 	if q.Tags != nil {
 		lb.Tags = join(nil, q.Tags)

@@ -32,7 +32,44 @@ func appKeys() []key {
 		{"tags", setTags},
 		{"servers", setServers},
 		{"load_balancer", func(a *App, v value) error { return v.mapping(a, balancerKeys()) }},
+		{"haproxy", func(a *App, v value) error { return v.mapping(a, snippetKeys()) }},
 	}
+}
+
+func snippetKeys() []key {
+	return []key{
+		{"global", lines(func(a *App, s []string) { a.Snippets.Global = s })},
+		{"defaults", lines(func(a *App, s []string) { a.Snippets.Defaults = s })},
+		{"frontends", func(a *App, v value) error {
+			var keys []key
+			for _, e := range v.entries() {
+				name := keyOf(e)
+				keys = append(keys, key{name, lines(func(a *App, s []string) {
+					if a.Snippets.Frontends == nil {
+						a.Snippets.Frontends = map[string][]string{}
+					}
+					a.Snippets.Frontends[name] = s
+				})})
+			}
+			if len(keys) == 0 {
+				return v.errorf("frontends is %s, want names such as http-80, each with lines", v.shown())
+			}
+			return v.mapping(a, keys)
+		}},
+	}
+}
+
+// lines takes a text of several lines; those that are empty do not count.
+func lines(set func(a *App, lines []string)) func(*App, value) error {
+	return text(func(a *App, s string) {
+		var all []string
+		for line := range strings.Lines(s) {
+			if line = strings.TrimSpace(line); line != "" {
+				all = append(all, line)
+			}
+		}
+		set(a, all)
+	})
 }
 
 func balancerKeys() []key {
@@ -52,7 +89,19 @@ func balancerKeys() []key {
 		{"enable_backend_keepalive", flag(func(a *App, on bool) { a.LoadBalancer.KeepAlive = on })},
 		{"firewall", func(a *App, v value) error { return v.mapping(a, clientKeys()) }},
 		{"health_check", func(a *App, v value) error { return v.mapping(a, checkKeys()) }},
+		{"access_log", func(a *App, v value) error {
+			a.LoadBalancer.Policy.Log = new(weir.AccessLog)
+			return v.mapping(a, accessLogKeys())
+		}},
 		{"http_idle_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Idle = d })},
+	}
+}
+
+func accessLogKeys() []key {
+	return []key{
+		{"file", flag(func(a *App, on bool) { a.LoadBalancer.Policy.Log.File = on })},
+		{"syslog", text(func(a *App, s string) { a.LoadBalancer.Policy.Log.Syslog = s })},
+		{"sample", whole(fmt.Sprintf("from 1 to %d", weir.MaxSample), func(a *App, n int) { a.LoadBalancer.Policy.Log.Sample = n })},
 	}
 }
 

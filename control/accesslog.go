@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"weir/store"
 	"weir/weir"
 )
 
@@ -247,7 +248,7 @@ func (c *Control) AccessLog(ctx context.Context, id weir.ID, q weir.LogQuery, te
 	if err != nil {
 		return err
 	}
-	if lb.Log == nil {
+	if lb.Policy.Log == nil {
 		return weir.Errorf(weir.Invalid, "load balancer %q has no access log: `access_log: {}` under load_balancer in its weir.yaml turns it on, or a PUT of it with \"weir\": {\"access_log\": {}}", lb.Name)
 	}
 	asked, err := c.asks.begin(id, q)
@@ -271,7 +272,7 @@ func (c *Control) AccessLog(ctx context.Context, id weir.ID, q weir.LogQuery, te
 			}
 			out = got.text(nil)
 		case <-tick.C:
-			if lb, err := c.LoadBalancer(ctx, id); err != nil || lb.Log == nil {
+			if lb, err := c.LoadBalancer(ctx, id); err != nil || lb.Policy.Log == nil {
 				return err
 			}
 			out = []byte("\n")
@@ -343,4 +344,20 @@ func (got *chunk) text(lines []byte) []byte {
 func byTime(a, b []byte) int {
 	const length = len(`{"time":"2026-11-28T19:30:00.123Z"`)
 	return strings.Compare(string(a[:min(length, len(a))]), string(b[:min(length, len(b))]))
+}
+
+// checkShipped returns why who calls may not have the access log sent where lb says: instances would send packets to
+// anywhere for a tenant. Who leaves a destination as it is may change all else.
+func checkShipped(ctx context.Context, tx *store.Tx, lb *weir.LoadBalancer) error {
+	if lb.Policy.Log == nil || lb.Policy.Log.Syslog == "" || weir.CallerOf(ctx).May(weir.ScopeAdmin) {
+		return nil
+	}
+	was, err := loadBalancers.Get(ctx, tx, lb.ID)
+	if err != nil && !errors.Is(err, weir.NotFound) {
+		return err
+	}
+	if was.Policy.Log != nil && was.Policy.Log.Syslog == lb.Policy.Log.Syslog {
+		return nil
+	}
+	return weir.Errorf(weir.Invalid, "load balancer %q: access_log.syslog is %q, and where instances send packets is the operator's to say, with a token that has the scope admin: leave it out, and follow the log with `weir logs`", lb.Name, lb.Policy.Log.Syslog)
 }

@@ -217,7 +217,7 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		want.Created = time.Now().UTC()
 		want.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 		want.Serial, want.Reload, want.Revision, want.Deleting = 0, 0, 0, time.Time{}
-		want.Key = newKey()
+		want.Key, want.Policy.Drained = newKey(), nil
 		return want, []string{fmt.Sprintf("load balancer %s: created", want.Name)}
 	}
 	lb := *was
@@ -239,6 +239,9 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		{"address", placed(lb), placed(want)},
 		{"instances", lb.Instances, want.Instances},
 	})
+	want.Policy.Drained = lb.Policy.Drained // by a call of its own alone
+	changes = append(changes, changedPolicy("load balancer "+lb.Name, &lb.Policy, &want.Policy)...)
+	lb.Policy = want.Policy
 	lb.Size, lb.Algorithm, lb.Rules, lb.Health, lb.Idle = want.Size, want.Algorithm, want.Rules, want.Health, want.Idle
 	lb.Redirect, lb.Ciphers, lb.Sticky, lb.Proxy, lb.KeepAlive, lb.Clients = want.Redirect, want.Ciphers, want.Sticky, want.Proxy, want.KeepAlive, want.Clients
 	lb.Machines, lb.Tag, lb.Servers, lb.Instances = want.Machines, want.Tag, want.Servers, want.Instances

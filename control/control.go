@@ -322,6 +322,13 @@ func (t *term) run(ctx context.Context) {
 		})
 	})
 	wg.Go(func() {
+		touch(ctx, t, snippets, func(_ weir.ID, _, s operatorSnippets, listed bool) {
+			if !listed {
+				t.touchBalancers(ctx, listOf("", "name", s.Name))
+			}
+		})
+	})
+	wg.Go(func() {
 		touch(ctx, t, leftRecords, func(id weir.ID, _, _ []weir.Record, _ bool) { t.certificates.Touch(id) })
 	})
 	wg.Go(func() { t.watchCloud(ctx) })

@@ -26,6 +26,7 @@ type balancerView struct {
 	address  *weir.Address                // lb's own; nil if there is no row
 	certs    map[weir.ID]weir.Certificate // that lb's rules name
 	account  acmeAccount                  // whose challenges lb answers
+	snippets weir.Snippets                // an operator's own lines of HAProxy's configuration
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
@@ -300,8 +301,11 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
 		}
-		targets := servers[strings.ToLower(lb.Tag)]
-		for _, id := range lb.Machines {
+		var targets []weir.Machine
+		for _, tag := range lb.TargetTags() {
+			targets = append(targets, servers[strings.ToLower(tag)]...)
+		}
+		for _, id := range lb.TargetMachines() {
 			targets = append(targets, servers["/"+string(id)]...)
 		}
 		for _, m := range targets {
@@ -312,10 +316,9 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 				walls[m.ID] = cmp.Or(walls[m.ID], &weir.Firewall{}) // closed until there is somebody to open for
 				continue
 			}
-			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.TargetPort, Peers: sources})
+			for _, port := range targetPorts(&lb, &m) {
+				open(m, weir.Opening{Port: port, Peers: sources})
 			}
-			open(m, weir.Opening{Port: lb.Health.Port, Peers: sources})
 		}
 	}
 	return walls
@@ -517,6 +520,9 @@ func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v
 		}
 	}
 	if v.account, err = accountOf(ctx, tx, v.lb.Team); err != nil {
+		return v, err
+	}
+	if v.snippets, err = snippetsOf(ctx, tx, v.lb); err != nil {
 		return v, err
 	}
 	return v, v.readInstances(ctx, tx)

@@ -47,7 +47,7 @@ func certFiles(p *weir.Proxy) (map[string][]byte, error) {
 		}
 		files[certList(f)] = list.Bytes()
 	}
-	return files, nil
+	return files, challengeFiles(p, files)
 }
 
 // writeCerts writes files, which have private keys, and returns what puts back what was there before.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"weir/weir"
@@ -63,12 +64,13 @@ func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) 
 func sumUp(pid int, stats []stat) (servers []stat, c weir.WorkerCounts) {
 	c = weir.WorkerCounts{PID: pid, CPU: cpuOf(pid)}
 	servers = slices.DeleteFunc(stats, func(s stat) bool {
+		if strings.HasPrefix(s.backend, own) {
+			return true
+		}
 		switch s.kind {
 		case frontendStat:
-			if s.backend != healthFrontend {
-				c.Frontends = append(c.Frontends, weir.FrontendCounts{Name: s.backend, Mode: s.mode, Sessions: int64(s.sessions),
-					Requests: s.http, Responses: s.responses, In: s.in, Out: s.out, TLS: s.tls})
-			}
+			c.Frontends = append(c.Frontends, weir.FrontendCounts{Name: s.backend, Mode: s.mode, Sessions: int64(s.sessions),
+				Requests: s.http, Responses: s.responses, In: s.in, Out: s.out, TLS: s.tls})
 			return true
 		case backendStat:
 			c.Backends = append(c.Backends, weir.BackendCounts{Name: s.backend, Mode: s.mode, Queue: s.queue, Responses: s.responses,

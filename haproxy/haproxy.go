@@ -396,6 +396,9 @@ func check(p *weir.Proxy) error {
 			}
 		}
 	}
+	if err := checkChallenges(p); err != nil {
+		return err
+	}
 	frontends := make(map[string]bool, len(p.Frontends))
 	bound := make(map[netip.AddrPort]string, len(p.Frontends))
 	for i := range p.Frontends {
@@ -501,6 +504,9 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 			return weir.Errorf(weir.Unavailable, "frontend %s: listen at %s: %w", f.Name, f.Bind, err)
 		}
 	}
+	if err := p.jail(&d.proxy); err != nil {
+		return err
+	}
 	path, on := p.path(candidateFile), p.host
 	on.Certs = p.path(candidateCerts)
 	defer os.RemoveAll(on.Certs)
@@ -511,23 +517,31 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 		return err
 	}
 	defer os.Remove(path)
-	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", path)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := start(cmd)
-	if err == nil {
+	said, err := examine(ctx, p.binary, path)
+	if said != "" {
+		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, said)
+	}
+	return err
+}
+
+// examine has HAProxy check a configuration, and returns what it objects to, or why it could not be asked.
+func examine(ctx context.Context, binary, path string) (said string, err error) {
+	cmd := exec.CommandContext(ctx, binary, "-c", "-f", path)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err = start(cmd); err == nil {
 		err = cmd.Wait()
 	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return nil
+		return "", nil
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return "", ctx.Err()
 	case errors.As(err, &exit) && exit.Exited():
-		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, cmp.Or(complaint(said.Bytes()), err.Error()))
+		return cmp.Or(complaint(out.Bytes()), err.Error()), nil
 	}
-	return fmt.Errorf("check: %w", err)
+	return "", fmt.Errorf("check: %w", err)
 }
 
 func binds(p *weir.Proxy) (addrs []netip.AddrPort) {

@@ -101,6 +101,9 @@ func shapeOf(p *weir.Proxy, on Host) string {
 			w.word(" ").int(int64(len(tls.Certificates))) // what is in their files is no part of the shape
 		}
 	}
+	if challenged(p) {
+		w.word(" ").int(int64(len(p.Challenges)))
+	}
 	w.global(p, on)
 	w.sections(p, on, false)
 	sum := sha256.Sum256(w.buf)
@@ -131,8 +134,10 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.TLS != nil }) {
 		w.word("    crt-base ").quote(on.certs()).line("")
 	}
+	w.jailLine(p, on)
 	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
 	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
+	w.snippet(p.Snippets.Global)
 	w.line("")
 	w.line("defaults")
 	w.line("    load-server-state-from-file global")
@@ -140,6 +145,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	w.line("    timeout http-request 30s")
 	w.line("    retries 3")
 	w.line("    option redispatch 1")
+	w.snippet(p.Snippets.Defaults)
 }
 
 // perServer is how many descriptors HAProxy counts for each server that is checked.
@@ -165,6 +171,7 @@ func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
 	for i := range p.Frontends {
 		w.frontend(&p.Frontends[i], p, on)
 	}
+	w.hellos(p, on)
 	w.health(p)
 	for i := range p.Backends {
 		b := &p.Backends[i]
@@ -188,28 +195,30 @@ func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
 func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	w.line("")
 	w.word("frontend ").name(f.Name).line("")
-	w.word("    bind ").addr(f.Bind)
-	if p.Floating.IsValid() && f.Bind.Addr() == p.Floating {
-		w.word(" transparent") // also while this machine does not have the address
-	}
+	end := new(writer)
 	if f.TLS != nil {
-		w.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
+		end.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
 		if f.TLS.H2 {
-			w.word("h2,")
+			end.word("h2,")
 		}
-		w.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
+		end.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
 		if f.TLS.Strong {
-			w.word(strongCiphers)
+			end.word(strongCiphers)
 		} else {
-			w.word(strongCiphers + ":" + otherCiphers)
+			end.word(strongCiphers + ":" + otherCiphers)
 		}
 	}
-	w.line("")
+	w.binds(f, p, on, string(end.buf))
 	w.mode(f.Mode)
-	w.clients("denied", "if", p.Denied)
-	w.clients("welcome", "unless", p.Clients)
+	w.clients("denied", "if ", p.Denied)
+	if takesHanded(f) {
+		w.clients("welcome", "if { src -m found } !", p.Clients)
+	} else {
+		w.clients("welcome", "unless ", p.Clients)
+	}
 	w.word("    timeout client ").time(f.Idle).line("")
 	w.access(f, p, on)
+	w.snippet(snippetOf(&p.Snippets, f.Name))
 	if f.Mode == weir.HTTP && f.TLS == nil {
 		w.challenges(p.Thumbprint)
 	}
@@ -267,7 +276,8 @@ const (
 // aclAddrs is how many addresses are on a line, which may have 64 words.
 const aclAddrs = 50
 
-// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these.
+// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these. What
+// is handed on by another frontend comes from no address, and was let in there.
 func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 	if len(addrs) == 0 {
 		return
@@ -279,7 +289,7 @@ func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 		}
 		w.line("")
 	}
-	w.word("    tcp-request connection reject ").word(when).word(" ").line(name)
+	w.word("    tcp-request connection reject ").word(when).line(name)
 }
 
 // healthBinds returns where HAProxy answers that it lives.
@@ -295,7 +305,7 @@ func healthBinds(p *weir.Proxy) (binds []netip.AddrPort) {
 }
 
 // healthFrontend is what it is called; no rule's frontend is.
-const healthFrontend = "weir-health"
+const healthFrontend = own + "health"
 
 // health writes the frontend by which others see that HAProxy lives, whatever its servers do.
 func (w *writer) health(p *weir.Proxy) {

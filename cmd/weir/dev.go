@@ -81,7 +81,7 @@ Ctrl-C stops everything and keeps all disks.`,
 	f.StringVar(&d.data, "data", "/var/lib/weir/dev", "`directory` in which everything of the region lives")
 	f.StringVar(&d.api, "api", "127.0.0.1:7070", "`address` of the API")
 	f.StringVar(&d.front, "front", "127.0.0.1:8080", "`address` that leads to the load balancer")
-	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`)")
+	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`); its key haproxy, the operator's own lines, is read at each start and at SIGUSR1")
 	f.StringVar(&d.secrets, "secrets", "", "`file` with the keys that seal private keys in the store; pki/secrets.key in the data directory if empty")
 	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
 	d.acme.flags(f)
@@ -102,6 +102,9 @@ func (d *dev) run(ctx context.Context) error {
 	}
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
 		return fmt.Errorf("dev: %w", err)
+	}
+	if _, err := d.snippets(nil, nil).read(ctx); err != nil {
+		return err
 	}
 	if d.data, err = openData(d.data, "a region's"); err != nil {
 		return fmt.Errorf("--data: %w", err)
@@ -241,6 +244,11 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	}
 	defer unpublish()
 
+	own := d.snippets(ctl, log)
+	if err := own.set(ctx); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	parts.Go(func() error { return own.run(ctx) })
 	if err := d.begin(ctx, ctl, app, p); err != nil {
 		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
 	}
@@ -323,6 +331,15 @@ func (d *dev) app() (*config.App, error) {
 		return nil, err
 	}
 	return app, app.In(devRegion)
+}
+
+// snippets are those of --config.
+func (d *dev) snippets(ctl *control.Control, log *slog.Logger) *snippets {
+	own := &snippets{ctl: ctl, log: log}
+	if d.config != "" {
+		own.files = []string{d.config}
+	}
+	return own
 }
 
 // forget removes all that the data directory has of a region.
