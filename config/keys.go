@@ -2,10 +2,13 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 
 	"weir/weir"
 )
@@ -90,6 +93,9 @@ func balancerKeys() []key {
 		{"firewall", func(a *App, v value) error { return v.mapping(a, clientKeys()) }},
 		{"health_check", func(a *App, v value) error { return v.mapping(a, checkKeys()) }},
 		{"access_log", func(a *App, v value) error {
+			if _, null := v.node.(*ast.NullNode); null {
+				return nil
+			}
 			a.LoadBalancer.Policy.Log = new(weir.AccessLog)
 			return v.mapping(a, accessLogKeys())
 		}},
