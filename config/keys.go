@@ -2,10 +2,13 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 
 	"weir/weir"
 )
@@ -92,6 +95,13 @@ func balancerKeys() []key {
 		{"health_check", func(a *App, v value) error {
 			return v.mapping(a, checkKeys(func(a *App) *weir.HealthCheck { return &a.LoadBalancer.Health }))
 		}},
+		{"access_log", func(a *App, v value) error {
+			if _, null := v.node.(*ast.NullNode); null {
+				return nil
+			}
+			a.LoadBalancer.Policy.Log = new(weir.AccessLog)
+			return v.mapping(a, accessLogKeys())
+		}},
 		{"http_idle_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Idle = d })},
 
 		{"target_groups", setGroups},
@@ -114,6 +124,14 @@ func balancerKeys() []key {
 		{"client_certificates", setClientCertificates},
 		{"slow_start_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.SlowStart = d })},
 		{"drain_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.Drain = d })},
+	}
+}
+
+func accessLogKeys() []key {
+	return []key{
+		{"file", flag(func(a *App, on bool) { a.LoadBalancer.Policy.Log.File = on })},
+		{"syslog", text(func(a *App, s string) { a.LoadBalancer.Policy.Log.Syslog = s })},
+		{"sample", whole(fmt.Sprintf("from 1 to %d", weir.MaxSample), func(a *App, n int) { a.LoadBalancer.Policy.Log.Sample = n })},
 	}
 }
 

@@ -111,6 +111,7 @@ type Control struct {
 	Options
 	nodes   *nodes
 	figures *figures
+	asks    *asks
 	leads   atomic.Pointer[term] // nil while another member does
 	tokens  tokenBook
 	lists   mirrored
@@ -137,7 +138,7 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), numbers: make(chan struct{}, 1)}
+	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), asks: newAsks(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
 	c.lists = newMirrored(c.Store)
 	return c
