@@ -70,7 +70,7 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	front := func(name weir.Protocol, port int) weir.Frontend {
 		return weir.Frontend{Name: fmt.Sprintf("%s-%d", name, port), Bind: netip.AddrPortFrom(at[0], uint16(port)), Mode: weir.HTTP, Idle: lb.Idle}
 	}
-	redirect := redirects(lb)
+	redirect, weightOf := redirects(lb), weights(v.serverMachines())
 	for _, r := range lb.Rules {
 		target := r.Target
 		if r.Passthrough {
@@ -110,12 +110,12 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 		for _, m := range all {
 			if lb.Targets(&m) && m.Serves() {
 				b.Servers = append(b.Servers, weir.Server{ID: m.ID, Name: m.Name,
-					Addr: netip.AddrPortFrom(m.Status.Private, uint16(r.TargetPort)), Weight: 1})
+					Addr: netip.AddrPortFrom(m.Status.Private, uint16(r.TargetPort)), Weight: weightOf(&m)})
 			}
 		}
 		for _, a := range lb.Servers {
 			b.Servers = append(b.Servers, weir.Server{ID: weir.ID(a.String()), Name: a.String(),
-				Addr: netip.AddrPortFrom(a, uint16(r.TargetPort)), Weight: 1})
+				Addr: netip.AddrPortFrom(a, uint16(r.TargetPort)), Weight: weightOf(&weir.Machine{})})
 		}
 		p.Backends = append(p.Backends, b)
 	}
