@@ -211,7 +211,7 @@ func (t *term) roll(ctx context.Context, tx *store.Tx, p *weir.Pool, members []w
 			old = true
 		case has(m, found):
 			arrived += m.Capacity()
-			proven = proven || m.Created.After(p.Former.Paused)
+			proven = proven || !m.Created.Before(p.Former.Paused)
 		case bad == nil:
 			if why = flaw(m, found[m.ID], now); why != "" {
 				bad = m
