@@ -212,12 +212,12 @@ type term struct {
 
 func newTerm(c *Control, led *store.Store) *term {
 	t := &term{Control: c, db: led, watching: newWatch()}
-	loop := func(kind string, workers int, do reconcile.Func, failed func(context.Context, weir.ID, string) error) *reconcile.Loop {
+	loop := func(kind string, workers int, do reconcile.Func, failed func(context.Context, weir.ID, error) error) *reconcile.Loop {
 		return reconcile.New(kind, func(ctx context.Context, id weir.ID) (time.Duration, error) {
 			again, err := do(ctx, id)
 			if err != nil && ctx.Err() == nil {
 				// The row shows why it is not done yet; the loop logs and tries again.
-				err = errors.Join(err, failed(ctx, id, err.Error()))
+				err = errors.Join(err, failed(ctx, id, err))
 			}
 			return again, err
 		}, reconcile.Options{Workers: workers, Log: c.Log})

@@ -86,14 +86,19 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	}
 	s.CountMachines()
 	for _, p := range ps {
-		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: p.Status.Err}
+		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: cmp.Or(p.Status.Err, p.Status.Stuck)}
+		units := 0.0
 		for _, m := range ms {
 			if m.Pool == p.ID {
 				o.Machines++
+				units += m.Capacity()
 				if m.Serves() {
 					o.Serving++
 				}
 			}
+		}
+		if p.Mixed() {
+			o.Capacity = int(units + 1e-9)
 		}
 		s.Pools = append(s.Pools, o)
 	}
