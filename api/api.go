@@ -270,6 +270,11 @@ func (a *api) routes() map[string]handler {
 		"POST /v2/weir/load_balancers/{id}/reload":   a.reload,
 		"POST /v2/weir/load_balancers/{id}/failover": a.failover,
 
+		"PUT /v2/weir/load_balancers/{id}/split":       a.split,
+		"PUT /v2/weir/load_balancers/{id}/maintenance": a.maintain,
+		"POST /v2/weir/load_balancers/{id}/drain":      a.drainTarget,
+		"POST /v2/weir/load_balancers/{id}/undrain":    a.undrainTarget,
+
 		"GET /v2/weir/tokens":         a.listTokens,
 		"POST /v2/weir/tokens":        a.createToken,
 		"DELETE /v2/weir/tokens/{id}": a.revokeToken,

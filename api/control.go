@@ -116,8 +116,9 @@ type Control interface {
 	// AddCertificate gives a certificate an ID and keeps it, with its private key (PEM), which
 	// nobody who reads the store can read. A name that is taken is a weir.Invalid.
 	AddCertificate(ctx context.Context, c weir.Certificate, key []byte) (weir.Certificate, error)
-	// IssueCertificate has a certificate for names got from an authority, and renewed. It is pending at first.
-	IssueCertificate(ctx context.Context, name string, names []string) (weir.Certificate, error)
+	// IssueCertificate has a certificate for names got from an authority, which is shown by challenge who has them, and
+	// renewed. It is pending at first.
+	IssueCertificate(ctx context.Context, name string, names []string, challenge weir.ChallengeType) (weir.Certificate, error)
 	// DeleteCertificate forgets a certificate. One that a load balancer uses is a weir.Denied.
 	DeleteCertificate(ctx context.Context, id weir.ID) error
 
@@ -212,6 +213,18 @@ type Control interface {
 	// weir.Conflict if there is none that could take over, or if to cannot. If ctx ends first, it is
 	// weir.Unavailable and the address may still move.
 	Failover(ctx context.Context, lb, to weir.ID) (weir.Failover, error)
+	// Split has groups get percentages of the requests that routes send to a group of a load balancer, or with "" of
+	// those that no route takes, instead of what had a share of them.
+	Split(ctx context.Context, lb weir.ID, group string, split weir.Split) (weir.LoadBalancer, error)
+	// Maintain changes the maintenance of a load balancer, as UpdateLoadBalancer does all of it. It is none, and off,
+	// where there was none.
+	Maintain(ctx context.Context, lb weir.ID, change func(*weir.Maintenance)) (weir.LoadBalancer, error)
+	// DrainTarget keeps a target of a load balancer from getting requests until UndrainTarget. It may finish those that
+	// it has for a time: nil is the load balancer's. alone reports that nothing else serves some of the requests that
+	// it would get. A machine that is no target is a weir.Invalid.
+	DrainTarget(ctx context.Context, lb, machine weir.ID, finish *time.Duration) (is weir.LoadBalancer, alone bool, err error)
+	// UndrainTarget lets a target get requests again. If it does already, it does nothing.
+	UndrainTarget(ctx context.Context, lb, machine weir.ID) (weir.LoadBalancer, error)
 	// DrainMachine keeps a machine, a load balancer's instance included, from serving, or lets
 	// it serve again. If it is so already, it does nothing.
 	DrainMachine(ctx context.Context, machine weir.ID, drained bool) error

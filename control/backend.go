@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -27,10 +28,7 @@ func (v *balancerView) addBackend(p *weir.Proxy, r weir.Rule, g *weir.TargetGrou
 		return name
 	}
 	b := weir.Backend{Name: name, Mode: r.Mode(), Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health, Proxy: lb.Proxy, SlowStart: lb.Policy.SlowStart}
-	port := r.TargetPort
-	if own.Port != 0 {
-		port = own.Port
-	}
+	port := cmp.Or(own.Port, r.TargetPort)
 	if own.Health != nil {
 		b.Check = *own.Health
 	}
@@ -136,11 +134,7 @@ func targetPorts(lb *weir.LoadBalancer, m *weir.Machine) (ports []int) {
 	// A machine is asked as a backend's own group is, also where it only shares a group's requests.
 	asked := func(port int, check weir.HealthCheck) {
 		for _, r := range lb.Rules {
-			if port != 0 {
-				add(port)
-			} else {
-				add(r.TargetPort)
-			}
+			add(cmp.Or(port, r.TargetPort))
 		}
 		add(check.Port)
 	}

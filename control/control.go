@@ -308,7 +308,7 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, certificates.Table, func(id weir.ID, was, cert weir.Certificate, listed bool) {
 			t.certificates.Touch(id)
-			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert)) {
+			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert) || !sameAnswers(was, cert)) {
 				t.touchBalancers(ctx, certificateList(id))
 			}
 		})
@@ -317,6 +317,13 @@ func (t *term) run(ctx context.Context) {
 		touch(ctx, t, acmeAccounts, func(_ weir.ID, was, a acmeAccount, listed bool) {
 			if !listed && was.Thumbprint != a.Thumbprint {
 				t.touchBalancers(ctx, listOf(a.Team))
+			}
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, snippets, func(_ weir.ID, _, s operatorSnippets, listed bool) {
+			if !listed {
+				t.touchBalancers(ctx, listOf("", "name", s.Name))
 			}
 		})
 	})

@@ -192,7 +192,7 @@ func (c *Control) unname(ctx context.Context, tx *store.Tx, machine weir.ID) err
 		return err
 	}
 	for id, lb := range lbs {
-		if slices.Contains(lb.TargetMachines(), machine) {
+		if _, drained := lb.Policy.Drained[machine]; drained || slices.Contains(lb.TargetMachines(), machine) {
 			lb.Forget(machine)
 			loadBalancers.Put(tx, id, lb)
 		}

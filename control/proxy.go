@@ -66,7 +66,7 @@ func cookieKey(lb *weir.LoadBalancer) string {
 func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	lb := &v.lb
 	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: cmp.Or(lb.Policy.Drain, drain), Drains: lb.Policy.Drained, Reload: lb.Reload, Health: true,
-		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny), Handling: lb.Policy.Handling}
+		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny), Handling: lb.Policy.Handling, Snippets: v.snippets}
 	var fronts []weir.Frontend // as they are at each address
 	front := func(name weir.Protocol, port int) weir.Frontend {
 		return weir.Frontend{Name: fmt.Sprintf("%s-%d", name, port), Bind: netip.AddrPortFrom(at[0], uint16(port)), Mode: weir.HTTP, Idle: lb.Idle}
@@ -115,5 +115,6 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.Mode == weir.HTTP && f.TLS == nil }) {
 		p.Thumbprint = v.account.Thumbprint
 	}
+	v.challenge(&p)
 	return p
 }

@@ -48,7 +48,7 @@ func filesOf(p *weir.Proxy) (map[string][]byte, error) {
 		}
 		files[certList(f)] = list.Bytes()
 	}
-	return files, nil
+	return files, challengeFiles(p, files)
 }
 
 // writeCerts writes files, of which some have private keys, and returns what puts back what was there before.

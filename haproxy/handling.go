@@ -123,7 +123,12 @@ func (w *writer) limits(f *weir.Frontend, p *weir.Proxy, on Host) {
 	if !limited(p) {
 		return
 	}
-	w.word("    tcp-request connection track-sc0 src,ipmask(32,64) table ").line(clientsTable)
+	// Of a connection that is handed on it is known only once it is a session who the client is.
+	of := "connection"
+	if takesHanded(f) {
+		of = "session"
+	}
+	w.word("    tcp-request ").word(of).word(" track-sc0 src,ipmask(32,64) table ").line(clientsTable)
 	if f.Mode != weir.HTTP {
 		if h.Rate != nil {
 			w.line("    tcp-request connection sc-inc-gpc0(0)")
@@ -140,7 +145,7 @@ func (w *writer) limits(f *weir.Frontend, p *weir.Proxy, on Host) {
 	}
 	if h.Connections > 0 {
 		// Those that were there before go on.
-		w.word("    tcp-request connection set-var(sess.over) bool(true) if { sc_conn_cur(0) gt ").int(int64(h.Connections)).line(" }")
+		w.word("    tcp-request ").word(of).word(" set-var(sess.over) bool(true) if { sc_conn_cur(0) gt ").int(int64(h.Connections)).line(" }")
 		busy(time.Second).line(" hdr Connection close if { var(sess.over) -m bool }")
 	}
 	if h.Rate != nil {

@@ -24,6 +24,7 @@ type Host struct {
 	User    string // whom the worker runs as, and a group of that name; whoever starts it if empty
 	Threads int    // cores to use, HAProxy's choice if 0
 	Files   int    // descriptors that the process may have (the hard limit), HAProxy's choice if 0
+	Access  string // the abstract name of the socket that takes lines of the access log, "weir-access" if empty
 
 	generation int // raised where nothing else tells that another configuration is to be loaded
 }
@@ -105,6 +106,9 @@ func shapeOf(p *weir.Proxy, on Host) string {
 			w.word(" ").int(int64(len(tls.Certificates))) // what is in their files is no part of the shape
 		}
 	}
+	if challenged(p) {
+		w.word(" ").int(int64(len(p.Challenges)))
+	}
 	files := map[string][]byte{}
 	handlingFiles(p, files)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -140,11 +144,13 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.TLS != nil }) {
 		w.word("    crt-base ").quote(on.certs()).line("")
 	}
+	w.jailLine(p, on)
 	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
 	if limited(p) {
 		w.word("    localpeer ").line(localPeer)
 	}
 	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
+	w.snippet(p.Snippets.Global)
 	w.line("")
 	w.line("defaults")
 	w.line("    load-server-state-from-file global")
@@ -152,6 +158,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	w.line("    timeout http-request 30s")
 	w.line("    retries 3")
 	w.line("    option redispatch 1")
+	w.snippet(p.Snippets.Defaults)
 }
 
 // perServer is how many descriptors HAProxy counts for each server that is checked.
@@ -178,6 +185,7 @@ func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
 	for i := range p.Frontends {
 		w.frontend(&p.Frontends[i], p, on)
 	}
+	w.hellos(p, on)
 	w.health(p)
 	for i := range p.Backends {
 		b := &p.Backends[i]
@@ -201,36 +209,39 @@ func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
 func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	w.line("")
 	w.word("frontend ").name(f.Name).line("")
-	w.word("    bind ").addr(f.Bind)
-	if p.Floating.IsValid() && f.Bind.Addr() == p.Floating {
-		w.word(" transparent") // also while this machine does not have the address
-	}
+	end := new(writer)
 	if f.TLS != nil {
-		w.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
+		end.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
 		if f.TLS.H2 {
-			w.word("h2,")
+			end.word("h2,")
 		}
-		w.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
+		end.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
 		if f.TLS.Strong {
-			w.word(strongCiphers)
+			end.word(strongCiphers)
 		} else {
-			w.word(strongCiphers + ":" + otherCiphers)
+			end.word(strongCiphers + ":" + otherCiphers)
 		}
 		if c := p.Handling.ClientCerts; c != nil {
-			w.word(" ca-file ").quote(filepath.Join(on.certs(), clientsFile)).word(" verify ")
+			end.word(" ca-file ").quote(filepath.Join(on.certs(), clientsFile)).word(" verify ")
 			if c.Optional {
-				w.word("optional")
+				end.word("optional")
 			} else {
-				w.word("required")
+				end.word("required")
 			}
 		}
 	}
-	w.line("")
+	w.binds(f, p, on, string(end.buf))
 	w.mode(f.Mode)
-	w.clients("denied", "if", p.Denied)
-	w.clients("welcome", "unless", p.Clients)
+	w.clients("denied", "if ", p.Denied)
+	if takesHanded(f) {
+		w.clients("welcome", "if { src -m found } !", p.Clients)
+	} else {
+		w.clients("welcome", "unless ", p.Clients)
+	}
 	w.limits(f, p, on)
 	w.word("    timeout client ").time(f.Idle).line("")
+	w.access(f, p, on)
+	w.snippet(snippetOf(&p.Snippets, f.Name))
 	if f.Mode == weir.HTTP && f.TLS == nil {
 		w.challenges(p.Thumbprint)
 	}
@@ -300,13 +311,14 @@ const (
 // aclAddrs is how many addresses are on a line, which may have 64 words.
 const aclAddrs = 50
 
-// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these.
+// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these. What
+// is handed on by another frontend comes from no address, and was let in there.
 func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 	if len(addrs) == 0 {
 		return
 	}
 	w.addrs(name, addrs)
-	w.word("    tcp-request connection reject ").word(when).word(" ").line(name)
+	w.word("    tcp-request connection reject ").word(when).line(name)
 }
 
 // addrs writes an ACL of clients' addresses.
@@ -333,7 +345,7 @@ func healthBinds(p *weir.Proxy) (binds []netip.AddrPort) {
 }
 
 // healthFrontend is what it is called; no rule's frontend is.
-const healthFrontend = "weir-health"
+const healthFrontend = own + "health"
 
 // health writes the frontend by which others see that HAProxy lives, whatever its servers do.
 func (w *writer) health(p *weir.Proxy) {

@@ -63,6 +63,12 @@ type Proxy struct {
 	PEM map[ID]string `json:"pem,omitempty"`
 	// Thumbprint is of the ACME account whose challenges frontends answer that speak HTTP without TLS; none if empty.
 	Thumbprint string `json:"thumbprint,omitempty"`
+	// Challenges are certificates that are shown to an authority that asks by ACME's TLS-ALPN-01, where frontends are
+	// Challenged. There are some only while an order waits for that.
+	Challenges []CertificateRef `json:"challenges,omitempty"`
+
+	Snippets Snippets   `json:"snippets,omitzero"` // an operator's own lines
+	Log      *AccessLog `json:"log,omitempty"`     // nil: requests are not logged, and have no IDs
 
 	Reload int64 `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
 }
@@ -99,6 +105,7 @@ type TLS struct {
 	Certificates []CertificateRef `json:"certificates"` // the first one is for clients that ask for no other's name
 	H2           bool             `json:"h2,omitempty"` // clients may speak HTTP/2
 	Strong       bool             `json:"strong,omitempty"`
+	Challenged   bool             `json:"challenged,omitempty"` // an authority may ask here, for one of Proxy.Challenges
 }
 
 // CertificateRef names a certificate, of which a node has the text from elsewhere: see Proxy.PEM.
