@@ -116,8 +116,9 @@ type Control interface {
 	// AddCertificate gives a certificate an ID and keeps it, with its private key (PEM), which
 	// nobody who reads the store can read. A name that is taken is a weir.Invalid.
 	AddCertificate(ctx context.Context, c weir.Certificate, key []byte) (weir.Certificate, error)
-	// IssueCertificate has a certificate for names got from an authority, and renewed. It is pending at first.
-	IssueCertificate(ctx context.Context, name string, names []string) (weir.Certificate, error)
+	// IssueCertificate has a certificate for names got from an authority, which is shown by challenge who has them, and
+	// renewed. It is pending at first.
+	IssueCertificate(ctx context.Context, name string, names []string, challenge weir.ChallengeType) (weir.Certificate, error)
 	// DeleteCertificate forgets a certificate. One that a load balancer uses is a weir.Denied.
 	DeleteCertificate(ctx context.Context, id weir.ID) error
 

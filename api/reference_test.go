@@ -333,6 +333,7 @@ var said = map[string]string{
 	"AppLoadBalancer.size":    "of an instance: s-1vcpu-1gb if left out",
 	"AppLoadBalancer.address": "with the length of its network's prefix, such as 192.0.2.10/24, for nodes of one's own; one that the cloud reserves if left out",
 
+	"AppLoadBalancer.network":                   "internal for one that the private network alone reaches: external if left out; it stays as it was created",
 	"AppLoadBalancer.algorithm":                 "how requests are spread: round_robin if left out, or least_connections",
 	"AppLoadBalancer.forwarding_rules":          "HTTP from port 80 to port 80 if left out",
 	"AppLoadBalancer.health_check":              "of the first rule's target if left out",

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"weir/weir"
@@ -62,6 +63,9 @@ func AppOf(pool *weir.Pool, lb weir.LoadBalancer, passwords map[string]string) A
 	}
 	if lb.Addr.IsValid() {
 		app.LoadBalancer.Address = lb.Addr.String()
+	}
+	if lb.Internal {
+		app.LoadBalancer.Network = strings.ToLower(networkInternal)
 	}
 	for _, server := range lb.Servers {
 		app.Servers = append(app.Servers, server.String())
@@ -171,6 +175,10 @@ func (app *App) balancer(region string, was *weir.Login) (lb weir.LoadBalancer, 
 		Rules:     rules,
 		Health:    health,
 		Idle:      seconds(w.HTTPIdleTimeoutSeconds, weir.DefaultIdle),
+		Internal:  strings.EqualFold(w.Network, networkInternal),
+	}
+	if w.Network != "" && !lb.Internal && !strings.EqualFold(w.Network, networkExternal) {
+		return lb, invalid("load_balancer.network is %.40q, want internal or external", w.Network)
 	}
 	if err := w.BalancerOptions.set(&lb); err != nil {
 		return lb, err

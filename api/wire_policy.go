@@ -2,7 +2,6 @@ package api
 
 import (
 	"cmp"
-	"crypto/rand"
 	"maps"
 	"slices"
 	"strconv"
@@ -143,13 +142,6 @@ type TargetDrain struct {
 	Seconds   *int64 `json:"seconds,omitempty"` // for which it may finish the requests that it has: the load balancer's drain_seconds if left out
 }
 
-// What a password may be.
-const (
-	leastPassword = 8
-	mostPassword  = 128
-	saltBytes     = 16
-)
-
 // set makes lb's policy what w says. A user without a password keeps the one that was has; droplets stay drained. lb has
 // its other parts already.
 func (w *BalancerPolicy) set(lb *weir.LoadBalancer, was *weir.Login) error {
@@ -266,45 +258,25 @@ func headersOf(requests, responses *HeaderChanges) (h weir.Headers) {
 	return h
 }
 
-// login returns who may log in. A user without a password has the one of that name in was, and all have the salt of was
-// for as long as one of its passwords is still somebody's: to say the same passwords again changes nothing.
+// login returns who may log in. A user without a password has the one of that name in was.
 func (w *BasicAuth) login(was *weir.Login) (*weir.Login, error) {
 	if w == nil {
 		return nil, nil
 	}
-	if was == nil {
-		was = &weir.Login{}
-	}
-	kept := map[string]string{}
-	for _, u := range was.Users {
-		kept[u.Name] = u.Hash
-	}
 	login := &weir.Login{Realm: w.Realm}
+	passwords := map[string]string{}
 	for _, u := range w.Users {
-		if hash, has := kept[u.Name]; has && (u.Password == "" || was.Hash(u.Name, u.Password) == hash) {
-			login.Salt = was.Salt
+		login.Users = append(login.Users, weir.User{Name: u.Name})
+		if u.Password == "" {
+			continue
 		}
-	}
-	if login.Salt == nil {
-		login.Salt = make([]byte, saltBytes)
-		rand.Read(login.Salt) // never fails
-	}
-	for _, u := range w.Users {
-		hash := kept[u.Name] // "" is refused by the load balancer's Check
-		if u.Password != "" {
-			if len(u.Password) < leastPassword || len(u.Password) > mostPassword || !printable(u.Password) {
-				return nil, invalid("basic_auth: the password of user %.80q is not of %d to %d printable characters of ASCII", u.Name, leastPassword, mostPassword)
-			}
-			hash = login.Hash(u.Name, u.Password)
+		if err := weir.CheckPassword(u.Password); err != nil {
+			return nil, invalid("basic_auth: user %.80q: %w", u.Name, err)
 		}
-		login.Users = append(login.Users, weir.User{Name: u.Name, Hash: hash})
+		passwords[u.Name] = u.Password
 	}
+	login.Keep(was, passwords)
 	return login, nil
-}
-
-// printable reports whether s is printable ASCII, spaces included.
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // policyWords puts a policy in words of the wire, without passwords.

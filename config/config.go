@@ -59,13 +59,16 @@ type App struct {
 	Pool         *weir.Pool
 	LoadBalancer weir.LoadBalancer
 	// Snippets are for the operator of a control plane, who names the file to it. Whoever applies the file does not send them.
-	Snippets  weir.Snippets
-	Passwords map[string]string // of who may log in at the load balancer, by name
+	Snippets weir.Snippets
+	// Passwords are those of who may log in at the load balancer, by name. Their hashes in LoadBalancer have another salt
+	// each time: [weir.Login.Keep] makes those of a load balancer that is there already.
+	Passwords map[string]string
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
 }
 
-// Load reads a file. user_data and ssh_keys name files relative to its directory.
+// Load reads a file. user_data, ssh_keys, and a load balancer's pages, passwords and certificates name files relative to
+// its directory.
 //
 // Without a word in the file, size is s-1vcpu-1gb, image debian-12-x64, and
 // hostname_prefix and load_balancer.name are the name. A count that is not said is 1 for

@@ -28,6 +28,11 @@ var files = fstest.MapFS{
 	"authorized":     {Data: []byte("# ann\n" + publicKey + "\r\n\n" + publicKey + "2\n")},
 	"id":             {Data: []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n")},
 	"not-a-key":      {Data: []byte("hello\n")},
+	"sorry.html":     {Data: []byte("<h1>later</h1>\n")},
+	"long.html":      {Data: []byte(strings.Repeat("x", 13<<10))},
+	"ann.secret":     {Data: []byte("correct horse\n")},
+	"short.secret":   {Data: []byte("secret\n")},
+	"ca.pem":         {Data: []byte(testCA)},
 	"etc/weir.yaml":  {Data: []byte("name: web\nuser_data: start.sh\n")},
 	"etc/start.sh":   {Data: []byte("#!/bin/sh\n")},
 	"etc/bom.yaml":   {Data: []byte("\ufeffname: web\n")},
@@ -170,7 +175,7 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 
 		// Keys.
 		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
-		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds`},
+		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, network, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, access_log, http_idle_timeout_seconds, target_groups, split, routes, request_headers, response_headers, compression, error_pages, maintenance, rate_limit, connection_limit, basic_auth, client_certificates, slow_start_seconds, drain_seconds`},
 		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, target_port, entry_port`},
 		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, image, hostname_prefix, count, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
@@ -364,6 +369,8 @@ load_balancer:
 		"name: web\nservers: []\n":                                                     `weir.yaml:2: servers is empty, want addresses such as 192.0.2.21`,
 		"name: web\nservers:\n- 192.0.2.21\n- 192.0.2.21\n":                            `weir.yaml:4: server 192.0.2.21 is there twice`,
 		"name: web\nload_balancer:\n  address: 192.0.2.10\n":                           `weir.yaml:3: address is "192.0.2.10", want one with the length of its network's prefix, such as 192.0.2.10/24`,
+		"name: web\nload_balancer:\n  network: inner\n":                                `weir.yaml:3: network is "inner", want internal or external`,
+		"name: web\nload_balancer:\n  address: 192.0.2.10/24\n  network: internal\n":   `weir.yaml:4: network is internal and it has the address 192.0.2.10/24 of one's own network: that says where it is reached, leave network out`,
 		"name: web\nload_balancer:\n  address: 192.0.2.10/32\n":                        `weir.yaml:3: address is "192.0.2.10/32", want one with the length of its network's prefix, such as 192.0.2.10/24`,
 		"name: web\nservers: [192.0.2.10]\nload_balancer:\n  address: 192.0.2.10/24\n": `weir.yaml:4: server 192.0.2.10 is the load balancer's own address`,
 	} {
@@ -388,6 +395,7 @@ load_balancer:
   enable_backend_keepalive: true
   firewall: {allow: ["ip:192.0.2.1"], deny: ["cidr:198.51.100.0/24"]}
   health_check: {proxy_protocol: true}
+  access_log: {file: true, syslog: "tcp://192.0.2.9:514", sample: 10}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -404,6 +412,7 @@ load_balancer:
 	want.Sticky = &weir.Sticky{Cookie: "SHOP", TTL: 10 * time.Minute}
 	want.Clients = weir.Clients{Allow: []string{"ip:192.0.2.1"}, Deny: []string{"cidr:198.51.100.0/24"}}
 	want.Health.Proxy = true
+	want.Policy.Log = &weir.AccessLog{File: true, Syslog: "tcp://192.0.2.9:514", Sample: 10}
 	if diff := cmp.Diff(want, lb, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("load balancer (-want +got):\n%s", diff)
 	}
@@ -412,10 +421,24 @@ load_balancer:
 		"    - {entry_port: 443, tls_passthrough: yes}\n":                    `weir.yaml:4: tls_passthrough is "yes", want true or false`,
 		"    - {entry_port: 80}\n  redirect_http_to_https: true\n":           `weir.yaml:5: redirect_http_to_https is true, and no forwarding rule has https or http2`,
 		"    - {entry_port: 80}\n  sticky_sessions:\n    cookie_name: a b\n": `weir.yaml:6: sticky_sessions: cookie_name is "a b"`,
+		"    - {entry_port: 80}\n  access_log:\n    syslog: logs:514\n":      `weir.yaml:6: access_log.syslog is "logs:514", want udp://HOST:PORT or tcp://HOST:PORT`,
+		"    - {entry_port: 80}\n  access_log:\n    sample: 0.1\n":           `weir.yaml:6: sample is "0.1", want a whole number from 1 to 10000`,
+		"    - {entry_port: 80}\n  access_log: true\n":                       `weir.yaml:5: access_log is "true", want keys such as file`,
 		"    - {entry_port: 80}\n  firewall:\n    allow: [192.0.2.1]\n":      `weir.yaml:6: firewall: allow: "192.0.2.1", want an address or a network`,
 	} {
 		if _, err := parseText("name: web\nload_balancer:\n  forwarding_rules:\n" + text); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: error %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestAccessLogIsOnWithoutAWord(t *testing.T) {
+	for text, on := range map[string]bool{"": false, "  access_log: {}\n": true, "  access_log:\n": false, "  access_log: {sample: 1}\n": true} {
+		app, err := parseText("name: web\nload_balancer:\n  algorithm: round_robin\n" + text)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+		} else if got := app.LoadBalancer.Policy.Log != nil; got != on {
+			t.Errorf("%q: access log %t, want %t", text, got, on)
 		}
 	}
 }

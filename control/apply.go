@@ -44,6 +44,9 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		if err != nil {
 			return err
 		}
+		if was != nil && was.Internal != lb.Internal {
+			return weir.Errorf(weir.Invalid, "load balancer %q: network is %s, and it has %s, which stays as it was created: say so, or give this one another name", lb.Name, networkOf(&lb), networkOf(was))
+		}
 		wanted, lbChanges := mergeBalancer(was, lb)
 		changes = append(changes, lbChanges...)
 		if dry || len(lbChanges) == 0 {
@@ -247,6 +250,14 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 	lb.Machines, lb.Tag, lb.Servers, lb.Instances = want.Machines, want.Tag, want.Servers, want.Instances
 	lb.Mode, lb.Addr = want.Mode, want.Addr
 	return lb, changes
+}
+
+// networkOf says where a load balancer is reached from.
+func networkOf(lb *weir.LoadBalancer) string {
+	if lb.Internal {
+		return "internal"
+	}
+	return "external"
 }
 
 // placed returns where a load balancer's address is from, as a person would say it.

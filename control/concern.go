@@ -176,7 +176,7 @@ func (t *term) reguard(ctx context.Context, id weir.ID) error {
 			return err
 		}
 		lbs, all := p.rows()
-		if want := firewalls(lbs, all, t.From)[id]; !reflect.DeepEqual(m.Firewall, want) {
+		if want := firewalls(lbs, all, t.From, t.Cloud.PrivateNetwork())[id]; !reflect.DeepEqual(m.Firewall, want) {
 			m.Firewall = want
 			machines.Put(tx, id, m)
 		}

@@ -309,7 +309,7 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, certificates.Table, func(id weir.ID, was, cert weir.Certificate, listed bool) {
 			t.certificates.Touch(id)
-			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert)) {
+			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert) || !sameAnswers(was, cert)) {
 				t.touchBalancers(ctx, certificateList(id))
 			}
 		})

@@ -85,7 +85,8 @@ func (c *Control) changeBalancer(ctx context.Context, tx *store.Tx, id weir.ID, 
 		return was, false, err
 	}
 	lb.ID, lb.Team, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Team, was.Created, was.Status, was.Serial, was.Reload
-	lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr, lb.Dual = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr, was.Dual
+	lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
+	lb.Dual, lb.Internal = was.Dual, was.Internal
 	// A client that says the same in another order has changed nothing.
 	lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
 	lb, err = c.putBalancer(ctx, tx, lb)

@@ -115,5 +115,6 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.Mode == weir.HTTP && f.TLS == nil }) {
 		p.Thumbprint = v.account.Thumbprint
 	}
+	v.challenge(&p)
 	return p
 }

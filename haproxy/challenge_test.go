@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weir/weir"
 )
 
@@ -152,6 +154,16 @@ func TestAnAuthorityIsShownChallengesWhileAllOthersAreServed(t *testing.T) {
 	if h, _ := status(t, p); h.Reloads != 2*orders+1 {
 		t.Errorf("%d reloads, want %d", h.Reloads, 2*orders+1)
 	}
+	// A HAProxy that dies meanwhile comes back with all of it.
+	if err := unix.Kill(masterOf(t, p), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if got := shown("mail.example", "acme-tls/1") + ", " + shown("shop.example", "h2"); got != "81 by acme-tls/1, 1 by h2" {
+			return fmt.Sprintf("after its death %s are shown, want 81 and 1", got)
+		}
+		return ""
+	})
 	set(t, p, quiet)
 	entries, err := os.ReadDir(p.path(certsDir))
 	if err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), own) }) {
@@ -178,6 +190,37 @@ func TestChallengesWithoutWhatTheyTakeAreRefused(t *testing.T) {
 	} {
 		if err := p.Set(t.Context(), 7, bad); weir.KindOf(err) != weir.Invalid || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+func TestAnAuthorityIsShownChallengesByIPv6Too(t *testing.T) {
+	p, _ := startProxy(t, Options{})
+	var f farm
+	a := f.start(t)
+	front := freeAddr(t)
+	six := netip.AddrPortFrom(netip.IPv6Loopback(), front.Port())
+	d := withTLS(testDocument(front, a.server()), certificate(t, 1, "shop.example"))
+	d.Frontends[0].TLS.Challenged = true
+	d.Frontends = append(d.Frontends, d.Frontends[0])
+	d.Frontends[1].Name, d.Frontends[1].Bind = "https-443-ipv6", six
+	for _, d := range []weir.Proxy{d, withChallenges(d, certificate(t, 71, "shop.example")), d} {
+		set(t, p, d)
+		waitState(t, p, weir.ServerUp, a.server())
+		for at, client := range map[netip.AddrPort]string{front: "127.0.0.1", six: "::1"} {
+			s, err := shake(at, &tls.Config{ServerName: "shop.example", NextProtos: []string{"acme-tls/1"}})
+			if got := err == nil && s.NegotiatedProtocol == "acme-tls/1"; got != (len(d.Challenges) > 0) {
+				t.Errorf("with %d challenges one is shown at %s: %v (%v)", len(d.Challenges), at, got, err)
+			}
+			c, err := tls.Dial("tcp", at.String(), &tls.Config{ServerName: "shop.example", InsecureSkipVerify: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, body, err := askOn(c, bufio.NewReader(c), "/", "")
+			if want := fmt.Sprintf("%s https %d", client, front.Port()); err != nil || strings.TrimSpace(body) != want {
+				t.Errorf("with %d challenges the server is told %q (%v), want %q", len(d.Challenges), body, err, want)
+			}
+			c.Close()
 		}
 	}
 }

@@ -100,7 +100,7 @@ type document struct {
 	proxy    weir.Proxy
 	shape    string
 	text     []byte
-	files    map[string][]byte // of its certificates, by name
+	files    map[string][]byte // that it needs, by name
 }
 
 // New returns a Proxy that does nothing until Run and Set are called.
@@ -290,7 +290,7 @@ func (p *Proxy) Stop(ctx context.Context) error {
 // taken over. Set keeps want, which is not to be changed afterwards.
 func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error {
 	err := check(&want)
-	files, missing := certFiles(&want)
+	files, missing := filesOf(&want)
 	if err = cmp.Or(err, missing); err != nil {
 		return weir.Errorf(weir.Invalid, "configuration %d: %w", revision, err)
 	}
@@ -376,13 +376,17 @@ func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 
 // check returns why p cannot be rendered as it is.
 func check(p *weir.Proxy) error {
+	if err := checkHandling(p); err != nil {
+		return err
+	}
 	backends := make(map[string]bool, len(p.Backends))
+	modes := make(map[string]weir.Protocol, len(p.Backends))
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		if b.Name == "" || sanitize(b.Name) != b.Name || backends[b.Name] {
 			return fmt.Errorf("backend %.60q: the name is taken, or cannot be one", b.Name)
 		}
-		backends[b.Name] = true
+		backends[b.Name], modes[b.Name] = true, b.Mode
 		servers := make(map[string]bool, len(b.Servers))
 		for j := range b.Servers {
 			s := &b.Servers[j]
@@ -409,6 +413,9 @@ func check(p *weir.Proxy) error {
 		frontends[f.Name] = true
 		if f.Redirect == 0 && (f.Backend != "" || f.Mode != weir.HTTP) && !backends[f.Backend] {
 			return fmt.Errorf("frontend %s: there is no backend %.60q", f.Name, f.Backend)
+		}
+		if err := checkRoutes(f, modes); err != nil {
+			return err
 		}
 		if !f.Bind.IsValid() || f.Bind.Port() == 0 {
 			return fmt.Errorf("frontend %s has no address and port", f.Name)

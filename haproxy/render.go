@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -55,7 +56,11 @@ const (
 // defaultDrain bounds a drain that a document leaves open.
 const defaultDrain = time.Minute
 
-func drainOf(p *weir.Proxy) time.Duration {
+// drainOf returns how long a server that leaves may finish its requests. HAProxy's name of it is its machine's ID.
+func drainOf(p *weir.Proxy, server string) time.Duration {
+	if drain, ok := p.Drains[weir.ID(server)]; ok {
+		return drain
+	}
 	if p.Drain > 0 {
 		return p.Drain
 	}
@@ -104,6 +109,11 @@ func shapeOf(p *weir.Proxy, on Host) string {
 	if challenged(p) {
 		w.word(" ").int(int64(len(p.Challenges)))
 	}
+	files := map[string][]byte{}
+	handlingFiles(p, files)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		w.word(" ").word(name).word(" ").word(string(files[name]))
+	}
 	w.global(p, on)
 	w.sections(p, on, false)
 	sum := sha256.Sum256(w.buf)
@@ -136,6 +146,9 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	}
 	w.jailLine(p, on)
 	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
+	if limited(p) {
+		w.word("    localpeer ").line(localPeer)
+	}
 	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
 	w.snippet(p.Snippets.Global)
 	w.line("")
@@ -168,6 +181,7 @@ func maxConn(files int, p *weir.Proxy) int {
 }
 
 func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
+	w.handled(p, on)
 	for i := range p.Frontends {
 		w.frontend(&p.Frontends[i], p, on)
 	}
@@ -207,6 +221,14 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 		} else {
 			end.word(strongCiphers + ":" + otherCiphers)
 		}
+		if c := p.Handling.ClientCerts; c != nil {
+			end.word(" ca-file ").quote(filepath.Join(on.certs(), clientsFile)).word(" verify ")
+			if c.Optional {
+				end.word("optional")
+			} else {
+				end.word("required")
+			}
+		}
 	}
 	w.binds(f, p, on, string(end.buf))
 	w.mode(f.Mode)
@@ -216,6 +238,7 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	} else {
 		w.clients("welcome", "unless ", p.Clients)
 	}
+	w.limits(f, p, on)
 	w.word("    timeout client ").time(f.Idle).line("")
 	w.access(f, p, on)
 	w.snippet(snippetOf(&p.Snippets, f.Name))
@@ -232,19 +255,31 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 			w.line("    http-request set-header X-Forwarded-Proto http")
 		}
 		w.word("    http-request set-header X-Forwarded-Port ").int(int64(f.Bind.Port())).line("")
+		w.handling(f, p, on)
 	}
 	if f.Redirect != 0 {
-		w.line("    http-request deny deny_status 400 unless { req.hdr(host) -m found }")
-		w.word("    http-request redirect code 307 location https://%[req.hdr(host),regsub(:[0-9]*$,)]")
+		w.word("    http-request deny deny_status 400 unless { req.fhdr(host),lower -m reg ").word(hostPattern).line(" }")
+		w.word("    http-request redirect code 307 location https://%[req.fhdr(host),regsub(:[0-9]*$,)]")
 		if f.Redirect != httpsPort {
 			w.word(":").int(int64(f.Redirect))
 		}
 		w.line("%[pathq]")
 		return
 	}
+	if f.Mode == weir.HTTP {
+		w.routes(f)
+	}
 	if f.Backend == "" && f.Mode == weir.HTTP {
-		w.line("    http-request deny deny_status 404")
+		w.word("    http-request deny deny_status 404")
+		if len(f.Routes) > 0 {
+			w.word(" unless routed")
+		}
+		w.line("")
+		w.uses(f)
 		return
+	}
+	if f.Mode == weir.HTTP {
+		w.uses(f)
 	}
 	w.word("    default_backend ").name(f.Backend).line("")
 }
@@ -282,6 +317,12 @@ func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 	if len(addrs) == 0 {
 		return
 	}
+	w.addrs(name, addrs)
+	w.word("    tcp-request connection reject ").word(when).line(name)
+}
+
+// addrs writes an ACL of clients' addresses.
+func (w *writer) addrs(name string, addrs []netip.Prefix) {
 	for chunk := range slices.Chunk(addrs, aclAddrs) {
 		w.word("    acl ").word(name).word(" src")
 		for _, p := range chunk {
@@ -289,7 +330,6 @@ func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 		}
 		w.line("")
 	}
-	w.word("    tcp-request connection reject ").word(when).line(name)
 }
 
 // healthBinds returns where HAProxy answers that it lives.
@@ -396,6 +436,9 @@ func optionsOf(b *weir.Backend) string {
 	w.word(" downinter ").time(min(c.Interval, time.Second))
 	w.word(" fall ").int(int64(max(c.Unhealthy, 1)))
 	w.word(" rise ").int(int64(max(c.Healthy, 1)))
+	if b.SlowStart > 0 {
+		w.word(" slowstart ").time(b.SlowStart)
+	}
 	return string(w.buf)
 }
 

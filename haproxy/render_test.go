@@ -101,6 +101,7 @@ func goldens(t testing.TB) map[string]struct {
 	challenged.Frontends[0].Bind = addr("10.10.0.2:443")
 	challenged.Frontends = append(challenged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443},
 		weir.Frontend{Name: "http-81", Bind: addr("10.10.0.2:81"), Mode: weir.HTTP, Idle: time.Minute})
+	handled, limits, routed := handledDocument(t), limitedDocument(), routedDocument()
 	hostile.Thumbprint = "x\" if TRUE }\n    daemon"
 
 	asked := withTLS(pair, certificate(t, 1, "shop.example"))
@@ -140,6 +141,9 @@ func goldens(t testing.TB) map[string]struct {
 		"asked":    {asked, node},
 		"calm":     {calm, Host{}},
 		"logged":   {logged, Host{Access: "weir-access-0c5e\n    daemon"}},
+		"handling": {handled, Host{}},
+		"limits":   {limits, Host{}},
+		"routes":   {routed, Host{}},
 	}
 }
 
@@ -163,7 +167,7 @@ func TestRenderedConfigurationIsWhatHAProxyAccepts(t *testing.T) {
 				t.Errorf("%s is another (run with -update if that is right):\n%s", path, diff)
 			}
 			g.on.Certs = t.TempDir()
-			files, err := certFiles(&g.doc)
+			files, err := filesOf(&g.doc)
 			if err != nil {
 				t.Fatal(err)
 			}

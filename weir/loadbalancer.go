@@ -100,7 +100,7 @@ type AddressMode string
 
 // The address modes. The zero value is InCloud.
 const (
-	InCloud   AddressMode = ""    // a reserved IP, which the cloud leads to one machine, or spreads over several
+	InCloud   AddressMode = ""    // one that the cloud reserves, and leads to one machine, or spreads over several
 	OnSegment AddressMode = "arp" // the active instance holds it on a network segment, by ARP or NDP
 )
 
@@ -142,6 +142,7 @@ type LoadBalancer struct {
 	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one …
 	WantedAt  time.Time     `json:"wanted_at,omitzero"` // … at that time
 	Dual      bool          `json:"dual,omitempty"`     // InCloud: it has an address of IPv6 too
+	Internal  bool          `json:"internal,omitempty"` // InCloud: its address is of the private network, and reached from there alone
 	Policy    Policy        `json:"policy,omitzero"`    // what DigitalOcean has no word for
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
@@ -171,7 +172,7 @@ const (
 // LoadBalancerStatus is what was last seen of a load balancer.
 type LoadBalancerStatus struct {
 	Phase   LoadBalancerPhase `json:"phase"`
-	Address netip.Addr        `json:"address,omitzero"` // its reserved IP
+	Address netip.Addr        `json:"address,omitzero"` // its reserved IP, or its address of the private network
 	Addr6   netip.Addr        `json:"addr6,omitzero"`   // that of IPv6, if it has one
 	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
 	Err     string            `json:"err,omitempty"`
@@ -494,7 +495,13 @@ func (lb *LoadBalancer) checkAddress() error {
 		if lb.Addr.IsValid() {
 			return Errorf(Invalid, "address %s is given, and its cloud gives it one", lb.Addr)
 		}
+		if lb.Internal && lb.Dual {
+			return Errorf(Invalid, "network_stack is DUALSTACK and network INTERNAL: the private network has IPv4 alone, want network_stack IPV4")
+		}
 	case OnSegment:
+		if lb.Internal {
+			return Errorf(Invalid, "network is internal and it has the address %s of one's own network: that says where it is reached, leave network out", lb.Addr)
+		}
 		a := lb.Addr.Addr()
 		if !lb.Addr.IsValid() || !a.IsGlobalUnicast() || lb.Addr.IsSingleIP() {
 			return Errorf(Invalid, "address is %q, want one with the length of its network's prefix, such as 192.0.2.10/24", lb.Addr)

@@ -2,6 +2,7 @@ package weir
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -127,6 +128,45 @@ func (l *Login) Hash(name, password string) string {
 	return strings.ToUpper(hex.EncodeToString(mac.Sum(nil)))
 }
 
+// Keep gives each user of l a password: the one that is said for its name, or else the one that the user of that name has
+// in was, which may be nil. The salt is that of was for as long as one of its passwords is still somebody's, so that to
+// say the same passwords again changes nothing, and a random one otherwise.
+func (l *Login) Keep(was *Login, said map[string]string) {
+	kept := map[string]string{}
+	l.Salt = nil
+	if was != nil {
+		for _, u := range was.Users {
+			kept[u.Name] = u.Hash
+		}
+	}
+	for _, u := range l.Users {
+		password, is := said[u.Name]
+		if hash := kept[u.Name]; hash != "" && (!is || was.Hash(u.Name, password) == hash) {
+			l.Salt = was.Salt
+		}
+	}
+	if l.Salt == nil {
+		l.Salt = make([]byte, saltBytes)
+		rand.Read(l.Salt) // never fails
+	}
+	for i := range l.Users {
+		u := &l.Users[i]
+		if password, is := said[u.Name]; is {
+			u.Hash = l.Hash(u.Name, password)
+		} else {
+			u.Hash = kept[u.Name]
+		}
+	}
+}
+
+// CheckPassword returns why a user cannot have that password, which its error does not show.
+func CheckPassword(password string) error {
+	if len(password) < leastPassword || len(password) > mostPassword || !printable(password) {
+		return Errorf(Invalid, "the password is not of %d to %d printable characters of ASCII", leastPassword, mostPassword)
+	}
+	return nil
+}
+
 // ClientCertificates has clients show a certificate when they speak TLS.
 type ClientCertificates struct {
 	CA       string `json:"ca"`                 // PEM: who may have signed them
@@ -140,6 +180,9 @@ const (
 	mostHosts     = 20
 	mostHeaders   = 32
 	mostUsers     = 100
+	saltBytes     = 16
+	leastPassword = 8
+	mostPassword  = 128
 	mostHeader    = 1024      // bytes of a value
 	mostPage      = 12 << 10  // bytes: an answer has to fit into one of HAProxy's buffers
 	mostCA        = 64 << 10  // bytes
