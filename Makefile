@@ -37,7 +37,7 @@ bench-change: deps build ## how fast a server comes and goes, beside render-and-
 	$(GO) run ./bench/change $(BENCHFLAGS)
 
 bench-failover: deps build ## how long clients wait when a load balancer fails over, beside others
-	@$(SUDO) scripts/deps bench
+	@$(SUDO) scripts/deps failover
 	$(GO) build -o bin/bench-failover ./bench/failover
 	$(SUDO) bin/bench-failover $(BENCHFLAGS)
 
@@ -48,7 +48,8 @@ bench-api: ## what the API does a second among up to a million droplets, and how
 bench-scale: ## how pools follow their load by Weir's policy and by others', simulated
 	$(GO) run ./bench/scale $(BENCHFLAGS)
 
-bench-proxy: deps ## what requests and TLS handshakes cost, beside a tuned HAProxy and nginx
+bench-proxy: ## what requests and TLS handshakes cost, beside a tuned HAProxy, nginx and Caddy
+	@$(SUDO) scripts/deps proxy
 	$(GO) build -o bin/bench-proxy ./bench/proxy
 	bin/bench-proxy $(BENCHFLAGS)
 

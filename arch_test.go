@@ -29,6 +29,7 @@ var may = map[string][]string{
 	// Hands: one foreign thing each.
 	"cloud/local": {"cloud", "weir"},
 	"haproxy":     {"weir"},
+	"accesslog":   {"weir"},
 	"cron":        {"weir"},
 	"pki":         {"weir"},
 	"secrets":     {"weir"},
@@ -44,7 +45,7 @@ var may = map[string][]string{
 	"control": {"store", "reconcile", "series", "scale", "cron", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
 	"scale":   {},
 	"replay":  {"scale"},
-	"agent":   {"haproxy", "heartbeat", "vip", "nodeapi", "pki", "weir"},
+	"agent":   {"haproxy", "accesslog", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
 	"config":  {"weir"},

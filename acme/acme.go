@@ -33,6 +33,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
 
 	"weir/weir"
@@ -240,13 +241,14 @@ const (
 const (
 	HTTP = acme.ChallengeTypeHTTP01
 	DNS  = acme.ChallengeTypeDNS01
+	ALPN = acme.ChallengeTypeTLSALPN01
 )
 
 // Progress is how far an order is.
 type Progress struct {
 	State      State
 	Err        string        // why it has failed
-	Challenges []Challenge   // those that are open, of all types
+	Challenges []Challenge   // those that are open, of all types, for names none of whose challenges the authority is looking at
 	Names      []string      // whose challenges are not answered, or not looked at by the authority yet
 	After      time.Duration // the authority asks not to be asked before; 0 if it says nothing
 
@@ -258,9 +260,24 @@ type Progress struct {
 type Challenge struct {
 	Name  string // without what makes it a wildcard
 	Type  string
-	Value string // of the record _acme-challenge below the name, for DNS
+	Value string // what its answer is made from: for DNS, that of the record _acme-challenge below the name
 
-	url string
+	authorization string
+	url           string
+}
+
+// Certificate returns what answers a challenge of the type ALPN: a certificate that is shown to who asks for the name by the
+// protocol acme-tls/1, and its key, both in PEM. It is another one each time.
+func (ch Challenge) Certificate() (leaf, key []byte, err error) {
+	cert, err := acmez.TLSALPN01ChallengeCert(acme.Challenge{Identifier: acme.Identifier{Type: "dns", Value: ch.Name}, KeyAuthorization: ch.authorization})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the certificate of the challenge for %s: %w", ch.Name, err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), nil
 }
 
 // Look returns how far an order is.
@@ -284,12 +301,14 @@ func (c *Client) Look(ctx context.Context, a Account, order string) (Progress, e
 		if authz.Status == acme.StatusPending {
 			p.Names = append(p.Names, authz.Identifier.Value)
 		}
+		untouched := !slices.ContainsFunc(authz.Challenges, func(ch acme.Challenge) bool { return ch.Status != acme.StatusPending })
 		for _, ch := range authz.Challenges {
 			switch {
 			case ch.Error != nil:
 				whys = append(whys, authz.Identifier.Value+": "+phrase(*ch.Error))
-			case authz.Status == acme.StatusPending && ch.Status == acme.StatusPending:
-				p.Challenges = append(p.Challenges, Challenge{Name: authz.Identifier.Value, Type: ch.Type, Value: ch.DNS01KeyAuthorization(), url: ch.URL})
+			case authz.Status == acme.StatusPending && untouched:
+				p.Challenges = append(p.Challenges, Challenge{Name: authz.Identifier.Value, Type: ch.Type, Value: ch.DNS01KeyAuthorization(),
+					authorization: ch.KeyAuthorization, url: ch.URL})
 			}
 		}
 		if authz.Status != acme.StatusPending && authz.Status != acme.StatusValid {

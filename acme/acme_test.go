@@ -2,6 +2,7 @@ package acme_test
 
 import (
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -9,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,5 +240,66 @@ func TestADirectoryIsAnHTTPSURL(t *testing.T) {
 	}
 	if _, err := acme.New(acme.Options{Directory: "https://ca.example/dir", Trust: []byte("x")}); err == nil {
 		t.Error("a file without a certificate is taken, want a refusal")
+	}
+}
+
+func TestAChallengeByTLSIsAnsweredByACertificate(t *testing.T) {
+	var shown atomic.Pointer[tls.Certificate]
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{NextProtos: []string{"acme-tls/1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown.Load(), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){"acme-tls/1": func(*http.Server, *tls.Conn, http.Handler) {}}}
+	go server.Serve(l)
+	defer server.Close()
+	ca := acmetest.Start(t, acmetest.Options{Addr: netip.MustParseAddr("127.0.0.1"), TLS: l.Addr().(*net.TCPAddr).Port})
+	c, err := acme.New(acme.Options{Directory: ca.Directory, Trust: ca.CA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	a, err := c.Register(ctx, newKey(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := c.Order(ctx, a, []string{"shop.example"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Look(ctx, a, order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.Challenges, func(ch acme.Challenge) bool { return ch.Type == acme.ALPN })
+	if i < 0 {
+		t.Fatalf("challenges %+v, want one of the type %s", p.Challenges, acme.ALPN)
+	}
+	leaf, key, err := p.Challenges[i].Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(leaf, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown.Store(&pair)
+	// What is still critical once the rest is understood is that it is for the challenge alone.
+	if got := pair.Leaf.UnhandledCriticalExtensions; !slices.Equal(pair.Leaf.DNSNames, []string{"shop.example"}) || len(got) != 1 || got[0].String() != "1.3.6.1.5.5.7.1.31" {
+		t.Errorf("it is for %v, and critical is %v, want the name, and acmeIdentifier", pair.Leaf.DNSNames, got)
+	}
+	if err := c.Respond(ctx, a, p.Challenges[i]); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); p.State == acme.Pending && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if p, err = c.Look(ctx, a, order); err != nil {
+			t.Fatal(err)
+		}
+		if p.State == acme.Pending && len(p.Challenges) > 0 {
+			t.Errorf("challenges %+v are open while the authority looks at one, want none", p.Challenges)
+		}
+	}
+	if p.State != acme.Ready {
+		t.Errorf("the order is %s: %s, want ready", p.State, p.Err)
 	}
 }

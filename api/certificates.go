@@ -21,6 +21,13 @@ type certificateWire struct {
 	Waits       string   `json:"waits_for,omitempty"` // what keeps one of the type lets_encrypt from being issued at this moment
 	Err         string   `json:"error,omitempty"`     // why the authority last refused one of the type lets_encrypt
 	Renew       string   `json:"renews_at,omitempty"` // when one of the type lets_encrypt gets its successor
+
+	Weir *certificateMore `json:"weir,omitempty"`
+}
+
+// certificateMore is what of a certificate DigitalOcean has no word for.
+type certificateMore struct {
+	Challenge string `json:"challenge,omitempty"` // by which alone the authority is shown who has the names: http-01 or tls-alpn-01; the one that fits if left out
 }
 
 // The types of certificates.
@@ -37,6 +44,9 @@ func certificateWords(c weir.Certificate) certificateWire {
 		return words
 	}
 	words.Type, words.Waits, words.Err = letsEncrypt, i.Plan, i.Err
+	if i.Challenge != "" {
+		words.Weir = &certificateMore{Challenge: string(i.Challenge)}
+	}
 	if c.Placeholder() {
 		words.NotAfter, words.Fingerprint = "", "" // they are of what stands in its place
 	} else {
@@ -76,6 +86,8 @@ type certificateRequest struct {
 	Leaf     string   `json:"leaf_certificate"`
 	Chain    string   `json:"certificate_chain"`
 	Key      string   `json:"private_key"`
+
+	Weir *certificateMore `json:"weir"`
 }
 
 func (a *api) createCertificate(w http.ResponseWriter, r *http.Request) error {
@@ -90,6 +102,8 @@ func (a *api) createCertificate(w http.ResponseWriter, r *http.Request) error {
 		return invalid("type is %.40q, want custom or lets_encrypt", q.Type)
 	case len(q.DNSNames) > 0:
 		return invalid("dns_names is not empty: a certificate of the type custom is for the names that are written in it, leave dns_names out")
+	case q.Weir != nil && q.Weir.Challenge != "":
+		return invalid("weir.challenge is not empty: no authority is asked for a certificate of the type custom, leave it out")
 	}
 	c, err := weir.NewCertificate(q.Name, q.Leaf, q.Chain, q.Key, time.Now())
 	if err != nil {
@@ -105,7 +119,11 @@ func (a *api) issueCertificate(w http.ResponseWriter, r *http.Request, q certifi
 	if q.Leaf != "" || q.Chain != "" || q.Key != "" {
 		return invalid("type is %q, and leaf_certificate, certificate_chain or private_key is not empty: Weir gets all of these by itself, leave them out", q.Type)
 	}
-	c, err := a.Control.IssueCertificate(r.Context(), q.Name, q.DNSNames)
+	var challenge weir.ChallengeType
+	if q.Weir != nil {
+		challenge = weir.ChallengeType(q.Weir.Challenge)
+	}
+	c, err := a.Control.IssueCertificate(r.Context(), q.Name, q.DNSNames, challenge)
 	if err != nil {
 		return err
 	}

@@ -123,6 +123,7 @@ func TestACertificateThatIsNoneIsRefused(t *testing.T) {
 		`leaf_certificate is missing, want a certificate in PEM`:                                                                {"name": "x", "private_key": key},
 		`private_key is missing, want the certificate's key in PEM`:                                                             {"name": "x", "leaf_certificate": leaf},
 		`private_key is not the key of leaf_certificate, want the one that the certificate was made for`:                        {"name": "x", "leaf_certificate": leaf, "private_key": stranger, "certificate_chain": chain},
+		`weir.challenge is not empty: no authority is asked for a certificate of the type custom, leave it out`:                 {"name": "x", "leaf_certificate": leaf, "private_key": key, "weir": map[string]any{"challenge": "http-01"}},
 		`private_key is a number, want a string`:                                                                                {"name": "x", "private_key": 7},
 		`certificate_chain begins with the leaf certificate itself, want it to begin with the one that issued it`:               {"name": "x", "leaf_certificate": leaf, "certificate_chain": leaf + chain, "private_key": key},
 	} {
@@ -160,6 +161,19 @@ func TestACertificateThatWeirIsToGetIsPendingAtFirst(t *testing.T) {
 	}
 	if a := r.ask("GET", "/v2/certificates/"+made.ID, ""); strings.Contains(a.text, "PRIVATE") || strings.Contains(strings.ToLower(a.text), "sealed") {
 		t.Errorf("shows a private key: %s", a.text)
+	}
+	a := r.ask("POST", "/v2/certificates", `{"name": "mail", "type": "lets_encrypt", "dns_names": ["mail.example"], "weir": {"challenge": "tls-alpn-01"}}`)
+	if a.status != 201 || !strings.Contains(a.text, `"weir":{"challenge":"tls-alpn-01"}`) {
+		t.Errorf("with a challenge: %d %s, want 201, and that it shows it", a.status, a.text)
+	}
+	for want, more := range map[string]string{
+		`weir.challenge is "tls-alpn-1", want http-01 or tls-alpn-01, or leave it out`: `"dns_names": ["a.example"], "weir": {"challenge": "tls-alpn-1"}`,
+		`weir.challenge is "dns-01", want http-01 or tls-alpn-01, or leave it out`:     `"dns_names": ["a.example"], "weir": {"challenge": "dns-01"}`,
+		`weir.challenge is a number, want a string`:                                    `"dns_names": ["a.example"], "weir": {"challenge": 1}`,
+	} {
+		if a := r.ask("POST", "/v2/certificates", `{"name": "x", "type": "lets_encrypt", `+more+`}`); a.status != 422 || a.body["message"] != want {
+			t.Errorf("%d %s\nwant 422 %s", a.status, a.text, want)
+		}
 	}
 	for want, names := range map[string][]string{
 		`dns_names has 0 names, want 1 to 100`: nil,

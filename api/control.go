@@ -116,8 +116,9 @@ type Control interface {
 	// AddCertificate gives a certificate an ID and keeps it, with its private key (PEM), which
 	// nobody who reads the store can read. A name that is taken is a weir.Invalid.
 	AddCertificate(ctx context.Context, c weir.Certificate, key []byte) (weir.Certificate, error)
-	// IssueCertificate has a certificate for names got from an authority, and renewed. It is pending at first.
-	IssueCertificate(ctx context.Context, name string, names []string) (weir.Certificate, error)
+	// IssueCertificate has a certificate for names got from an authority, which is shown by challenge who has them, and
+	// renewed. It is pending at first.
+	IssueCertificate(ctx context.Context, name string, names []string, challenge weir.ChallengeType) (weir.Certificate, error)
 	// DeleteCertificate forgets a certificate. One that a load balancer uses is a weir.Denied.
 	DeleteCertificate(ctx context.Context, id weir.ID) error
 
@@ -212,12 +213,29 @@ type Control interface {
 	// weir.Conflict if there is none that could take over, or if to cannot. If ctx ends first, it is
 	// weir.Unavailable and the address may still move.
 	Failover(ctx context.Context, lb, to weir.ID) (weir.Failover, error)
+	// Split has groups get percentages of the requests that routes send to a group of a load balancer, or with "" of
+	// those that no route takes, instead of what had a share of them.
+	Split(ctx context.Context, lb weir.ID, group string, split weir.Split) (weir.LoadBalancer, error)
+	// Maintain changes the maintenance of a load balancer, as UpdateLoadBalancer does all of it. It is none, and off,
+	// where there was none.
+	Maintain(ctx context.Context, lb weir.ID, change func(*weir.Maintenance)) (weir.LoadBalancer, error)
+	// DrainTarget keeps a target of a load balancer from getting requests until UndrainTarget. It may finish those that
+	// it has for a time: nil is the load balancer's. alone reports that nothing else serves some of the requests that
+	// it would get. A machine that is no target is a weir.Invalid.
+	DrainTarget(ctx context.Context, lb, machine weir.ID, finish *time.Duration) (is weir.LoadBalancer, alone bool, err error)
+	// UndrainTarget lets a target get requests again. If it does already, it does nothing.
+	UndrainTarget(ctx context.Context, lb, machine weir.ID) (weir.LoadBalancer, error)
 	// DrainMachine keeps a machine, a load balancer's instance included, from serving, or lets
 	// it serve again. If it is so already, it does nothing.
 	DrainMachine(ctx context.Context, machine weir.ID, drained bool) error
 	// Events returns what happened after the event with that ID, at most limit of the newest,
 	// the oldest of them first; of one load balancer unless lb is empty. A limit of 0 is none.
 	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
+	// AccessLog gives tell what q asks of the access log of a load balancer, in lines, the last ones of all instances in
+	// order of time, and if q says so those that come; now and then an empty line. It ends when ctx does, tell fails, or
+	// there is no access log any more. Where there was none it is weir.Invalid.
+	AccessLog(ctx context.Context, lb weir.ID, q weir.LogQuery, tell func(lines []byte) error) error
+
 	// LoadBalancerFigure returns a figure of a load balancer after start and until end, one series for
 	// each class of responses or each server where the figure is of those. A figure that is not
 	// known has none; one that there is not is weir.NotFound.

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -138,6 +139,8 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/v2/firewalls/" + wall + "/droplets", `{"droplet_ids": [` + id + `]}`}, {"DELETE", "/v2/firewalls/" + wall + "/tags", `{"tags": ["web"]}`}, {"POST", "/v2/firewalls/" + wall + "/rules", `{"inbound_rules": [{"protocol": "udp", "ports": 53, "sources": {"addresses": ["::1"]}}]}`},
 		{"GET", "/v2/weir/status", ""}, {"PUT", "/v2/weir/app?dry_run=true", app}, {"PUT", "/v2/weir/app", app}, {"GET", "/v2/weir/pools", ""}, {"POST", "/v2/weir/pools/web/machines", `{"count": 1}`},
 		{"GET", "/v2/weir/machines", ""}, {"GET", "/v2/weir/droplets/" + id + "/boot", ""}, {"GET", "/v2/weir/load_balancers/shop/config", ""}, {"POST", "/v2/weir/load_balancers/" + lb + "/reload", ""},
+		{"PUT", "/v2/weir/load_balancers/shop/split", `{"split": {"green": 5}, "group": "api"}`}, {"PUT", "/v2/weir/load_balancers/shop/maintenance", `{"on": true, "page": "", "retry_after_seconds": 9e9, "allow": ["ip:::1"]}`},
+		{"POST", "/v2/weir/load_balancers/shop/drain", `{"droplet_id": ` + id + `, "seconds": 0}`}, {"POST", "/v2/weir/load_balancers/shop/undrain", `{"droplet_id": ` + id + `}`},
 		{"GET", "/v2/droplets/autoscale?name=scaled", ""}, {"POST", "/v2/droplets/autoscale", autoscale}, {"GET", scaled, ""}, {"PUT", scaled, autoscale}, {"GET", scaled + "/members", ""}, {"GET", scaled + "/history", ""},
 		{"DELETE", scaled, ""}, {"DELETE", scaled + "/dangerous", ""}, {"GET", "/v2/droplets/autoscale/actions", ""},
 		{"POST", "/v2/droplets/" + id + "/actions", `{"type": "rename", "name": "b"}`}, {"POST", "/v2/droplets/" + id + "/actions", `{"type": "resize", "size": 7}`}, {"GET", "/v2/droplets/" + id + "/snapshots", ""},
@@ -196,6 +199,9 @@ func FuzzLoadBalancer(f *testing.F) {
 		`{"name": "shop", "size_unit": 1, "size": "lb-small", "type": "REGIONAL", "network": "EXTERNAL", "disable_lets_encrypt_dns_records": true, "forwarding_rules": [` + rule + `]}`,
 		`{"name": "shop", "size_unit": 1e99, "http_idle_timeout_seconds": -9223372036854775808, "forwarding_rules": [` + rule + `]}`,
 		`{"name": "shop", "validate_only": true, "forwarding_rules": [{"entry_port": 65536}]}`,
+		`{"name": "shop", "forwarding_rules": [` + rule + `], "weir": ` + fmt.Sprintf(everything, id) + `}`,
+		`{"name": "shop", "forwarding_rules": [` + rule + `], "weir": {"split": null, "routes": [{"hosts": ["*.a.example"], "rewrite": {}, "request_headers": {"set": {"a": ""}, "remove": []}}], "error_pages": {"503": ""}, "basic_auth": {"users": [{"name": "ann"}]}}}`,
+		`{"name": "shop", "forwarding_rules": [` + rule + `], "weir": {"maintenance": {}, "response_headers": {}, "target_groups": [{"name": "a", "health_check": {"protocol": "TCP", "path": "/x"}}, {"name": "b", "droplet_ids": [], "split": {"a": 1e9}}]}}`,
 	} {
 		f.Add(body)
 	}

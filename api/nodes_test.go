@@ -97,7 +97,7 @@ func TestAppWithServersByAddressHasNoPool(t *testing.T) {
 		Rules: []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}}, Health: weir.DefaultCheck(),
 		Mode: weir.OnSegment, Addr: netip.MustParsePrefix("192.0.2.10/24"), Servers: []netip.Addr{netip.MustParseAddr("192.0.2.21")}}
 	for _, want := range []int{1, 0} {
-		did, _, err := call[api.Applied](r, "PUT", "app", api.AppOf(nil, lb))
+		did, _, err := call[api.Applied](r, "PUT", "app", api.AppOf(nil, lb, nil))
 		if err != nil || len(did.Changes) != want {
 			t.Fatalf("%q (%v), want %d changes", did.Changes, err, want)
 		}

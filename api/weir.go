@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"weir/weir"
@@ -48,14 +50,23 @@ func (a *api) status(w http.ResponseWriter, r *http.Request) error {
 }
 
 // AppOf returns the App that asks for a pool and a load balancer; for no pool where that is
-// nil, and the load balancer has its servers by address.
-func AppOf(pool *weir.Pool, lb weir.LoadBalancer) App {
+// nil, and the load balancer has its servers by address. passwords are those of who may log in, by name: of
+// a user without one nothing is known but the name.
+func AppOf(pool *weir.Pool, lb weir.LoadBalancer, passwords map[string]string) App {
 	health := healthWords(lb.Health)
 	app := App{Name: lb.Name, Region: lb.Region,
 		LoadBalancer: AppLoadBalancer{Name: lb.Name, Size: lb.Size, Algorithm: string(lb.Algorithm),
-			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), BalancerOptions: optionsOf(&lb)}}
+			ForwardingRules: ruleWords(lb.Rules), HealthCheck: &health, HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), BalancerOptions: optionsOf(&lb), BalancerPolicy: policyWords(&lb.Policy)}}
+	if auth := app.LoadBalancer.BasicAuth; auth != nil {
+		for i := range auth.Users {
+			auth.Users[i].Password = passwords[auth.Users[i].Name]
+		}
+	}
 	if lb.Addr.IsValid() {
 		app.LoadBalancer.Address = lb.Addr.String()
+	}
+	if lb.Internal {
+		app.LoadBalancer.Network = strings.ToLower(networkInternal)
 	}
 	for _, server := range lb.Servers {
 		app.Servers = append(app.Servers, server.String())
@@ -73,8 +84,8 @@ func AppOf(pool *weir.Pool, lb weir.LoadBalancer) App {
 }
 
 // parts returns the pool and the load balancer that an App asks for. The pool is nil if
-// the servers are given by address.
-func (app *App) parts(region string) (pool *weir.Pool, lb weir.LoadBalancer, err error) {
+// the servers are given by address. was is who may log in until now, nil if anybody.
+func (app *App) parts(region string, was *weir.Login) (pool *weir.Pool, lb weir.LoadBalancer, err error) {
 	if weir.CheckName(app.Name) != nil || len(app.Servers) == 0 && weir.CheckTag(app.Name) != nil { // it is a tag too, and a tag has no dots
 		return nil, lb, invalid("name is %.80q, want letters, digits and -, beginning and ending with a letter or digit", app.Name)
 	}
@@ -86,7 +97,7 @@ func (app *App) parts(region string) (pool *weir.Pool, lb weir.LoadBalancer, err
 	if err != nil {
 		return nil, lb, err
 	}
-	lb, err = app.balancer(region)
+	lb, err = app.balancer(region, was)
 	return pool, lb, err
 }
 
@@ -152,7 +163,7 @@ func (app *App) firstSize() string {
 }
 
 // balancer returns the load balancer that an App asks for.
-func (app *App) balancer(region string) (lb weir.LoadBalancer, err error) {
+func (app *App) balancer(region string, was *weir.Login) (lb weir.LoadBalancer, err error) {
 	w := app.LoadBalancer
 	rules := []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}}
 	if len(w.ForwardingRules) > 0 {
@@ -179,8 +190,15 @@ func (app *App) balancer(region string) (lb weir.LoadBalancer, err error) {
 		Rules:     rules,
 		Health:    health,
 		Idle:      seconds(w.HTTPIdleTimeoutSeconds, weir.DefaultIdle),
+		Internal:  strings.EqualFold(w.Network, networkInternal),
+	}
+	if w.Network != "" && !lb.Internal && !strings.EqualFold(w.Network, networkExternal) {
+		return lb, invalid("load_balancer.network is %.40q, want internal or external", w.Network)
 	}
 	if err := w.BalancerOptions.set(&lb); err != nil {
+		return lb, err
+	}
+	if err := w.BalancerPolicy.set(&lb, was); err != nil {
 		return lb, err
 	}
 	if len(app.Servers) == 0 {
@@ -212,7 +230,11 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &app); err != nil {
 		return err
 	}
-	pool, lb, err := app.parts(a.Control.Region())
+	was, err := a.login(r.Context(), cmp.Or(app.LoadBalancer.Name, app.Name))
+	if err != nil {
+		return err
+	}
+	pool, lb, err := app.parts(a.Control.Region(), was)
 	if err != nil {
 		return err
 	}
@@ -221,6 +243,17 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return reply(w, http.StatusOK, Applied{some(changes), dry})
+}
+
+// login returns who may log in at the load balancer of that name, nil if anybody.
+func (a *api) login(ctx context.Context, name string) (*weir.Login, error) {
+	named, _, err := a.Control.LoadBalancerPage(ctx, weir.Filter{Name: name}, 0, math.MaxInt)
+	for _, lb := range named {
+		if lb.Name == name {
+			return lb.Policy.Handling.Login, nil
+		}
+	}
+	return nil, err
 }
 
 func (a *api) listPools(w http.ResponseWriter, r *http.Request) error {

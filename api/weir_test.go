@@ -34,7 +34,7 @@ func web(count int) api.App {
 		&weir.Pool{Name: "web", Prefix: "app", Count: count, Template: weir.Template{Region: "lab", Size: "s-1vcpu-2gb", Image: "debian-12-x64", UserData: "#!/bin/sh\n", Tags: []string{"web", "blue"}}},
 		weir.LoadBalancer{Name: "front", Region: "lab", Size: weir.DefaultNodeSize, Instances: 1, Algorithm: weir.LeastConnections, Idle: 90 * time.Second, Tag: "web",
 			Rules:  []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 8080}},
-			Health: weir.HealthCheck{Protocol: weir.HTTP, Port: 8080, Path: "/up", Interval: 4 * time.Second, Timeout: 3 * time.Second, Unhealthy: 2, Healthy: 2}})
+			Health: weir.HealthCheck{Protocol: weir.HTTP, Port: 8080, Path: "/up", Interval: 4 * time.Second, Timeout: 3 * time.Second, Unhealthy: 2, Healthy: 2}}, nil)
 }
 
 func TestAnAppIsAppliedAndAppliedAgainChangesNothing(t *testing.T) {
@@ -139,7 +139,7 @@ func TestAnAppThatSaysNoCountLeavesThePoolAsLargeAsItIs(t *testing.T) {
 			}
 		}
 	}
-	if app := api.AppOf(&weir.Pool{Name: "web", Count: 1, KeepCount: true}, weir.LoadBalancer{}); app.Count != nil {
+	if app := api.AppOf(&weir.Pool{Name: "web", Count: 1, KeepCount: true}, weir.LoadBalancer{}, nil); app.Count != nil {
 		t.Errorf("the App of a pool that keeps its count says %d, want nothing", *app.Count)
 	}
 }

@@ -37,12 +37,14 @@ type AppLoadBalancer struct {
 	Name                   string           `json:"name,omitempty"`                      // the App's
 	Size                   string           `json:"size,omitempty"`                      // of an instance: weir.DefaultNodeSize
 	Address                string           `json:"address,omitempty"`                   // with the length of its network's prefix; one that the cloud reserves
+	Network                string           `json:"network,omitempty"`                   // external; internal is reached from the private network alone
 	Algorithm              string           `json:"algorithm,omitempty"`                 // round_robin
 	ForwardingRules        []ForwardingRule `json:"forwarding_rules,omitempty"`          // http:80 to http:80
 	HealthCheck            *HealthCheck     `json:"health_check,omitempty"`              // of the first rule's target, otherwise DigitalOcean's
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds,omitempty"` // 60
 
 	BalancerOptions
+	BalancerPolicy
 }
 
 // Applied is the answer to PUT /v2/weir/app.

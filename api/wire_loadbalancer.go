@@ -61,14 +61,17 @@ type loadBalancerWire struct {
 	NetworkStack                 string           `json:"network_stack"`
 	TLSCipherPolicy              string           `json:"tls_cipher_policy"`
 
-	Weir loadBalancerWeir `json:"weir,omitzero"`
+	Weir LoadBalancerWeir `json:"weir,omitzero"`
 }
 
-// loadBalancerWeir is what DigitalOcean has no word for.
-type loadBalancerWeir struct {
-	Plan     []string `json:"plan,omitempty"`     // the steps still to be taken
-	Err      string   `json:"error,omitempty"`    // why it cannot be as asked
-	Deleting bool     `json:"deleting,omitempty"` // it goes away by itself
+// LoadBalancerWeir is what DigitalOcean has no word for: what the load balancer does, and how it is.
+type LoadBalancerWeir struct {
+	BalancerPolicy
+
+	Drained  []Drained `json:"drained,omitempty"`  // droplets that get no requests, until they are undrained
+	Plan     []string  `json:"plan,omitempty"`     // the steps still to be taken
+	Err      string    `json:"error,omitempty"`    // why it cannot be as asked
+	Deleting bool      `json:"deleting,omitempty"` // it goes away by itself
 }
 
 // loadBalancerWords puts a load balancer in DigitalOcean's words. One that goes by a tag
@@ -80,9 +83,9 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		DisableLetsEncryptDNSRecords: lb.NoRecords,
 		RedirectHTTPToHTTPS:          lb.Redirect, EnableProxyProtocol: lb.Proxy, EnableBackendKeepalive: lb.KeepAlive,
 		HTTPIdleTimeoutSeconds: int64(lb.Idle / time.Second), Firewall: Firewall{some(lb.Clients.Deny), some(lb.Clients.Allow)},
-		Network: "EXTERNAL", NetworkStack: stackOf(&lb), TLSCipherPolicy: string(cmp.Or(lb.Ciphers, weir.DefaultCiphers)),
+		Network: networkOf(&lb), NetworkStack: stackOf(&lb), TLSCipherPolicy: string(cmp.Or(lb.Ciphers, weir.DefaultCiphers)),
 		HealthCheck: healthWords(lb.Health), VPCUUID: a.vpcID(), ProjectID: lb.Place.Project,
-		Weir: loadBalancerWeir{lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
+		Weir: LoadBalancerWeir{policyWords(&lb.Policy), drainedWords(&lb.Policy), lb.Status.Plan, lb.Status.Err, !lb.Deleting.IsZero()}}
 	if w.Status == "" {
 		w.Status = string(weir.LoadBalancerNew)
 	}
@@ -100,7 +103,7 @@ func (a *api) loadBalancerWords(lb weir.LoadBalancer, all []weir.Machine) loadBa
 		return w
 	}
 	for _, m := range all {
-		if lb.Targets(&m) && m.Deleting.IsZero() {
+		if lb.TargetsIn("", &m) && m.Deleting.IsZero() {
 			w.DropletIDs = append(w.DropletIDs, number(m.ID))
 		}
 	}
@@ -196,17 +199,19 @@ type loadBalancerRequest struct {
 	HTTPIdleTimeoutSeconds int64            `json:"http_idle_timeout_seconds"`
 	ValidateOnly           bool             `json:"validate_only"`
 
+	Network      string `json:"network"`       // when creating, EXTERNAL if left out, or INTERNAL; later it may be said again
 	NetworkStack string `json:"network_stack"` // when creating; later it may be said again
 
 	DisableLetsEncryptDNSRecords bool `json:"disable_lets_encrypt_dns_records"` // Weir makes none
 
 	BalancerOptions
 
+	Weir *BalancerPolicy `json:"weir"` // nil leaves it as it is
+
 	// Weir has but one word for most of these: see refuse.
 	Size                  string   `json:"size"`
 	SizeUnit              int64    `json:"size_unit"`
 	Type                  string   `json:"type"`
-	Network               string   `json:"network"`
 	VPCUUID               string   `json:"vpc_uuid"`
 	SubnetUUID            string   `json:"subnet_uuid"`
 	ProjectID             string   `json:"project_id"`
@@ -221,6 +226,19 @@ const (
 	stackIPv4 = "IPV4"
 	stackDual = "DUALSTACK"
 )
+
+// The words for where a load balancer is reached from.
+const (
+	networkExternal = "EXTERNAL"
+	networkInternal = "INTERNAL"
+)
+
+func networkOf(lb *weir.LoadBalancer) string {
+	if lb.Internal {
+		return networkInternal
+	}
+	return networkExternal
+}
 
 func stackOf(lb *weir.LoadBalancer) string {
 	if lb.Dual {
@@ -240,8 +258,8 @@ func (q *loadBalancerRequest) refuse() error {
 		return invalid("type is %q: this Weir is one region, use REGIONAL here and name its address in your DNS", q.Type)
 	case !is(q.Type, "REGIONAL"):
 		return invalid("type is %.40q, want REGIONAL", q.Type)
-	case !is(q.Network, "EXTERNAL"):
-		return invalid("network is %.40q: Weir's load balancers have a public address, leave it out or use EXTERNAL", q.Network)
+	case !is(q.Network, networkExternal) && !is(q.Network, networkInternal):
+		return invalid("network is %.40q, want EXTERNAL or INTERNAL", q.Network)
 	case !is(q.NetworkStack, stackIPv4) && !is(q.NetworkStack, stackDual):
 		return invalid("network_stack is %.40q, want IPV4 or DUALSTACK", q.NetworkStack)
 	case q.SubnetUUID != "":
@@ -296,7 +314,9 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	}
 	switch {
 	case lb.ID == "":
-		lb.Dual = strings.EqualFold(q.NetworkStack, stackDual)
+		lb.Dual, lb.Internal = strings.EqualFold(q.NetworkStack, stackDual), strings.EqualFold(q.Network, networkInternal)
+	case q.Network != "" && !strings.EqualFold(q.Network, networkOf(lb)):
+		return invalid("network is %q, and load balancer %q has %s, which stays as it was created: leave it out, or create another load balancer", q.Network, lb.Name, networkOf(lb))
 	case q.NetworkStack != "" && !strings.EqualFold(q.NetworkStack, stackOf(lb)):
 		return invalid("network_stack is %q, and load balancer %q has %s, which stays as it was created: leave it out, or create another load balancer", q.NetworkStack, lb.Name, stackOf(lb))
 	}
@@ -306,6 +326,11 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	lb.NoRecords = q.DisableLetsEncryptDNSRecords
 	if err := q.BalancerOptions.set(lb); err != nil {
 		return err
+	}
+	if q.Weir != nil {
+		if err := q.Weir.set(lb, lb.Policy.Handling.Login); err != nil {
+			return err
+		}
 	}
 	if q.Tags != nil {
 		lb.Tags = join(nil, q.Tags)

@@ -40,7 +40,7 @@ type Machine struct {
 	On       bool // powered on; a machine whose init has died is off
 	Public   netip.Addr
 	Anchor   netip.Addr // where the traffic of a reserved IP arrives
-	Private  netip.Addr
+	Private  netip.Addr // of the private network; where the traffic of an address reserved there arrives, too
 	Public6  netip.Addr // of a machine with IPv6
 	Anchor6  netip.Addr // likewise
 	Boot     weir.Boot
@@ -86,6 +86,7 @@ type Machines interface {
 // Address is a reserved IP as its cloud shows it.
 type Address struct {
 	Addr     netip.Addr
+	Private  bool      // it is of the private network
 	Owner    weir.ID   // who reserved it
 	Machines []weir.ID // who have it, in the order in which they were assigned; none for nobody
 }
@@ -98,6 +99,16 @@ type Addresses interface {
 	// Reserve gets an address of a family for owner, who may have one of each. If owner has one
 	// already, it returns that. None left is weir.Exhausted, a family that the cloud does not have is weir.Invalid.
 	Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error)
+
+	// PrivateNetwork returns the region's private network, where machines' private addresses are from, or no
+	// valid prefix if no address can be reserved in it.
+	PrivateNetwork() netip.Prefix
+
+	// ReservePrivate gets an address of the private network for owner, beside what Reserve has got. It is no
+	// machine's, reaches the private addresses of the machines that it is assigned to, and is reached from the private
+	// network and the region's own services alone. If owner has one already, it returns that. None left is
+	// weir.Exhausted, and a cloud that has none at all is weir.Invalid.
+	ReservePrivate(ctx context.Context, owner weir.ID) (netip.Addr, error)
 
 	// Spread returns how many machines can have one reserved IP at the same time, at least 1.
 	Spread() int

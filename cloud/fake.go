@@ -19,7 +19,7 @@ import (
 type FakeOptions struct {
 	Region    string // the only one that it takes machines in; "lab" if empty
 	Machines  int    // how many machines it has room for; 1000 if 0
-	Addresses int    // how many reserved IPs it has of each family; 100 if 0
+	Addresses int    // how many reserved IPs it has of each family, and of the private network; 100 if 0
 	Spread    int    // how many machines can have one; 8 if 0
 
 	// Full says of which sizes there is no room for another machine, whatever there is of others. Of none if nil.
@@ -73,6 +73,9 @@ var (
 	fakePublic6   = netip.MustParseAddr("2001:db8:0:1::")
 	fakeAnchor6   = netip.MustParseAddr("fd00:0:0:19::")
 	fakeReserved6 = netip.MustParseAddr("2001:db8:0:2::")
+
+	fakeNetwork = netip.MustParsePrefix("10.10.0.0/15") // the private one; machines have its first half
+	fakeInside  = netip.MustParseAddr("10.11.0.0")      // and what is reserved there the second
 )
 
 // NewFake returns a cloud with nothing in it.
@@ -341,38 +344,53 @@ func (f *Fake) Addresses(ctx context.Context) ([]Address, error) {
 
 // Reserve keeps the promise of [Addresses].
 func (f *Fake) Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error) {
-	var got netip.Addr
-	err := f.call(ctx, func() error {
-		base, taken := fakeReserved, 0
-		if family == weir.IPv6 {
-			base = fakeReserved6
-		}
-		for _, a := range f.addresses {
-			if weir.FamilyOf(a.Addr) != family {
-				continue
-			}
-			if a.Owner == owner {
-				got = a.Addr
-				return nil
-			}
-			taken++
-		}
-		if taken >= f.o.Addresses {
-			return weir.Errorf(weir.Exhausted, "there are %d addresses, and all are taken", f.o.Addresses)
-		}
-		for n := 1; ; n++ {
-			addr := nth(base, n)
-			if f.addresses[addr] == nil {
-				f.addresses[addr] = &Address{Addr: addr, Owner: owner}
-				got = addr
-				return nil
-			}
-		}
-	}, "reserve an address of %s for %s", family, owner)
-	if err != nil {
-		return netip.Addr{}, err
+	base := fakeReserved
+	if family == weir.IPv6 {
+		base = fakeReserved6
 	}
-	return got, nil
+	var got netip.Addr
+	err := f.call(ctx, func() (err error) {
+		got, err = f.reserve(Address{Owner: owner}, base)
+		return err
+	}, "reserve an address of %s for %s", family, owner)
+	return got, err
+}
+
+// PrivateNetwork keeps the promise of [Addresses].
+func (f *Fake) PrivateNetwork() netip.Prefix { return fakeNetwork }
+
+// ReservePrivate keeps the promise of [Addresses].
+func (f *Fake) ReservePrivate(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+	var got netip.Addr
+	err := f.call(ctx, func() (err error) {
+		got, err = f.reserve(Address{Owner: owner, Private: true}, fakeInside)
+		return err
+	}, "reserve a private address for %s", owner)
+	return got, err
+}
+
+// reserve returns an owner's address of the range that begins at base, where it gets want if it has none.
+func (f *Fake) reserve(want Address, base netip.Addr) (netip.Addr, error) {
+	taken := 0
+	for _, a := range f.addresses {
+		if a.Private != want.Private || a.Addr.Is4() != base.Is4() {
+			continue
+		}
+		if a.Owner == want.Owner {
+			return a.Addr, nil
+		}
+		taken++
+	}
+	if taken >= f.o.Addresses {
+		return netip.Addr{}, weir.Errorf(weir.Exhausted, "there are %d addresses, and all are taken", f.o.Addresses)
+	}
+	for n := 1; ; n++ {
+		if addr := nth(base, n); f.addresses[addr] == nil {
+			want.Addr = addr
+			f.addresses[addr] = &want
+			return addr, nil
+		}
+	}
 }
 
 // Spread keeps the promise of [Addresses].

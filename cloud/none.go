@@ -47,6 +47,14 @@ func (None) Reserve(context.Context, weir.ID, weir.Family) (netip.Addr, error) {
 	return netip.Addr{}, errNone("reserve addresses")
 }
 
+// PrivateNetwork is none.
+func (None) PrivateNetwork() netip.Prefix { return netip.Prefix{} }
+
+// ReservePrivate is weir.Invalid.
+func (None) ReservePrivate(context.Context, weir.ID) (netip.Addr, error) {
+	return netip.Addr{}, errNone("reserve addresses")
+}
+
 // Spread is 1.
 func (None) Spread() int { return 1 }
 

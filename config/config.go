@@ -17,6 +17,13 @@
 //	load_balancer:
 //	  address: 192.0.2.10/24        # on a network of one's own; without it, from the cloud
 //
+// An operator's own lines of HAProxy's configuration are for the control plane to read, and are sent by nobody:
+//
+//	haproxy:
+//	  global: tune.ssl.cachesize 50000
+//	  frontends:
+//	    http-80: http-request deny if { path_beg /private }
+//
 // Only the name has to be there; see [Load] for the keys and what they are without
 // the file's word. Words and limits are those of the API, since both ask package weir
 // what is valid. Whatever is wrong is one error of kind weir.Invalid that fits in one
@@ -51,11 +58,17 @@ const (
 type App struct {
 	Pool         *weir.Pool
 	LoadBalancer weir.LoadBalancer
+	// Snippets are for the operator of a control plane, who names the file to it. Whoever applies the file does not send them.
+	Snippets weir.Snippets
+	// Passwords are those of who may log in at the load balancer, by name. Their hashes in LoadBalancer have another salt
+	// each time: [weir.Login.Keep] makes those of a load balancer that is there already.
+	Passwords map[string]string
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
 }
 
-// Load reads a file. user_data and ssh_keys name files relative to its directory.
+// Load reads a file. user_data, ssh_keys, and a load balancer's pages, passwords and certificates name files relative to
+// its directory.
 //
 // Without a word in the file, size is s-1vcpu-1gb, image debian-12-x64, and
 // hostname_prefix and load_balancer.name are the name. A count that is not said is 1 for
@@ -150,6 +163,9 @@ func (a *App) check() error {
 	}
 	if err := a.LoadBalancer.Check(region); err != nil {
 		return &unprefixed{err, fmt.Sprintf("load balancer %q: ", a.LoadBalancer.Name)}
+	}
+	if err := a.Snippets.Check(); err != nil {
+		return &unprefixed{err, "haproxy: "}
 	}
 	return nil
 }

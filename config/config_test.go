@@ -28,6 +28,11 @@ var files = fstest.MapFS{
 	"authorized":     {Data: []byte("# ann\n" + publicKey + "\r\n\n" + publicKey + "2\n")},
 	"id":             {Data: []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n")},
 	"not-a-key":      {Data: []byte("hello\n")},
+	"sorry.html":     {Data: []byte("<h1>later</h1>\n")},
+	"long.html":      {Data: []byte(strings.Repeat("x", 13<<10))},
+	"ann.secret":     {Data: []byte("correct horse\n")},
+	"short.secret":   {Data: []byte("secret\n")},
+	"ca.pem":         {Data: []byte(testCA)},
 	"etc/weir.yaml":  {Data: []byte("name: web\nuser_data: start.sh\n")},
 	"etc/start.sh":   {Data: []byte("#!/bin/sh\n")},
 	"etc/bom.yaml":   {Data: []byte("\ufeffname: web\n")},
@@ -162,18 +167,18 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\ncount: &n 3\n", `weir.yaml:2: count is an anchor or alias, want a whole number from 0 to 1000`},
 		{"name: &n web\n", `weir.yaml:1: name is an anchor or alias, want a text`},
 		{"name: web\nimage: *n\n", `weir.yaml:2: image is an anchor or alias, want a text`},
-		{"name: web\n<<: {count: 3}\n", `weir.yaml:2: unknown key "<<", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer`},
+		{"name: web\n<<: {count: 3}\n", `weir.yaml:2: unknown key "<<", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
 		{"name: web\ncount: !!int 3\n", `weir.yaml:2: count is a tagged value, want a whole number from 0 to 1000`},
 		{"name: web\ntags: [a, b\n", `weir.yaml:2: not YAML: sequence end token ']' not found`},
 		{"name: web\nimage: 'x\n", `weir.yaml:2: not YAML: could not find end character of single-quoted text`},
 		{"name: web\nimage: a: b\n", `weir.yaml:2: not YAML: mapping value is not allowed in this context`},
 
 		// Keys.
-		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer`},
-		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, http_idle_timeout_seconds`},
+		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
+		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, network, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, access_log, http_idle_timeout_seconds, target_groups, split, routes, request_headers, response_headers, compression, error_pages, maintenance, rate_limit, connection_limit, basic_auth, client_certificates, slow_start_seconds, drain_seconds`},
 		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, target_port, entry_port`},
-		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer`},
+		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
 
 		// Types.
 		{"name: 2026\n", `weir.yaml:1: name is "2026", want a text: put it in quotes`},
@@ -364,6 +369,8 @@ load_balancer:
 		"name: web\nservers: []\n":                                                     `weir.yaml:2: servers is empty, want addresses such as 192.0.2.21`,
 		"name: web\nservers:\n- 192.0.2.21\n- 192.0.2.21\n":                            `weir.yaml:4: server 192.0.2.21 is there twice`,
 		"name: web\nload_balancer:\n  address: 192.0.2.10\n":                           `weir.yaml:3: address is "192.0.2.10", want one with the length of its network's prefix, such as 192.0.2.10/24`,
+		"name: web\nload_balancer:\n  network: inner\n":                                `weir.yaml:3: network is "inner", want internal or external`,
+		"name: web\nload_balancer:\n  address: 192.0.2.10/24\n  network: internal\n":   `weir.yaml:4: network is internal and it has the address 192.0.2.10/24 of one's own network: that says where it is reached, leave network out`,
 		"name: web\nload_balancer:\n  address: 192.0.2.10/32\n":                        `weir.yaml:3: address is "192.0.2.10/32", want one with the length of its network's prefix, such as 192.0.2.10/24`,
 		"name: web\nservers: [192.0.2.10]\nload_balancer:\n  address: 192.0.2.10/24\n": `weir.yaml:4: server 192.0.2.10 is the load balancer's own address`,
 	} {

@@ -2,10 +2,13 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 
 	"weir/weir"
 )
@@ -35,7 +38,44 @@ func appKeys() []key {
 		{"tags", setTags},
 		{"servers", setServers},
 		{"load_balancer", func(a *App, v value) error { return v.mapping(a, balancerKeys()) }},
+		{"haproxy", func(a *App, v value) error { return v.mapping(a, snippetKeys()) }},
 	}
+}
+
+func snippetKeys() []key {
+	return []key{
+		{"global", lines(func(a *App, s []string) { a.Snippets.Global = s })},
+		{"defaults", lines(func(a *App, s []string) { a.Snippets.Defaults = s })},
+		{"frontends", func(a *App, v value) error {
+			var keys []key
+			for _, e := range v.entries() {
+				name := keyOf(e)
+				keys = append(keys, key{name, lines(func(a *App, s []string) {
+					if a.Snippets.Frontends == nil {
+						a.Snippets.Frontends = map[string][]string{}
+					}
+					a.Snippets.Frontends[name] = s
+				})})
+			}
+			if len(keys) == 0 {
+				return v.errorf("frontends is %s, want names such as http-80, each with lines", v.shown())
+			}
+			return v.mapping(a, keys)
+		}},
+	}
+}
+
+// lines takes a text of several lines; those that are empty do not count.
+func lines(set func(a *App, lines []string)) func(*App, value) error {
+	return text(func(a *App, s string) {
+		var all []string
+		for line := range strings.Lines(s) {
+			if line = strings.TrimSpace(line); line != "" {
+				all = append(all, line)
+			}
+		}
+		set(a, all)
+	})
 }
 
 func balancerKeys() []key {
@@ -43,6 +83,7 @@ func balancerKeys() []key {
 		{"name", text(func(a *App, s string) { a.LoadBalancer.Name = s })},
 		{"size", text(func(a *App, s string) { a.LoadBalancer.Size = s })},
 		{"address", setAddress},
+		{"network", setNetwork},
 		{"algorithm", text(func(a *App, s string) { a.LoadBalancer.Algorithm = weir.Algorithm(s) })},
 		{"forwarding_rules", setRules},
 		{"redirect_http_to_https", flag(func(a *App, on bool) { a.LoadBalancer.Redirect = on })},
@@ -54,8 +95,46 @@ func balancerKeys() []key {
 		{"enable_proxy_protocol", flag(func(a *App, on bool) { a.LoadBalancer.Proxy = on })},
 		{"enable_backend_keepalive", flag(func(a *App, on bool) { a.LoadBalancer.KeepAlive = on })},
 		{"firewall", func(a *App, v value) error { return v.mapping(a, clientKeys()) }},
-		{"health_check", func(a *App, v value) error { return v.mapping(a, checkKeys()) }},
+		{"health_check", func(a *App, v value) error {
+			return v.mapping(a, checkKeys(func(a *App) *weir.HealthCheck { return &a.LoadBalancer.Health }))
+		}},
+		{"access_log", func(a *App, v value) error {
+			if _, null := v.node.(*ast.NullNode); null {
+				return nil
+			}
+			a.LoadBalancer.Policy.Log = new(weir.AccessLog)
+			return v.mapping(a, accessLogKeys())
+		}},
 		{"http_idle_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Idle = d })},
+
+		{"target_groups", setGroups},
+		{"split", split(func(a *App, s weir.Split) { a.LoadBalancer.Policy.Split = s })},
+		{"routes", setRoutes},
+		{"request_headers", headers(func(a *App) (*map[string]string, *[]string) {
+			h := &a.LoadBalancer.Policy.Handling.Headers
+			return &h.SetRequest, &h.RemoveRequest
+		})},
+		{"response_headers", headers(func(a *App) (*map[string]string, *[]string) {
+			h := &a.LoadBalancer.Policy.Handling.Headers
+			return &h.SetResponse, &h.RemoveResponse
+		})},
+		{"compression", flag(func(a *App, on bool) { a.LoadBalancer.Policy.Handling.Compress = on })},
+		{"error_pages", setPages},
+		{"maintenance", setMaintenance},
+		{"rate_limit", setRate},
+		{"connection_limit", whole("", func(a *App, n int) { a.LoadBalancer.Policy.Handling.Connections = n })},
+		{"basic_auth", setLogin},
+		{"client_certificates", setClientCertificates},
+		{"slow_start_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.SlowStart = d })},
+		{"drain_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.Drain = d })},
+	}
+}
+
+func accessLogKeys() []key {
+	return []key{
+		{"file", flag(func(a *App, on bool) { a.LoadBalancer.Policy.Log.File = on })},
+		{"syslog", text(func(a *App, s string) { a.LoadBalancer.Policy.Log.Syslog = s })},
+		{"sample", whole(fmt.Sprintf("from 1 to %d", weir.MaxSample), func(a *App, n int) { a.LoadBalancer.Policy.Log.Sample = n })},
 	}
 }
 
@@ -73,10 +152,11 @@ func clientKeys() []key {
 	}
 }
 
-func checkKeys() []key {
+// checkKeys returns the keys of a health check, which of gives.
+func checkKeys(of func(*App) *weir.HealthCheck) []key {
 	return []key{
 		{"protocol", text(func(a *App, s string) {
-			h := &a.LoadBalancer.Health
+			h := of(a)
 			h.Protocol = weir.Protocol(s)
 			if h.Protocol == weir.TCP {
 				h.Path = ""
@@ -84,18 +164,18 @@ func checkKeys() []key {
 				h.Path = "/"
 			}
 		})},
-		{"port", whole("from 1 to 65535", func(a *App, n int) { a.LoadBalancer.Health.Port = n })},
+		{"port", whole("from 1 to 65535", func(a *App, n int) { of(a).Port = n })},
 		{"path", func(a *App, v value) error {
-			if a.LoadBalancer.Health.Protocol == weir.TCP {
+			if of(a).Protocol == weir.TCP {
 				return v.errorf("path is only for a health_check with protocol http or https")
 			}
-			return text(func(a *App, s string) { a.LoadBalancer.Health.Path = s })(a, v)
+			return text(func(a *App, s string) { of(a).Path = s })(a, v)
 		}},
-		{"check_interval_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Health.Interval = d })},
-		{"response_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Health.Timeout = d })},
-		{"unhealthy_threshold", whole("", func(a *App, n int) { a.LoadBalancer.Health.Unhealthy = n })},
-		{"healthy_threshold", whole("", func(a *App, n int) { a.LoadBalancer.Health.Healthy = n })},
-		{"proxy_protocol", flag(func(a *App, on bool) { a.LoadBalancer.Health.Proxy = on })},
+		{"check_interval_seconds", seconds(func(a *App, d time.Duration) { of(a).Interval = d })},
+		{"response_timeout_seconds", seconds(func(a *App, d time.Duration) { of(a).Timeout = d })},
+		{"unhealthy_threshold", whole("", func(a *App, n int) { of(a).Unhealthy = n })},
+		{"healthy_threshold", whole("", func(a *App, n int) { of(a).Healthy = n })},
+		{"proxy_protocol", flag(func(a *App, on bool) { of(a).Proxy = on })},
 	}
 }
 
@@ -334,6 +414,18 @@ func setAddress(a *App, v value) error {
 		return v.errorf("address is %.60q, want one with the length of its network's prefix, such as 192.0.2.10/24", text)
 	}
 	a.LoadBalancer.Mode, a.LoadBalancer.Addr = weir.OnSegment, addr
+	return nil
+}
+
+func setNetwork(a *App, v value) error {
+	text, err := v.text()
+	if err != nil {
+		return err
+	}
+	a.LoadBalancer.Internal = strings.EqualFold(text, "internal")
+	if !a.LoadBalancer.Internal && !strings.EqualFold(text, "external") {
+		return v.errorf("network is %.40q, want internal or external", text)
+	}
 	return nil
 }
 

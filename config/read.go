@@ -134,6 +134,17 @@ func (v value) entries() []*ast.MappingValueNode {
 	return nil
 }
 
+// empty reports whether v says nothing: it is left out, or {}.
+func (v value) empty() bool {
+	switch n := v.node.(type) {
+	case *ast.NullNode:
+		return true
+	case *ast.MappingNode:
+		return len(n.Values) == 0
+	}
+	return false
+}
+
 // has reports whether v is a mapping with that key.
 func (v value) has(key string) bool {
 	return slices.ContainsFunc(v.entries(), func(e *ast.MappingValueNode) bool { return keyOf(e) == key })

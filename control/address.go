@@ -92,7 +92,12 @@ func (t *term) bring(ctx context.Context, row weir.Address, family weir.Family, 
 			return t.Cloud.Release(ctx, seen.Addr)
 		}
 	case stepReserve:
-		_, err := t.Cloud.Reserve(ctx, row.Owner, family)
+		var err error
+		if row.Private {
+			_, err = t.Cloud.ReservePrivate(ctx, row.Owner)
+		} else {
+			_, err = t.Cloud.Reserve(ctx, row.Owner, family)
+		}
 		return err
 	case stepAssign:
 		if err := t.Cloud.Assign(ctx, seen.Addr, to...); err != nil {

@@ -44,6 +44,9 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		if err != nil {
 			return err
 		}
+		if was != nil && was.Internal != lb.Internal {
+			return weir.Errorf(weir.Invalid, "load balancer %q: network is %s, and it has %s, which stays as it was created: say so, or give this one another name", lb.Name, networkOf(&lb), networkOf(was))
+		}
 		wanted, lbChanges := mergeBalancer(was, lb)
 		changes = append(changes, lbChanges...)
 		if dry || len(lbChanges) == 0 {
@@ -248,7 +251,7 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		want.Created = time.Now().UTC()
 		want.Status = weir.LoadBalancerStatus{Phase: weir.LoadBalancerNew}
 		want.Serial, want.Reload, want.Revision, want.Deleting = 0, 0, 0, time.Time{}
-		want.Key = newKey()
+		want.Key, want.Policy.Drained = newKey(), nil
 		return want, []string{fmt.Sprintf("load balancer %s: created", want.Name)}
 	}
 	lb := *was
@@ -270,11 +273,22 @@ func mergeBalancer(was *weir.LoadBalancer, want weir.LoadBalancer) (weir.LoadBal
 		{"address", placed(lb), placed(want)},
 		{"instances", lb.Instances, want.Instances},
 	})
+	want.Policy.Drained = lb.Policy.Drained // by a call of its own alone
+	changes = append(changes, changedPolicy("load balancer "+lb.Name, &lb.Policy, &want.Policy)...)
+	lb.Policy = want.Policy
 	lb.Size, lb.Algorithm, lb.Rules, lb.Health, lb.Idle = want.Size, want.Algorithm, want.Rules, want.Health, want.Idle
 	lb.Redirect, lb.Ciphers, lb.Sticky, lb.Proxy, lb.KeepAlive, lb.Clients = want.Redirect, want.Ciphers, want.Sticky, want.Proxy, want.KeepAlive, want.Clients
 	lb.Machines, lb.Tag, lb.Servers, lb.Instances = want.Machines, want.Tag, want.Servers, want.Instances
 	lb.Mode, lb.Addr = want.Mode, want.Addr
 	return lb, changes
+}
+
+// networkOf says where a load balancer is reached from.
+func networkOf(lb *weir.LoadBalancer) string {
+	if lb.Internal {
+		return "internal"
+	}
+	return "external"
 }
 
 // placed returns where a load balancer's address is from, as a person would say it.

@@ -89,7 +89,7 @@ func (c *Control) DeleteCertificate(ctx context.Context, id weir.ID) error {
 }
 
 // checkCertificates returns why the rules of a load balancer cannot have the certificates that
-// they name, and whether Weir gets one of these by itself. What it has read keeps them from being deleted at the same time.
+// they name, and whether an authority may ask by HTTP for one of these. What it has read keeps them from being deleted at the same time.
 func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) (issued bool, err error) {
 	for i, r := range lb.Rules {
 		if r.Certificate == "" {
@@ -102,7 +102,8 @@ func checkCertificates(ctx context.Context, tx *store.Tx, lb weir.LoadBalancer) 
 		if err != nil {
 			return false, err
 		}
-		issued = issued || cert.Issuance != nil
+		// No authority asks an internal one.
+		issued = issued || cert.Issuance != nil && cert.Issuance.Challenge != weir.ChallengeALPN && !lb.Internal
 	}
 	return issued, nil
 }
@@ -129,6 +130,9 @@ func (c *Control) withKeys(ctx context.Context, config weir.NodeConfig) (weir.No
 			}
 			pems[ref.ID] = plainPEM(cert.Leaf + cert.Chain + string(key))
 		}
+	}
+	if err := c.withAnswers(ctx, &config.Proxy, pems); err != nil {
+		return config, err
 	}
 	if len(pems) > 0 {
 		config.Proxy.PEM = pems
@@ -168,6 +172,10 @@ func (c *Control) resealCertificates(ctx context.Context, tx *store.Tx) (n int, 
 		if cert.Issuance != nil {
 			cert.Issuance.Sealed = slices.Clone(cert.Issuance.Sealed)
 			sealed = append(sealed, &cert.Issuance.Sealed)
+			cert.Issuance.Answers = slices.Clone(cert.Issuance.Answers)
+			for i := range cert.Issuance.Answers {
+				sealed = append(sealed, &cert.Issuance.Answers[i].Sealed)
+			}
 		}
 		changed, err := c.resealEach(sealed, sealFor(cert.ID))
 		if err != nil {

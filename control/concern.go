@@ -129,8 +129,8 @@ func (c *Control) readParties(ctx context.Context, tx *store.Tx, v *balancerView
 	p := c.newParty(tx)
 	p.balancers[v.lb.ID] = v.lb
 	lists := []string{instanceList(v.lb.ID)}
-	if v.lb.Tag != "" {
-		lists = append(lists, tagList(v.lb.Team, v.lb.Tag))
+	for _, tag := range v.lb.TargetTags() {
+		lists = append(lists, tagList(v.lb.Team, tag))
 	}
 	if v.lb.Mode == weir.OnSegment {
 		lists = append(lists, ownList)
@@ -140,7 +140,7 @@ func (c *Control) readParties(ctx context.Context, tx *store.Tx, v *balancerView
 			return err
 		}
 	}
-	if err := p.addMachines(ctx, v.lb.Machines); err != nil {
+	if err := p.addMachines(ctx, v.lb.TargetMachines()); err != nil {
 		return err
 	}
 	if err := p.addBalancers(ctx); err != nil {
@@ -176,7 +176,7 @@ func (t *term) reguard(ctx context.Context, id weir.ID) error {
 			return err
 		}
 		lbs, all := p.rows()
-		if want := firewalls(lbs, all, t.From)[id]; !reflect.DeepEqual(m.Firewall, want) {
+		if want := firewalls(lbs, all, t.From, t.Cloud.PrivateNetwork())[id]; !reflect.DeepEqual(m.Firewall, want) {
 			m.Firewall = want
 			machines.Put(tx, id, m)
 		}
@@ -227,16 +227,19 @@ func (t *term) touchBalancers(ctx context.Context, list string) {
 
 // touchDropped touches the machines that are no more servers of a load balancer: their firewalls are to be others.
 func (t *term) touchDropped(ctx context.Context, was, is weir.LoadBalancer) {
-	for _, id := range was.Machines {
-		if !slices.Contains(is.Machines, id) {
+	named, tags := is.TargetMachines(), is.TargetTags()
+	for _, id := range was.TargetMachines() {
+		if !slices.Contains(named, id) {
 			t.machines.Touch(id)
 		}
 	}
-	if was.Tag == "" || was.Tag == is.Tag {
-		return
-	}
-	ids := t.insist(ctx, "servers of load balancer "+string(was.ID), func() ([]weir.ID, error) { return t.listed(ctx, tagList(was.Team, was.Tag)) })
-	for _, id := range ids {
-		t.machines.Touch(id)
+	for _, tag := range was.TargetTags() {
+		if slices.Contains(tags, tag) {
+			continue
+		}
+		ids := t.insist(ctx, "servers of load balancer "+string(was.ID), func() ([]weir.ID, error) { return t.listed(ctx, tagList(was.Team, tag)) })
+		for _, id := range ids {
+			t.machines.Touch(id)
+		}
 	}
 }

@@ -111,6 +111,7 @@ type Control struct {
 	Options
 	nodes   *nodes
 	figures *figures
+	asks    *asks
 	leads   atomic.Pointer[term] // nil while another member does
 	tokens  tokenBook
 	lists   mirrored
@@ -137,7 +138,7 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), numbers: make(chan struct{}, 1)}
+	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), asks: newAsks(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
 	c.lists = newMirrored(c.Store)
 	return c
@@ -339,7 +340,7 @@ func (t *term) run(ctx context.Context) {
 	wg.Go(func() {
 		touch(ctx, t, certificates.Table, func(id weir.ID, was, cert weir.Certificate, listed bool) {
 			t.certificates.Touch(id)
-			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert)) {
+			if !listed && (was.Fingerprint != cert.Fingerprint || waitFor(was) != waitFor(cert) || !sameAnswers(was, cert)) {
 				t.touchBalancers(ctx, certificateList(id))
 			}
 		})
@@ -348,6 +349,13 @@ func (t *term) run(ctx context.Context) {
 		touch(ctx, t, acmeAccounts, func(_ weir.ID, was, a acmeAccount, listed bool) {
 			if !listed && was.Thumbprint != a.Thumbprint {
 				t.touchBalancers(ctx, listOf(a.Team))
+			}
+		})
+	})
+	wg.Go(func() {
+		touch(ctx, t, snippets, func(_ weir.ID, _, s operatorSnippets, listed bool) {
+			if !listed {
+				t.touchBalancers(ctx, listOf("", "name", s.Name))
 			}
 		})
 	})

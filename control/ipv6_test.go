@@ -33,7 +33,7 @@ func TestADualBalancerListensAtBothAnchorsAndIsOpenToBothFamilies(t *testing.T) 
 	if want := []string{"http-80 10.17.0.2:80 servers-http-8080", "http-80-ipv6 [fd00::2]:80 servers-http-8080"}; !slices.Equal(got, want) {
 		t.Errorf("frontends %q, want %q", got, want)
 	}
-	wall := firewalls(v.all, v.machines, nil)["100002"]
+	wall := firewalls(v.all, v.machines, nil, netip.Prefix{})["100002"]
 	if got := fmt.Sprint(wall.Openings[0].Peers); got != "[0.0.0.0/0 ::/0]" {
 		t.Errorf("port 80 is open to %s, want everybody of both families", got)
 	}

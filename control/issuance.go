@@ -111,12 +111,13 @@ func (c *Control) checkIssuance(team weir.ID, names []string) error {
 // region: another team, which may have nothing to do with them, gets none by them.
 func (c *Control) byRecords(team weir.ID) bool { return c.Records != nil && team == "" }
 
-// IssueCertificate has a certificate for names got from the authority, and renewed. It is pending at first.
-func (c *Control) IssueCertificate(ctx context.Context, name string, names []string) (weir.Certificate, error) {
+// IssueCertificate has a certificate for names got from the authority, which is shown by challenge who has them, and renewed.
+// It is pending at first.
+func (c *Control) IssueCertificate(ctx context.Context, name string, names []string, challenge weir.ChallengeType) (weir.Certificate, error) {
 	if err := c.checkIssuance(weir.CallerOf(ctx).Team, names); err != nil {
 		return weir.Certificate{}, err
 	}
-	cert, key, err := weir.NewIssued(name, names, time.Now())
+	cert, key, err := weir.NewIssued(name, names, challenge, time.Now())
 	if err != nil {
 		return cert, err
 	}
@@ -129,6 +130,9 @@ type certificateView struct {
 	account  acmeAccount
 	at       string          // the authority's directory
 	mute     string          // why a challenge would find no answer; empty if it finds one
+	byTLS    bool            // challenges are to be of the type ALPN, where there is one
+	ends     bool            // a load balancer could answer such
+	muteTLS  string          // why such a challenge would find no answer; empty if it finds one
 	progress *acme.Progress  // of the order under way, if it was looked at
 	held     map[string]bool // names, without what makes them wildcards, that are shown to be ours by records
 	spread   time.Duration   // how old a record must be
@@ -142,7 +146,7 @@ func (v *certificateView) mine() (all []acme.Challenge, records []weir.Record) {
 		case ch.Type == acme.DNS && v.held[ch.Name]:
 			all = append(all, ch)
 			records = append(records, weir.Record{Name: "_acme-challenge." + ch.Name, Value: ch.Value})
-		case ch.Type == acme.HTTP && !v.held[ch.Name]:
+		case !v.held[ch.Name] && ch.Type == v.typeFor(ch.Name):
 			all = append(all, ch)
 		}
 	}
@@ -162,6 +166,7 @@ const (
 	lookAtOrder certificateStep = "look at the order"
 	setRecords  certificateStep = "set records in the DNS"
 	dropRecords certificateStep = "remove the records in the DNS"
+	makeAnswers certificateStep = "make certificates that answer challenges"
 	respond     certificateStep = "answer challenges"
 	finalize    certificateStep = "ask for the certificate"
 	fetch       certificateStep = "fetch the certificate"
@@ -219,10 +224,16 @@ func planCertificate(v certificateView) (step certificateStep, wait time.Duratio
 			return rest, lookAgainAtMute, v.mute
 		case unset || len(records) > 0 && i.Set.IsZero():
 			return setRecords, 0, ""
+		case v.unanswered(challenges):
+			return makeAnswers, 0, ""
+		case v.muteTLS != "" && slices.ContainsFunc(challenges, isALPN):
+			return rest, lookAgainAtMute, v.muteTLS
 		case len(records) > 0 && v.now.Sub(i.Set) < v.spread:
 			return rest, until(i.Set.Add(v.spread)), "wait for the DNS to know the records"
 		case len(challenges) > 0:
 			return respond, 0, ""
+		case v.unoffered() != "":
+			return rest, lookAgainAtMute, v.unoffered()
 		}
 		return rest, max(lookAgainAtOrder, p.After), "wait for the authority to look at " + strings.Join(p.Names, ", ")
 	case acme.Ready:
@@ -259,7 +270,7 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 		}
 		v.progress, v.spread = progress, t.Spread
 		step, wait, why := planCertificate(v)
-		if v.mute != "" {
+		if v.mute != "" || len(v.cert.Issuance.Answers) > 0 {
 			t.waiting.Store(id, true)
 		} else {
 			t.waiting.Delete(id)
@@ -308,10 +319,12 @@ func (t *term) viewCertificate(ctx context.Context, id weir.ID) (v certificateVi
 			return nil // there is nothing to answer for
 		}
 		due = true
-		v.mute, err = muteFor(ctx, tx, &v.cert, v.account.Thumbprint)
-		return err
+		if v.mute, err = muteFor(ctx, tx, &v.cert, v.account.Thumbprint); err != nil {
+			return err
+		}
+		return v.lookAtTLS(ctx, tx)
 	})
-	if err != nil || !due || !t.byRecords(v.cert.Team) {
+	if err != nil || !due || !t.byRecords(v.cert.Team) || v.cert.Issuance.Challenge != "" {
 		return v, err
 	}
 	v.held = map[string]bool{}
@@ -367,8 +380,14 @@ func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, thumbpri
 		all = using
 	}
 	if len(all) == 0 {
-		return fmt.Sprintf("wait for a load balancer with HTTP at port %d, or with a rule that uses it, which answers for %s", httpPort, strings.Join(cert.DNSNames, ", ")), nil
+		return fmt.Sprintf("wait for a load balancer with HTTP at port %d, or with a rule that uses it, which is not internal and answers for %s", httpPort, strings.Join(cert.DNSNames, ", ")), nil
 	}
+	return muteOf(ctx, tx, cert, all, func(p *weir.Proxy) bool { return p.Thumbprint == thumbprint })
+}
+
+// muteOf returns why none of these load balancers answers for a certificate, "" if one does: all of its active instances run a
+// configuration that answers.
+func muteOf(ctx context.Context, tx *store.Tx, cert *weir.Certificate, all []weir.LoadBalancer, answer func(*weir.Proxy) bool) (why string, err error) {
 	for _, lb := range all {
 		answers := len(lb.Status.Actives()) > 0
 		for _, node := range lb.Status.Actives() {
@@ -380,7 +399,7 @@ func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, thumbpri
 			if err != nil && !errors.Is(err, weir.NotFound) {
 				return "", err
 			}
-			answers = answers && config.Proxy.Thumbprint == thumbprint && status.Revision == config.Revision
+			answers = answers && answer(&config.Proxy) && status.Revision == config.Revision
 		}
 		if answers {
 			return "", nil
@@ -389,8 +408,11 @@ func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, thumbpri
 	return fmt.Sprintf("wait for load balancer %s to answer for %s", all[0].Name, strings.Join(cert.DNSNames, ", ")), nil
 }
 
-// answersChallenges reports whether a load balancer speaks HTTP where an authority asks.
+// answersChallenges reports whether a load balancer speaks HTTP where an authority asks: from outside.
 func answersChallenges(lb *weir.LoadBalancer) bool {
+	if lb.Internal {
+		return false
+	}
 	at := slices.IndexFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort })
 	if at < 0 {
 		return lb.ACME || redirects(lb) != 0
@@ -423,6 +445,7 @@ func (t *term) changeIssuance(ctx context.Context, id weir.ID, change func(tx *s
 
 func sameIssuance(a, b weir.Issuance) bool {
 	return a.Authority == b.Authority && a.Asked.Equal(b.Asked) && a.Order == b.Order && string(a.Sealed) == string(b.Sealed) && slices.Equal(a.Records, b.Records) && a.Set.Equal(b.Set) &&
+		slices.EqualFunc(a.Answers, b.Answers, sameAnswer) && a.Answered == b.Answered &&
 		a.Issued.Equal(b.Issued) && a.Renew.Equal(b.Renew) && a.From.Equal(b.From) && a.Look.Equal(b.Look) &&
 		a.Plan == b.Plan && a.Err == b.Err && a.Failed == b.Failed && a.Next.Equal(b.Next)
 }
@@ -458,7 +481,7 @@ func (t *term) takeStep(ctx context.Context, v *certificateView, step certificat
 	case makeAccount:
 		return nil, t.makeAccount(ctx, v.cert.Team)
 	case leaveOrder:
-		return nil, change(func(i *weir.Issuance) { i.Order, i.Asked, i.Sealed = "", time.Time{}, nil })
+		return nil, change(func(i *weir.Issuance) { i.Order, i.Asked, i.Sealed, i.Answers = "", time.Time{}, nil, nil })
 	case makeKey:
 		_, key, err := weir.NewPrivateKey()
 		if err != nil {
@@ -479,6 +502,13 @@ func (t *term) takeStep(ctx context.Context, v *certificateView, step certificat
 			return nil, err
 		}
 		return v.progress, change(func(i *weir.Issuance) { i.Set = time.Now().UTC() })
+	case makeAnswers:
+		challenges, _ := v.mine()
+		answers, err := t.answersTo(v, challenges)
+		if err != nil {
+			return nil, err
+		}
+		return v.progress, change(func(i *weir.Issuance) { i.Answers, i.Answered = answers, true })
 	case dropRecords:
 		if t.Records == nil {
 			return nil, errors.New("it is not known any more how records are removed")
@@ -665,7 +695,7 @@ func (t *term) keepIssued(ctx context.Context, v *certificateView, leaf, chain s
 		cert.Leaf, cert.Chain, cert.Sealed = got.Leaf, got.Chain, i.Sealed
 		cert.Fingerprint, cert.NotAfter = got.Fingerprint, got.NotAfter
 		from, life := cert.Life()
-		*i = weir.Issuance{Authority: i.Authority, Records: i.Records, Set: i.Set, Issued: now.UTC(), Renew: from.Add(life * 2 / 3).UTC(), Look: now.UTC()}
+		*i = weir.Issuance{Challenge: i.Challenge, Authority: i.Authority, Records: i.Records, Set: i.Set, Answered: i.Answered, Issued: now.UTC(), Renew: from.Add(life * 2 / 3).UTC(), Look: now.UTC()}
 		tellOfCertificate(tx, cert, weir.EventStep, fmt.Sprintf("%s for %s, good until %s", verb, strings.Join(cert.DNSNames, ", "), cert.NotAfter.Format(time.RFC3339)))
 		return nil
 	})
@@ -733,7 +763,7 @@ func (t *term) certificateFailed(ctx context.Context, v *certificateView, step c
 			i.Err, i.Plan = why, ""
 		}
 		if gone {
-			i.Order, i.Asked, i.Sealed = "", time.Time{}, nil
+			i.Order, i.Asked, i.Sealed, i.Answers = "", time.Time{}, nil, nil
 		}
 		if refused && step == makeOrder {
 			i.Asked = time.Time{} // it has made none

@@ -30,6 +30,8 @@ type issuer struct {
 	ca   *acmetest.Authority
 	lb   weir.ID
 	mute atomic.Bool // the load balancer answers with nobody's thumbprint
+
+	rules []weir.Rule // of the load balancer, if it is to run what these make
 }
 
 func newIssuer(t *testing.T, o acmetest.Options) *issuer {
@@ -42,6 +44,7 @@ func newIssuer(t *testing.T, o acmetest.Options) *issuer {
 		}
 	}))
 	t.Cleanup(server.Close)
+	o.TLS = i.listenTLS()
 	o.Addr, o.HTTP = netip.MustParseAddr("127.0.0.1"), server.Listener.Addr().(*net.TCPAddr).Port
 	i.ca = acmetest.Start(t, o)
 	authority, err := acme.New(acme.Options{Directory: i.ca.Directory, Trust: i.ca.CA})
@@ -64,10 +67,15 @@ func (i *issuer) answer() {
 		}
 		lb := balancer()
 		lb.ID, lb.Status = i.lb, weir.LoadBalancerStatus{Active: "100001"}
+		config := weir.NodeConfig{Node: "100001", Revision: 1, Proxy: weir.Proxy{Thumbprint: a.Thumbprint}}
+		if i.rules != nil {
+			lb.Rules = i.rules
+			config.Proxy, err = configured(ctx, tx, lb, a)
+		}
 		loadBalancers.Put(tx, lb.ID, lb)
-		nodeConfigs.Put(tx, "100001", weir.NodeConfig{Node: "100001", Revision: 1, Proxy: weir.Proxy{Thumbprint: a.Thumbprint}})
+		nodeConfigs.Put(tx, "100001", config)
 		nodeStatuses.Put(tx, "100001", weir.NodeStatus{Node: "100001", Revision: 1})
-		return nil
+		return err
 	})
 	if err != nil {
 		i.t.Fatal(err)
@@ -77,7 +85,7 @@ func (i *issuer) answer() {
 // issue asks for a certificate.
 func (i *issuer) issue(names ...string) weir.Certificate {
 	i.t.Helper()
-	cert, err := i.IssueCertificate(i.t.Context(), names[0], names)
+	cert, err := i.IssueCertificate(i.t.Context(), names[0], names, "")
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -239,7 +247,13 @@ func (f *faulty) Renewal(ctx context.Context, leaf string) (w *acme.Window, err 
 // A leader that dies at any moment, and the one that comes after it, order once: between two calls of the authority
 // there is one change of the store, so that to die before and after each call is to die everywhere.
 func TestNoCrashOrdersTwice(t *testing.T) {
-	i := newIssuer(t, acmetest.Options{})
+	newIssuer(t, acmetest.Options{}).crashEverywhere(func(weir.Certificate) {})
+}
+
+// crashEverywhere has leaders die, each at another moment of getting a certificate of its own, which prepare is told of.
+func (i *issuer) crashEverywhere(prepare func(weir.Certificate)) {
+	t := i.t
+	t.Helper()
 	sound := i.Authority
 	defer func() { i.Authority = sound }()
 	crashes := 0
@@ -254,6 +268,7 @@ func TestNoCrashOrdersTwice(t *testing.T) {
 				t.Fatal(err)
 			}
 			cert := i.issue(fmt.Sprintf("shop-%d-%v.example", at, answered))
+			prepare(cert)
 			n := i.ca.Orders()
 			end := func(c weir.Certificate) bool { return issued(c) && c.Issuance.Look.After(time.Now()) }
 			for done := false; !done; {
@@ -276,6 +291,8 @@ func TestNoCrashOrdersTwice(t *testing.T) {
 			if got := i.ca.Orders() - n; got != 1 {
 				t.Errorf("with a crash at call %d (answered: %v) there are %d orders, want 1", at, answered, got)
 			}
+			i.rules = nil
+			i.answer()
 			if err := i.DeleteCertificate(t.Context(), cert.ID); err != nil {
 				t.Fatal(err)
 			}
@@ -480,7 +497,7 @@ func TestWhetherALoadBalancerAnswersTheAuthority(t *testing.T) {
 }
 
 func TestACertificateOnItsWayKeepsNoLoadBalancerFromServing(t *testing.T) {
-	cert, _, err := weir.NewIssued("shop", []string{"shop.example"}, time.Now())
+	cert, _, err := weir.NewIssued("shop", []string{"shop.example"}, "", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -516,12 +533,13 @@ func TestSecretsOfIssuanceAreSealedAnewToo(t *testing.T) {
 	old, young := secrets.NewKey(), secrets.NewKey()
 	c, ctx := newKeeper(t, old), t.Context()
 	c.Authority = &limiting{}
-	cert, err := c.IssueCertificate(ctx, "shop", []string{"shop.example"})
+	cert, err := c.IssueCertificate(ctx, "shop", []string{"shop.example"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	changeRow(t, c, cert.ID, func(cert *weir.Certificate) {
 		cert.Issuance.Sealed = c.Secrets.Seal([]byte("order"), sealFor(cert.ID))
+		cert.Issuance.Answers = []weir.Answer{{Name: "shop.example", Sealed: c.Secrets.Seal([]byte("answer"), sealFor(cert.ID))}}
 	})
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		acmeAccounts.Put(tx, accountKey("red"), acmeAccount{Team: "red", Sealed: c.Secrets.Seal([]byte("account"), sealForAccount("red"))})
@@ -533,7 +551,7 @@ func TestSecretsOfIssuanceAreSealedAnewToo(t *testing.T) {
 	for _, step := range []struct {
 		keys []string
 		n    int
-	}{{[]string{young, old}, 3}, {[]string{young}, 0}} {
+	}{{[]string{young, old}, 4}, {[]string{young}, 0}} {
 		if c.Secrets, err = secrets.New(step.keys...); err != nil {
 			t.Fatal(err)
 		}
@@ -593,7 +611,7 @@ func TestWildcardsAreIssuedByRecordsThatAreRemovedAgain(t *testing.T) {
 	i := newIssuer(t, acmetest.Options{})
 	z := &zone{ca: i.ca, domain: "shop.example", there: map[weir.Record]bool{}, fail: 1}
 	i.Records, i.Spread = z, time.Millisecond
-	if _, err := i.IssueCertificate(weir.WithCaller(t.Context(), weir.Caller{Team: "red"}), "x", []string{"*.shop.example"}); !errors.Is(err, weir.Invalid) {
+	if _, err := i.IssueCertificate(weir.WithCaller(t.Context(), weir.Caller{Team: "red"}), "x", []string{"*.shop.example"}, ""); !errors.Is(err, weir.Invalid) {
 		t.Errorf("for another team: %v, want weir.Invalid: the domain is not its", err)
 	}
 	i.mute.Store(true) // nobody is asked by HTTP
@@ -659,11 +677,11 @@ func TestLeadersThatTakeTurnsOrderOnce(t *testing.T) {
 
 func TestWithoutAnAuthorityNoCertificateIsPromised(t *testing.T) {
 	c := newKeeper(t, secrets.NewKey())
-	if _, err := c.IssueCertificate(t.Context(), "shop", []string{"shop.example"}); !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), "--acme-directory") {
+	if _, err := c.IssueCertificate(t.Context(), "shop", []string{"shop.example"}, ""); !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), "--acme-directory") {
 		t.Errorf("%v, want an Invalid that names the flag", err)
 	}
 	c.Authority = &limiting{}
-	if _, err := c.IssueCertificate(t.Context(), "shop", []string{"*.shop.example"}); !errors.Is(err, weir.Invalid) {
+	if _, err := c.IssueCertificate(t.Context(), "shop", []string{"*.shop.example"}, ""); !errors.Is(err, weir.Invalid) {
 		t.Errorf("with a wildcard: %v, want Invalid", err)
 	}
 }

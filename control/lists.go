@@ -110,7 +110,7 @@ const (
 // Lists by which controllers find what concerns each other, of all states.
 func instanceList(lb weir.ID) string      { return "instance:" + string(lb) }      // machines
 func poolList(pool weir.ID) string        { return "pool:" + string(pool) }        // machines
-func namingList(m weir.ID) string         { return "names:" + string(m) }          // load balancers whose servers go by ID
+func namingList(m weir.ID) string         { return "names:" + string(m) }          // load balancers that name a machine: as a server, or as a drained one
 func certificateList(cert weir.ID) string { return "certificate:" + string(cert) } // load balancers that end TLS with it
 func servedList(team weir.ID, tag string) string { // load balancers whose servers go by a tag
 	return listOf(team, "serves", strings.ToLower(tag))
@@ -161,11 +161,16 @@ func newMirrored(db *store.Store) mirrored {
 				if lb.Mode == weir.OnSegment {
 					in = append(in, segmentList)
 				}
-				if lb.Tag != "" {
-					in = append(in, servedList(lb.Team, lb.Tag))
+				for _, tag := range lb.TargetTags() {
+					in = append(in, servedList(lb.Team, tag))
 				}
-				for _, id := range lb.Machines {
+				for _, id := range lb.TargetMachines() {
 					in = append(in, namingList(id))
+				}
+				for id := range lb.Policy.Drained {
+					if list := namingList(id); !slices.Contains(in, list) {
+						in = append(in, list)
+					}
 				}
 				for _, r := range lb.Rules {
 					if list := certificateList(r.Certificate); r.Certificate != "" && !slices.Contains(in, list) {

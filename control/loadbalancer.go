@@ -26,12 +26,14 @@ type balancerView struct {
 	address  *weir.Address                // lb's own; nil if there is no row
 	certs    map[weir.ID]weir.Certificate // that lb's rules name
 	account  acmeAccount                  // whose challenges lb answers
+	snippets weir.Snippets                // an operator's own lines of HAProxy's configuration
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID]weir.NodeStatus
 	seen     evidence
 	drain    time.Duration
 	members  []string     // URLs of the control plane, for nodes
 	from     []netip.Addr // where the control plane asks instances from
+	private  netip.Prefix // the private network
 }
 
 // instances returns the machines that run lb and are to stay.
@@ -53,7 +55,7 @@ func (v *balancerView) live(node weir.ID) bool {
 // planBalancer returns the steps that bring a load balancer to its row, and what is to be
 // thought of its instances.
 func planBalancer(v balancerView) (steps []balancerStep, health []weir.Health) {
-	walls := firewalls(v.all, v.machines, v.from)
+	walls := firewalls(v.all, v.machines, v.from, v.private)
 	for _, m := range v.machines {
 		if want := walls[m.ID]; m.Deleting.IsZero() && !m.Own && !reflect.DeepEqual(m.Firewall, want) {
 			steps = append(steps, guard{m, want})
@@ -203,7 +205,10 @@ func (v *balancerView) planConfigs() (c configure) {
 			config.Hold = &weir.Hold{Addr: v.lb.Addr, Active: v.address != nil && v.address.Machine == m.ID}
 		} else {
 			at := []netip.Addr{m.Status.Anchor}
-			if v.lb.Dual {
+			switch {
+			case v.lb.Internal:
+				at[0] = m.Status.Private
+			case v.lb.Dual:
 				at = append(at, m.Status.Anchor6)
 			}
 			config.Proxy = v.proxy(v.drain, at...)
@@ -220,18 +225,18 @@ func (v *balancerView) planConfigs() (c configure) {
 func (v *balancerView) groupOf(m weir.Machine) *weir.Group {
 	g := &weir.Group{Key: v.lb.Key}
 	for _, other := range v.instances() {
-		if addrs := watchedAt(other); other.ID != m.ID && len(addrs) > 0 {
+		if addrs := watchedAt(&v.lb, other); other.ID != m.ID && len(addrs) > 0 {
 			g.Peers = append(g.Peers, weir.Peer{Node: other.ID, Addrs: addrs})
 		}
 	}
 	return g
 }
 
-// watchedAt returns the addresses at which an instance is watched: its private one, and then
-// that of the link on which its clients reach it.
-func watchedAt(m weir.Machine) (addrs []netip.Addr) {
+// watchedAt returns the addresses at which an instance of lb is watched: its private one, and then
+// that of the link on which its clients reach it, if that is another.
+func watchedAt(lb *weir.LoadBalancer, m weir.Machine) (addrs []netip.Addr) {
 	for _, a := range []netip.Addr{m.Status.Private, m.Status.Public} {
-		if a.IsValid() && !slices.Contains(addrs, a) {
+		if a.IsValid() && !slices.Contains(addrs, a) && !(lb.Internal && a == m.Status.Public) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -246,7 +251,7 @@ func (v *balancerView) targets() (service Target, instances []Target) {
 	}
 	for _, m := range v.instances() {
 		// Only one that has served can stop doing so.
-		if addrs := watchedAt(m); len(addrs) > 0 && v.statuses[m.ID].Revision != 0 {
+		if addrs := watchedAt(&v.lb, m); len(addrs) > 0 && v.statuses[m.ID].Revision != 0 {
 			instances = append(instances, Target{Node: m.ID, Key: v.lb.Key, Agent: addrs,
 				Health: netip.AddrPortFrom(addrs[len(addrs)-1], weir.HealthPort)})
 		}
@@ -257,8 +262,9 @@ func (v *balancerView) targets() (service Target, instances []Target) {
 // firewalls returns what may reach each machine: servers answer the instances of
 // their load balancers alone, instances what their rules take in, and machines that no
 // load balancer concerns have none.
-// Instances also answer each other's heartbeats, and the control plane, which asks from from.
-func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) map[weir.ID]*weir.Firewall {
+// Instances also answer each other's heartbeats, and the control plane, which asks from from. Those of an internal
+// load balancer have their clients in private, the private network.
+func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr, private netip.Prefix) map[weir.ID]*weir.Firewall {
 	walls := map[weir.ID]*weir.Firewall{}
 	open := func(m weir.Machine, o weir.Opening) {
 		f := walls[m.ID]
@@ -291,17 +297,20 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 			if m.Status.Private.IsValid() {
 				sources = append(sources, hosts([]netip.Addr{m.Status.Private})...)
 			}
-			askers = append(askers, hosts(watchedAt(m))...)
+			askers = append(askers, hosts(watchedAt(&lb, m))...)
 		}
 		for _, m := range instances[lb.ID] {
 			for _, port := range entryPorts(&lb) {
-				open(m, weir.Opening{Port: port, Peers: everybody(lb)})
+				open(m, weir.Opening{Port: port, Peers: everybody(lb, private)})
 			}
 			open(m, weir.Opening{Port: weir.BeatPort, UDP: true, Peers: askers})
 			open(m, weir.Opening{Port: weir.HealthPort, Peers: askers})
 		}
-		targets := servers[strings.ToLower(lb.Tag)]
-		for _, id := range lb.Machines {
+		var targets []weir.Machine
+		for _, tag := range lb.TargetTags() {
+			targets = append(targets, servers[strings.ToLower(tag)]...)
+		}
+		for _, id := range lb.TargetMachines() {
 			targets = append(targets, servers["/"+string(id)]...)
 		}
 		for _, m := range targets {
@@ -312,17 +321,19 @@ func firewalls(lbs []weir.LoadBalancer, all []weir.Machine, from []netip.Addr) m
 				walls[m.ID] = cmp.Or(walls[m.ID], &weir.Firewall{}) // closed until there is somebody to open for
 				continue
 			}
-			for _, r := range lb.Rules {
-				open(m, weir.Opening{Port: r.TargetPort, Peers: sources})
+			for _, port := range targetPorts(&lb, &m) {
+				open(m, weir.Opening{Port: port, Peers: sources})
 			}
-			open(m, weir.Opening{Port: lb.Health.Port, Peers: sources})
 		}
 	}
 	return walls
 }
 
-// everybody returns the sources of whoever may be a load balancer's client.
-func everybody(lb weir.LoadBalancer) []netip.Prefix {
+// everybody returns the sources of whoever may be a load balancer's client: where that is internal, who is in private.
+func everybody(lb weir.LoadBalancer, private netip.Prefix) []netip.Prefix {
+	if lb.Internal {
+		return []netip.Prefix{private}
+	}
 	all := []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
 	if lb.Dual {
 		all = append(all, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
@@ -454,7 +465,7 @@ func (t *term) reconcileLoadBalancer(ctx context.Context, id weir.ID) (again tim
 		if err != nil {
 			return err
 		}
-		v.drain, v.from, v.members = t.Drain, t.From, t.NodeURLs()
+		v.drain, v.from, v.private, v.members = t.Drain, t.From, t.Cloud.PrivateNetwork(), t.NodeURLs()
 		t.look(&v)
 		lb := v.lb
 		steps, health := planBalancer(v)
@@ -517,6 +528,9 @@ func (c *Control) readBalancer(ctx context.Context, tx *store.Tx, id weir.ID) (v
 		}
 	}
 	if v.account, err = accountOf(ctx, tx, v.lb.Team); err != nil {
+		return v, err
+	}
+	if v.snippets, err = snippetsOf(ctx, tx, v.lb); err != nil {
 		return v, err
 	}
 	return v, v.readInstances(ctx, tx)

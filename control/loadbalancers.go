@@ -68,21 +68,29 @@ func (c *Control) CreateLoadBalancer(ctx context.Context, lb weir.LoadBalancer) 
 // that no other's change is lost, and returns the result.
 func (c *Control) UpdateLoadBalancer(ctx context.Context, id weir.ID, change func(*weir.LoadBalancer) error) (lb weir.LoadBalancer, err error) {
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
-		if lb, err = keptBalancer(ctx, tx, id); err != nil {
-			return err
-		}
-		was := lb
-		if err := change(&lb); err != nil {
-			return err
-		}
-		lb.ID, lb.Team, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Team, was.Created, was.Status, was.Serial, was.Reload
-		lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr, lb.Dual = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr, was.Dual
-		// A client that says the same in another order has changed nothing.
-		lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
-		lb, err = c.putBalancer(ctx, tx, lb)
+		lb, _, err = c.changeBalancer(ctx, tx, id, change)
 		return err
 	})
 	return lb, err
+}
+
+// changeBalancer has change change a load balancer, and returns the result and whether it is another than before.
+func (c *Control) changeBalancer(ctx context.Context, tx *store.Tx, id weir.ID, change func(*weir.LoadBalancer) error) (lb weir.LoadBalancer, changed bool, err error) {
+	was, err := keptBalancer(ctx, tx, id)
+	if err != nil {
+		return was, false, err
+	}
+	lb = was
+	if err := change(&lb); err != nil {
+		return was, false, err
+	}
+	lb.ID, lb.Team, lb.Created, lb.Status, lb.Serial, lb.Reload = was.ID, was.Team, was.Created, was.Status, was.Serial, was.Reload
+	lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
+	lb.Dual, lb.Internal = was.Dual, was.Internal
+	// A client that says the same in another order has changed nothing.
+	lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
+	lb, err = c.putBalancer(ctx, tx, lb)
+	return lb, err == nil && asksElse(was, lb), err
 }
 
 // sameOrder returns was if is has the same elements, otherwise is.
@@ -145,6 +153,9 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	if err := c.checkPlace(lb); err != nil {
 		return lb, err
 	}
+	if err := checkShipped(ctx, tx, &lb); err != nil {
+		return lb, err
+	}
 	taken, err := c.nameTaken(ctx, tx, lb)
 	if err != nil {
 		return lb, err
@@ -152,17 +163,14 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	if taken {
 		return lb, weir.Errorf(weir.Invalid, "name is not unique: there is a load balancer %q already", lb.Name) // a text that clients match
 	}
-	var servers []weir.ID
-	for _, id := range lb.Machines {
+	for _, id := range lb.TargetMachines() {
 		switch _, err := referred(ctx, tx, id); {
 		case errors.Is(err, errLeaving):
+			lb.Forget(id)
 		case err != nil:
 			return lb, fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
-		default:
-			servers = append(servers, id)
 		}
 	}
-	lb.Machines = servers
 	lb.ACME, err = checkCertificates(ctx, tx, lb)
 	return lb, err
 }
@@ -220,8 +228,8 @@ func (c *Control) putBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadBal
 	if err != nil && !errors.Is(err, weir.NotFound) {
 		return lb, err
 	}
-	for _, name := range append(slices.Clone(lb.Tags), lb.Tag) {
-		if name == "" || name == was.Tag || was.HasTag(name) {
+	for _, name := range append(slices.Clone(lb.Tags), lb.TargetTags()...) {
+		if slices.Contains(was.TargetTags(), name) || was.HasTag(name) {
 			continue // a tag that was deleted meanwhile stays so
 		}
 		if err := addTag(ctx, tx, lb.Team, name); err != nil {

@@ -195,15 +195,22 @@ func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machin
 const drainGrace = 10 * time.Second
 
 // inUse returns why a machine that is being deleted may still have requests to
-// answer: a node is to send it some, or still does. After Drain and a grace for nodes
-// that do not answer, nothing keeps it.
+// answer: a node is to send it some, or still does. After the time that its load balancers let it finish them, and a
+// grace for nodes that do not answer, nothing keeps it.
 func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time.Time) (why string, err error) {
-	if m.LoadBalancer != "" || now.After(m.Deleting.Add(t.Drain+drainGrace)) {
+	if m.LoadBalancer != "" {
 		return "", nil
 	}
 	configs, err := t.mayServe(ctx, tx, m.ID)
 	if err != nil {
 		return "", err
+	}
+	drain := t.Drain
+	for _, c := range configs {
+		drain = max(drain, c.Proxy.Drain)
+	}
+	if now.After(m.Deleting.Add(drain + drainGrace)) {
+		return "", nil
 	}
 	for _, c := range configs {
 		if c.Proxy.Serves(m.ID) {

@@ -192,8 +192,8 @@ func (c *Control) unname(ctx context.Context, tx *store.Tx, machine weir.ID) err
 		return err
 	}
 	for id, lb := range lbs {
-		if i := slices.Index(lb.Machines, machine); i >= 0 {
-			lb.Machines = slices.Delete(lb.Machines, i, i+1)
+		if _, drained := lb.Policy.Drained[machine]; drained || slices.Contains(lb.TargetMachines(), machine) {
+			lb.Forget(machine)
 			loadBalancers.Put(tx, id, lb)
 		}
 	}

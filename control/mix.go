@@ -183,30 +183,24 @@ func (c *Control) admitChange(ctx context.Context, was *weir.Pool, is weir.Pool)
 	return c.admit(ctx, &is, members)
 }
 
-// serverMachines returns the machines that v's load balancer sends requests to.
-func (v *balancerView) serverMachines() (all []weir.Machine) {
-	for _, m := range v.machines {
-		if v.lb.Targets(&m) && m.Serves() {
-			all = append(all, m)
-		}
-	}
-	return all
-}
-
-// weights returns a function that says which weight a machine has beside others in one backend: in proportion to what they
-// are worth, in small whole numbers. Who is no machine of a pool with several sizes is worth 1.
-func weights(all []weir.Machine) func(m *weir.Machine) int {
+// weightsOf returns the weights that machines have in one backend: in proportion to what they are worth, in small
+// whole numbers. Who is no machine of a pool with several sizes is worth 1.
+func weightsOf(all []*weir.Machine) map[weir.ID]int {
 	const finest = 10
 	times, most := 1, 1.0
-	for i := range all {
-		w := all[i].Capacity()
+	for _, m := range all {
+		w := m.Capacity()
 		most = max(most, w)
 		for times < finest && !whole(w*float64(times)) {
 			times++
 		}
 	}
-	scale := min(float64(times), 256/most)
-	return func(m *weir.Machine) int { return max(1, int(math.Round(m.Capacity()*scale))) }
+	scale := min(float64(times), mostWeight/most)
+	weights := make(map[weir.ID]int, len(all))
+	for _, m := range all {
+		weights[m.ID] = max(1, int(math.Round(m.Capacity()*scale)))
+	}
+	return weights
 }
 
 func whole(v float64) bool { return math.Abs(v-math.Round(v)) < 0.01*v }

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -182,7 +183,6 @@ func TestSizeThatIsOfferedNoMoreIsReplacedAndSharesAreKept(t *testing.T) {
 }
 
 func TestServersGetRequestsInProportionToWhatTheyAreWorth(t *testing.T) {
-	machine := func(worth float64) weir.Machine { return weir.Machine{Worth: worth} }
 	for _, test := range []struct{ worth, want []float64 }{
 		{[]float64{0, 0}, []float64{1, 1}},
 		{[]float64{0, 2, 4}, []float64{1, 2, 4}},
@@ -191,13 +191,13 @@ func TestServersGetRequestsInProportionToWhatTheyAreWorth(t *testing.T) {
 		{[]float64{0, 1.9}, []float64{9, 17}},
 		{[]float64{0, 0.1, 100}, []float64{3, 1, 256}},
 	} {
-		var all []weir.Machine
-		for _, w := range test.worth {
-			all = append(all, machine(w))
+		var all []*weir.Machine
+		for i, w := range test.worth {
+			all = append(all, &weir.Machine{ID: weir.ID(fmt.Sprint(i)), Worth: w})
 		}
-		weightOf := weights(all)
-		for i := range all {
-			if got := weightOf(&all[i]); float64(got) != test.want[i] {
+		weights := weightsOf(all)
+		for i, m := range all {
+			if got := weights[m.ID]; float64(got) != test.want[i] {
 				t.Errorf("%v: weight %d for the one that is worth %v, want %v", test.worth, got, test.worth[i], test.want[i])
 			}
 		}

@@ -203,6 +203,8 @@ func (c *Control) checkPlace(lb weir.LoadBalancer) error {
 		return weir.Errorf(weir.Invalid, "load balancer %q: network_stack is DUALSTACK, want IPV4: of one's own network it has one address, of either family; make another load balancer for the other", lb.Name)
 	case lb.Mode == weir.InCloud && !c.cloudless() && n > c.Cloud.Spread():
 		return weir.Errorf(weir.Invalid, "load balancer %q: size_unit is %d, want at most %d: so many machines can have a reserved IP of this cloud at a time; %s", lb.Name, n, c.Cloud.Spread(), more)
+	case lb.Internal && !c.cloudless() && !c.Cloud.PrivateNetwork().IsValid():
+		return weir.Errorf(weir.Invalid, "load balancer %q: network is INTERNAL: this cloud reserves no addresses of its private network, want EXTERNAL", lb.Name)
 	case c.cloudless() && lb.Mode == weir.InCloud:
 		return weir.Errorf(weir.Invalid, "load balancer %q: this Weir has no cloud to reserve an address for it: give it one of your own network in a weir.yaml, as load_balancer: {address: 192.0.2.10/24}", lb.Name)
 	}

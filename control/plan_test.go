@@ -220,7 +220,7 @@ func TestBalancerComesUpStepByStep(t *testing.T) {
 	expect("change the firewall of web-lb-2", "change the firewall of web-lb-3")
 
 	guarded := func() {
-		for i, want := range firewalls(v.all, v.machines, nil) {
+		for i, want := range firewalls(v.all, v.machines, nil, netip.Prefix{}) {
 			for j := range v.machines {
 				if v.machines[j].ID == i {
 					v.machines[j].Firewall = want
@@ -322,7 +322,7 @@ func TestServersAnswerTheirBalancerAlone(t *testing.T) {
 	lb := balancer()
 	other := server(3)
 	other.Tags = []string{"db"}
-	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), instance(4), other}, []netip.Addr{netip.MustParseAddr("10.110.0.1")})
+	walls := firewalls([]weir.LoadBalancer{lb}, []weir.Machine{server(1), instance(2), instance(4), other}, []netip.Addr{netip.MustParseAddr("10.110.0.1")}, netip.MustParsePrefix("10.110.0.0/20"))
 	askers := prefixes("10.110.0.1/32", "10.110.0.2/32", "10.110.0.4/32")
 	wall := &weir.Firewall{Openings: []weir.Opening{
 		{Port: 80, Peers: prefixes("0.0.0.0/0")},

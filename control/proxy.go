@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -63,20 +64,15 @@ func cookieKey(lb *weir.LoadBalancer) string {
 // proxy returns what HAProxy should do on an instance of the load balancer that listens at those addresses, of which the
 // first is that of IPv4 if it has both.
 func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
-	lb, all := &v.lb, v.machines
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: drain, Reload: lb.Reload, Health: true,
-		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny)}
+	lb := &v.lb
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: cmp.Or(lb.Policy.Drain, drain), Drains: lb.Policy.Drained, Reload: lb.Reload, Health: true, Log: lb.Policy.Log,
+		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny), Handling: lb.Policy.Handling, Snippets: v.snippets}
 	var fronts []weir.Frontend // as they are at each address
 	front := func(name weir.Protocol, port int) weir.Frontend {
 		return weir.Frontend{Name: fmt.Sprintf("%s-%d", name, port), Bind: netip.AddrPortFrom(at[0], uint16(port)), Mode: weir.HTTP, Idle: lb.Idle}
 	}
-	redirect, weightOf := redirects(lb), weights(v.serverMachines())
+	redirect := redirects(lb)
 	for _, r := range lb.Rules {
-		target := r.Target
-		if r.Passthrough {
-			target = weir.TCP
-		}
-		backend := fmt.Sprintf("servers-%s-%d", target, r.TargetPort)
 		f := front(r.Entry, r.EntryPort)
 		f.Mode = r.Mode()
 		if r.Entry == weir.HTTP && redirect != 0 {
@@ -84,7 +80,6 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 			fronts = append(fronts, f)
 			continue
 		}
-		f.Backend = backend
 		if r.Certificate != "" {
 			ref := weir.CertificateRef{ID: r.Certificate, Fingerprint: v.certs[r.Certificate].Fingerprint}
 			if i := slices.IndexFunc(fronts, func(there weir.Frontend) bool { return there.Name == f.Name }); i >= 0 {
@@ -93,31 +88,17 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 			}
 			f.TLS = &weir.TLS{Certificates: []weir.CertificateRef{ref}, H2: r.Entry == weir.HTTP2, Strong: lb.Ciphers == weir.StrongCiphers}
 		}
+		f.Backend = v.addBackend(&p, r, nil)
+		if f.Mode == weir.HTTP {
+			for _, route := range lb.Policy.Routes {
+				fr := weir.FrontRoute{Route: route}
+				if route.Redirect == nil {
+					fr.Backend = v.addBackend(&p, r, lb.Policy.Group(route.Group))
+				}
+				f.Routes = append(f.Routes, fr)
+			}
+		}
 		fronts = append(fronts, f)
-		if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == backend }) {
-			continue
-		}
-		b := weir.Backend{Name: backend, Mode: r.Mode(), Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health, Proxy: lb.Proxy}
-		if b.Mode == weir.HTTP {
-			b.Shared = lb.KeepAlive
-			if target.Secure() {
-				b.Secure = target
-			}
-			if lb.Sticky != nil {
-				b.Sticky, b.Key = lb.Sticky, cookieKey(lb)
-			}
-		}
-		for _, m := range all {
-			if lb.Targets(&m) && m.Serves() {
-				b.Servers = append(b.Servers, weir.Server{ID: m.ID, Name: m.Name,
-					Addr: netip.AddrPortFrom(m.Status.Private, uint16(r.TargetPort)), Weight: weightOf(&m)})
-			}
-		}
-		for _, a := range lb.Servers {
-			b.Servers = append(b.Servers, weir.Server{ID: weir.ID(a.String()), Name: a.String(),
-				Addr: netip.AddrPortFrom(a, uint16(r.TargetPort)), Weight: weightOf(&weir.Machine{})})
-		}
-		p.Backends = append(p.Backends, b)
 	}
 	if (redirect != 0 || lb.ACME) && !slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort }) {
 		f := front(weir.HTTP, httpPort)
@@ -134,5 +115,6 @@ func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.Mode == weir.HTTP && f.TLS == nil }) {
 		p.Thumbprint = v.account.Thumbprint
 	}
+	v.challenge(&p)
 	return p
 }

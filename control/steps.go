@@ -107,7 +107,7 @@ func (s dropInstance) do(ctx context.Context, _ *term, tx *store.Tx, v *balancer
 }
 
 func (reserveAddress) do(_ context.Context, _ *term, tx *store.Tx, _ *balancerView, lb *weir.LoadBalancer) error {
-	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr(), Dual: lb.Dual})
+	addresses.Put(tx, lb.ID, weir.Address{Team: lb.Team, Owner: lb.ID, Created: time.Now().UTC(), Mode: lb.Mode, Addr: lb.Addr.Addr(), Dual: lb.Dual, Private: lb.Internal})
 	return nil
 }
 

@@ -28,9 +28,10 @@ func certFile(f *weir.Frontend, n int) string {
 	return sanitize(f.Name) + "." + strconv.Itoa(n) + ".pem"
 }
 
-// certFiles returns the files that p needs, by name.
-func certFiles(p *weir.Proxy) (map[string][]byte, error) {
+// filesOf returns the files that p needs beside its configuration, by name.
+func filesOf(p *weir.Proxy) (map[string][]byte, error) {
 	files := map[string][]byte{}
+	handlingFiles(p, files)
 	for i := range p.Frontends {
 		f := &p.Frontends[i]
 		if f.TLS == nil {
@@ -47,10 +48,10 @@ func certFiles(p *weir.Proxy) (map[string][]byte, error) {
 		}
 		files[certList(f)] = list.Bytes()
 	}
-	return files, nil
+	return files, challengeFiles(p, files)
 }
 
-// writeCerts writes files, which have private keys, and returns what puts back what was there before.
+// writeCerts writes files, of which some have private keys, and returns what puts back what was there before.
 func writeCerts(dir string, files map[string][]byte) (undo func() error, err error) {
 	if len(files) == 0 {
 		return func() error { return nil }, nil

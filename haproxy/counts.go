@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"weir/weir"
@@ -22,6 +23,7 @@ type worker struct {
 	limit        int64 // of connections
 	version      string
 	started      time.Time
+	unlogged     int64
 }
 
 // worker asks the running worker what it is, and what it counts.
@@ -37,6 +39,8 @@ func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) 
 				w.threads = atoi(string(value))
 			case "Maxconn":
 				w.limit = atoi64(string(value))
+			case "DroppedLogs":
+				w.unlogged = atoi64(string(value))
 			case "Version":
 				w.version = string(value)
 			case "Start_time_sec":
@@ -60,12 +64,13 @@ func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) 
 func sumUp(pid int, stats []stat) (servers []stat, c weir.WorkerCounts) {
 	c = weir.WorkerCounts{PID: pid, CPU: cpuOf(pid)}
 	servers = slices.DeleteFunc(stats, func(s stat) bool {
+		if strings.HasPrefix(s.backend, own) {
+			return true
+		}
 		switch s.kind {
 		case frontendStat:
-			if s.backend != healthFrontend {
-				c.Frontends = append(c.Frontends, weir.FrontendCounts{Name: s.backend, Mode: s.mode, Sessions: int64(s.sessions),
-					Requests: s.http, Responses: s.responses, In: s.in, Out: s.out, TLS: s.tls})
-			}
+			c.Frontends = append(c.Frontends, weir.FrontendCounts{Name: s.backend, Mode: s.mode, Sessions: int64(s.sessions),
+				Requests: s.http, Responses: s.responses, In: s.in, Out: s.out, TLS: s.tls})
 			return true
 		case backendStat:
 			c.Backends = append(c.Backends, weir.BackendCounts{Name: s.backend, Mode: s.mode, Queue: s.queue, Responses: s.responses,
@@ -118,6 +123,7 @@ func (p *Proxy) countLast(ctx context.Context) {
 		return
 	}
 	_, c := sumUp(w.pid, stats)
+	c.Unlogged = w.unlogged
 	p.counted = slices.DeleteFunc(p.counted, func(c counted) bool { return c.PID == w.pid })
 	p.counted = append(p.counted, counted{c, time.Now()})
 }

@@ -19,6 +19,9 @@
 // sockets open meanwhile so that clients wait instead of being refused. With Options.Keep
 // HAProxy outlives Run, and the next Proxy in the same directory goes on with it.
 //
+// Where the document wants an access log, HAProxy sends a line of JSON for each request to a socket that Run reads
+// (Options.Access). Nothing waits for whoever reads it, or is not there.
+//
 // [Render] and [Detect] stand by themselves. The package knows nothing of the control plane.
 package haproxy
 
@@ -38,6 +41,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +55,7 @@ type Options struct {
 	Binary string       // "haproxy", from PATH, if empty
 	Keep   bool         // let HAProxy go on when Run ends
 	Log    *slog.Logger // slog.Default() if nil
+	Access func(Access) // told of each line of the access log, in turn; nobody is if nil
 }
 
 // Proxy is one HAProxy.
@@ -58,6 +63,8 @@ type Proxy struct {
 	dir, binary string
 	keep        bool
 	log         *slog.Logger
+	access      func(Access)
+	names       atomic.Value // of servers, a map[string]string by what HAProxy calls them
 
 	pulse   pulse
 	wake    chan struct{} // tells Run that there is something to look at
@@ -93,7 +100,7 @@ type document struct {
 	proxy    weir.Proxy
 	shape    string
 	text     []byte
-	files    map[string][]byte // of its certificates, by name
+	files    map[string][]byte // that it needs, by name
 }
 
 // New returns a Proxy that does nothing until Run and Set are called.
@@ -107,6 +114,7 @@ func New(o Options) *Proxy {
 		binary:  cmp.Or(o.Binary, "haproxy"),
 		keep:    o.Keep,
 		log:     log,
+		access:  o.Access,
 		wake:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 		lock:    make(chan struct{}, 1),
@@ -184,6 +192,9 @@ func (p *Proxy) open(ctx context.Context) (err error) {
 	if _, err := user.Lookup("haproxy"); err == nil && os.Geteuid() == 0 {
 		p.host.User = "haproxy"
 	}
+	if p.host.Access, err = p.accessName(); err != nil {
+		return err
+	}
 	p.proc, err = readPid(p.path(pidFile))
 	if err != nil {
 		return fmt.Errorf("look for a running haproxy: %w", err)
@@ -210,6 +221,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer watchers.Wait()
 	defer p.leave()
 	watchers.Go(func() { p.feel(ctx) })
+	watchers.Go(func() { p.hearAccess(ctx) })
 	died := make(chan *process)
 	var watched *process
 	timer := time.NewTimer(0)
@@ -278,7 +290,7 @@ func (p *Proxy) Stop(ctx context.Context) error {
 // taken over. Set keeps want, which is not to be changed afterwards.
 func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error {
 	err := check(&want)
-	files, missing := certFiles(&want)
+	files, missing := filesOf(&want)
 	if err = cmp.Or(err, missing); err != nil {
 		return weir.Errorf(weir.Invalid, "configuration %d: %w", revision, err)
 	}
@@ -287,6 +299,7 @@ func (p *Proxy) Set(ctx context.Context, revision int64, want weir.Proxy) error 
 	}
 	defer p.release()
 	defer signal(p.wake) // for the servers that wait
+	p.names.Store(serverNames(&want))
 	d := &document{
 		revision: revision,
 		proxy:    want,
@@ -363,13 +376,17 @@ func (p *Proxy) bring(ctx context.Context, d *document, look bool) error {
 
 // check returns why p cannot be rendered as it is.
 func check(p *weir.Proxy) error {
+	if err := checkHandling(p); err != nil {
+		return err
+	}
 	backends := make(map[string]bool, len(p.Backends))
+	modes := make(map[string]weir.Protocol, len(p.Backends))
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		if b.Name == "" || sanitize(b.Name) != b.Name || backends[b.Name] {
 			return fmt.Errorf("backend %.60q: the name is taken, or cannot be one", b.Name)
 		}
-		backends[b.Name] = true
+		backends[b.Name], modes[b.Name] = true, b.Mode
 		servers := make(map[string]bool, len(b.Servers))
 		for j := range b.Servers {
 			s := &b.Servers[j]
@@ -383,6 +400,9 @@ func check(p *weir.Proxy) error {
 			}
 		}
 	}
+	if err := checkChallenges(p); err != nil {
+		return err
+	}
 	frontends := make(map[string]bool, len(p.Frontends))
 	bound := make(map[netip.AddrPort]string, len(p.Frontends))
 	for i := range p.Frontends {
@@ -393,6 +413,9 @@ func check(p *weir.Proxy) error {
 		frontends[f.Name] = true
 		if f.Redirect == 0 && (f.Backend != "" || f.Mode != weir.HTTP) && !backends[f.Backend] {
 			return fmt.Errorf("frontend %s: there is no backend %.60q", f.Name, f.Backend)
+		}
+		if err := checkRoutes(f, modes); err != nil {
+			return err
 		}
 		if !f.Bind.IsValid() || f.Bind.Port() == 0 {
 			return fmt.Errorf("frontend %s has no address and port", f.Name)
@@ -488,6 +511,9 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 			return weir.Errorf(weir.Unavailable, "frontend %s: listen at %s: %w", f.Name, f.Bind, err)
 		}
 	}
+	if err := p.jail(&d.proxy); err != nil {
+		return err
+	}
 	path, on := p.path(candidateFile), p.host
 	on.Certs = p.path(candidateCerts)
 	defer os.RemoveAll(on.Certs)
@@ -498,23 +524,31 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 		return err
 	}
 	defer os.Remove(path)
-	cmd := exec.CommandContext(ctx, p.binary, "-c", "-f", path)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := start(cmd)
-	if err == nil {
+	said, err := examine(ctx, p.binary, path)
+	if said != "" {
+		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, said)
+	}
+	return err
+}
+
+// examine has HAProxy check a configuration, and returns what it objects to, or why it could not be asked.
+func examine(ctx context.Context, binary, path string) (said string, err error) {
+	cmd := exec.CommandContext(ctx, binary, "-c", "-f", path)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err = start(cmd); err == nil {
 		err = cmd.Wait()
 	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return nil
+		return "", nil
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return "", ctx.Err()
 	case errors.As(err, &exit) && exit.Exited():
-		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, cmp.Or(complaint(said.Bytes()), err.Error()))
+		return cmp.Or(complaint(out.Bytes()), err.Error()), nil
 	}
-	return fmt.Errorf("check: %w", err)
+	return "", fmt.Errorf("check: %w", err)
 }
 
 func binds(p *weir.Proxy) (addrs []netip.AddrPort) {

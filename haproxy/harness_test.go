@@ -257,6 +257,13 @@ type load struct {
 
 func startLoad(t testing.TB, addr netip.AddrPort, clients int) (l *load, stop func()) {
 	t.Helper()
+	return startLoadBy(t, func() (net.Conn, error) { return net.DialTimeout("tcp", addr.String(), 5*time.Second) }, clients, "")
+}
+
+// startLoadBy is startLoad on connections that dial makes. A request fails too if it is answered other than by want, where
+// that is not empty.
+func startLoadBy(t testing.TB, dial func() (net.Conn, error), clients int, want string) (l *load, stop func()) {
+	t.Helper()
 	l = &load{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -264,28 +271,35 @@ func startLoad(t testing.TB, addr netip.AddrPort, clients int) (l *load, stop fu
 		wg.Go(func() {
 			var c net.Conn
 			var r *bufio.Reader
-			defer func() {
+			hangUp := func() {
 				if c != nil {
 					c.Close()
 				}
-			}()
-			for n := 0; ctx.Err() == nil; n++ {
+				c = nil
+			}
+			defer hangUp()
+			headers := ""
+			if i%2 == 0 {
+				headers = "Connection: close\r\n"
+			}
+			for ctx.Err() == nil {
 				var err error
-				if i%2 == 0 {
-					_, _, err = ask(addr, "/")
-				} else {
-					if c == nil {
-						if c, err = net.DialTimeout("tcp", addr.String(), 5*time.Second); err == nil {
-							r = bufio.NewReader(c)
-						}
-					}
-					if err == nil {
-						_, _, err = askOn(c, r, "/", "")
-					}
-					if err != nil && c != nil {
-						c.Close()
+				if c == nil {
+					if c, err = dial(); err == nil {
+						r = bufio.NewReader(c)
+					} else {
 						c = nil
 					}
+				}
+				if err == nil {
+					var body string
+					_, body, err = askOn(c, r, "/", headers)
+					if (err == nil || err == errClosed) && want != "" && strings.TrimSpace(body) != want {
+						err = fmt.Errorf("answered %q, want %q", body, want)
+					}
+				}
+				if err != nil {
+					hangUp()
 				}
 				l.sent.Add(1)
 				if err != nil && err != errClosed {

@@ -333,7 +333,8 @@ func (p *Proxy) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	steps, still := planWaiting(p.wait, seen, drainOf(&p.want.proxy), time.Now())
+	drainFor := func(server string) time.Duration { return drainOf(&p.want.proxy, server) }
+	steps, still := planWaiting(p.wait, seen, drainFor, time.Now())
 	p.wait = still
 	if err := p.act(ctx, withKeys(&p.want.proxy, steps)); err != nil || len(p.wait) == len(still) {
 		return err

@@ -108,7 +108,7 @@ func (p *Proxy) tendOld(ctx context.Context) error {
 			began = now
 		}
 		since[l.target] = began
-		if now.Sub(began) > drainOf(&p.want.proxy) {
+		if now.Sub(began) >= drainOf(&p.want.proxy, l.name) {
 			if late[l.worker] == nil {
 				late[l.worker] = make(map[target]bool)
 			}

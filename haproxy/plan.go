@@ -210,8 +210,8 @@ const (
 )
 
 // planWaiting returns what can now be done for servers that wait, and which still do
-// afterwards: those that leave do until they are seen gone.
-func planWaiting(wait []waiting, seen []glance, drainFor time.Duration, now time.Time) (steps []step, still []waiting) {
+// afterwards: those that leave do until they are seen gone, and for as long as drainFor says.
+func planWaiting(wait []waiting, seen []glance, drainFor func(server string) time.Duration, now time.Time) (steps []step, still []waiting) {
 	index := make(map[target]*glance, len(seen))
 	for i := range seen {
 		index[seen[i].key()] = &seen[i]
@@ -225,7 +225,7 @@ func planWaiting(wait []waiting, seen []glance, drainFor time.Duration, now time
 		switch {
 		case w.leaving && s.sessions == 0:
 			next.verb = remove
-		case w.leaving && now.Sub(w.since) > drainFor:
+		case w.leaving && now.Sub(w.since) >= drainFor(w.name):
 			next.verb = cut
 		case !w.leaving && s.passed:
 			next.verb = admit

@@ -93,7 +93,7 @@ func TestPlanOfServersThatWait(t *testing.T) {
 		{"its time is over", waiting{target: s, leaving: true, since: ago(time.Hour)}, []glance{{target: s, sessions: 3}}, "cut web/1", true},
 		{"it has left", waiting{target: s, leaving: true, since: now}, nil, "", false},
 	} {
-		steps, still := planWaiting([]waiting{c.wait}, c.seen, time.Minute, now)
+		steps, still := planWaiting([]waiting{c.wait}, c.seen, func(string) time.Duration { return time.Minute }, now)
 		if got := join(steps); got != c.steps || (len(still) == 1) != c.still {
 			t.Errorf("%s: steps %q and %d still waiting, want %q and %v", c.name, got, len(still), c.steps, c.still)
 		}

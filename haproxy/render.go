@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ type Host struct {
 	User    string // whom the worker runs as, and a group of that name; whoever starts it if empty
 	Threads int    // cores to use, HAProxy's choice if 0
 	Files   int    // descriptors that the process may have (the hard limit), HAProxy's choice if 0
+	Access  string // the abstract name of the socket that takes lines of the access log, "weir-access" if empty
 
 	generation int // raised where nothing else tells that another configuration is to be loaded
 }
@@ -54,7 +56,11 @@ const (
 // defaultDrain bounds a drain that a document leaves open.
 const defaultDrain = time.Minute
 
-func drainOf(p *weir.Proxy) time.Duration {
+// drainOf returns how long a server that leaves may finish its requests. HAProxy's name of it is its machine's ID.
+func drainOf(p *weir.Proxy, server string) time.Duration {
+	if drain, ok := p.Drains[weir.ID(server)]; ok {
+		return drain
+	}
 	if p.Drain > 0 {
 		return p.Drain
 	}
@@ -100,6 +106,14 @@ func shapeOf(p *weir.Proxy, on Host) string {
 			w.word(" ").int(int64(len(tls.Certificates))) // what is in their files is no part of the shape
 		}
 	}
+	if challenged(p) {
+		w.word(" ").int(int64(len(p.Challenges)))
+	}
+	files := map[string][]byte{}
+	handlingFiles(p, files)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		w.word(" ").word(name).word(" ").word(string(files[name]))
+	}
 	w.global(p, on)
 	w.sections(p, on, false)
 	sum := sha256.Sum256(w.buf)
@@ -130,8 +144,13 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	if slices.ContainsFunc(p.Frontends, func(f weir.Frontend) bool { return f.TLS != nil }) {
 		w.word("    crt-base ").quote(on.certs()).line("")
 	}
+	w.jailLine(p, on)
 	w.word("    stats socket ").quote(on.path(workerSocket)).line(" mode 600 level admin expose-fd listeners")
+	if limited(p) {
+		w.word("    localpeer ").line(localPeer)
+	}
 	w.word("    server-state-file ").quote(on.path(stateFile)).line("")
+	w.snippet(p.Snippets.Global)
 	w.line("")
 	w.line("defaults")
 	w.line("    load-server-state-from-file global")
@@ -139,6 +158,7 @@ func (w *writer) global(p *weir.Proxy, on Host) {
 	w.line("    timeout http-request 30s")
 	w.line("    retries 3")
 	w.line("    option redispatch 1")
+	w.snippet(p.Snippets.Defaults)
 }
 
 // perServer is how many descriptors HAProxy counts for each server that is checked.
@@ -161,9 +181,11 @@ func maxConn(files int, p *weir.Proxy) int {
 }
 
 func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
+	w.handled(p, on)
 	for i := range p.Frontends {
 		w.frontend(&p.Frontends[i], p, on)
 	}
+	w.hellos(p, on)
 	w.health(p)
 	for i := range p.Backends {
 		b := &p.Backends[i]
@@ -187,27 +209,39 @@ func (w *writer) sections(p *weir.Proxy, on Host, servers bool) {
 func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	w.line("")
 	w.word("frontend ").name(f.Name).line("")
-	w.word("    bind ").addr(f.Bind)
-	if p.Floating.IsValid() && f.Bind.Addr() == p.Floating {
-		w.word(" transparent") // also while this machine does not have the address
-	}
+	end := new(writer)
 	if f.TLS != nil {
-		w.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
+		end.word(" ssl crt-list ").quote(filepath.Join(on.certs(), certList(f))).word(" alpn ")
 		if f.TLS.H2 {
-			w.word("h2,")
+			end.word("h2,")
 		}
-		w.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
+		end.word("http/1.1 ssl-min-ver TLSv1.2 ciphers ")
 		if f.TLS.Strong {
-			w.word(strongCiphers)
+			end.word(strongCiphers)
 		} else {
-			w.word(strongCiphers + ":" + otherCiphers)
+			end.word(strongCiphers + ":" + otherCiphers)
+		}
+		if c := p.Handling.ClientCerts; c != nil {
+			end.word(" ca-file ").quote(filepath.Join(on.certs(), clientsFile)).word(" verify ")
+			if c.Optional {
+				end.word("optional")
+			} else {
+				end.word("required")
+			}
 		}
 	}
-	w.line("")
+	w.binds(f, p, on, string(end.buf))
 	w.mode(f.Mode)
-	w.clients("denied", "if", p.Denied)
-	w.clients("welcome", "unless", p.Clients)
+	w.clients("denied", "if ", p.Denied)
+	if takesHanded(f) {
+		w.clients("welcome", "if { src -m found } !", p.Clients)
+	} else {
+		w.clients("welcome", "unless ", p.Clients)
+	}
+	w.limits(f, p, on)
 	w.word("    timeout client ").time(f.Idle).line("")
+	w.access(f, p, on)
+	w.snippet(snippetOf(&p.Snippets, f.Name))
 	if f.Mode == weir.HTTP && f.TLS == nil {
 		w.challenges(p.Thumbprint)
 	}
@@ -221,19 +255,31 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 			w.line("    http-request set-header X-Forwarded-Proto http")
 		}
 		w.word("    http-request set-header X-Forwarded-Port ").int(int64(f.Bind.Port())).line("")
+		w.handling(f, p, on)
 	}
 	if f.Redirect != 0 {
-		w.line("    http-request deny deny_status 400 unless { req.hdr(host) -m found }")
-		w.word("    http-request redirect code 307 location https://%[req.hdr(host),regsub(:[0-9]*$,)]")
+		w.word("    http-request deny deny_status 400 unless { req.fhdr(host),lower -m reg ").word(hostPattern).line(" }")
+		w.word("    http-request redirect code 307 location https://%[req.fhdr(host),regsub(:[0-9]*$,)]")
 		if f.Redirect != httpsPort {
 			w.word(":").int(int64(f.Redirect))
 		}
 		w.line("%[pathq]")
 		return
 	}
+	if f.Mode == weir.HTTP {
+		w.routes(f)
+	}
 	if f.Backend == "" && f.Mode == weir.HTTP {
-		w.line("    http-request deny deny_status 404")
+		w.word("    http-request deny deny_status 404")
+		if len(f.Routes) > 0 {
+			w.word(" unless routed")
+		}
+		w.line("")
+		w.uses(f)
 		return
+	}
+	if f.Mode == weir.HTTP {
+		w.uses(f)
 	}
 	w.word("    default_backend ").name(f.Backend).line("")
 }
@@ -265,11 +311,18 @@ const (
 // aclAddrs is how many addresses are on a line, which may have 64 words.
 const aclAddrs = 50
 
-// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these.
+// clients writes which connections are not accepted: of those whose address is (if) or is not (unless) one of these. What
+// is handed on by another frontend comes from no address, and was let in there.
 func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 	if len(addrs) == 0 {
 		return
 	}
+	w.addrs(name, addrs)
+	w.word("    tcp-request connection reject ").word(when).line(name)
+}
+
+// addrs writes an ACL of clients' addresses.
+func (w *writer) addrs(name string, addrs []netip.Prefix) {
 	for chunk := range slices.Chunk(addrs, aclAddrs) {
 		w.word("    acl ").word(name).word(" src")
 		for _, p := range chunk {
@@ -277,7 +330,6 @@ func (w *writer) clients(name, when string, addrs []netip.Prefix) {
 		}
 		w.line("")
 	}
-	w.word("    tcp-request connection reject ").word(when).word(" ").line(name)
 }
 
 // healthBinds returns where HAProxy answers that it lives.
@@ -293,7 +345,7 @@ func healthBinds(p *weir.Proxy) (binds []netip.AddrPort) {
 }
 
 // healthFrontend is what it is called; no rule's frontend is.
-const healthFrontend = "weir-health"
+const healthFrontend = own + "health"
 
 // health writes the frontend by which others see that HAProxy lives, whatever its servers do.
 func (w *writer) health(p *weir.Proxy) {
@@ -384,6 +436,9 @@ func optionsOf(b *weir.Backend) string {
 	w.word(" downinter ").time(min(c.Interval, time.Second))
 	w.word(" fall ").int(int64(max(c.Unhealthy, 1)))
 	w.word(" rise ").int(int64(max(c.Healthy, 1)))
+	if b.SlowStart > 0 {
+		w.word(" slowstart ").time(b.SlowStart)
+	}
 	return string(w.buf)
 }
 

@@ -86,6 +86,10 @@ func goldens(t testing.TB) map[string]struct {
 	ended.Backends = slices.Clone(ended.Backends)
 	ended.Backends[0].Sticky, ended.Backends[0].Key = &weir.Sticky{Cookie: "DO-LB", TTL: 5 * time.Minute}, "0c5e"
 
+	own := withServers(web, web.Backends[0].Servers...)
+	own.Snippets = weir.Snippets{Global: []string{"tune.ssl.cachesize 50000"}, Defaults: []string{"  timeout queue 7s"},
+		Frontends: map[string][]string{own.Frontends[0].Name: {`http-request deny if { path -m beg "/private" }`}, "http-81": {"not here"}}}
+
 	onward := withTLS(web, certificate(t, 1, "shop.example"))
 	onward.Backends = slices.Clone(onward.Backends)
 	onward.Backends[0].Secure, onward.Backends[0].Proxy, onward.Backends[0].Shared = weir.HTTP2, true, true
@@ -97,7 +101,24 @@ func goldens(t testing.TB) map[string]struct {
 	challenged.Frontends[0].Bind = addr("10.10.0.2:443")
 	challenged.Frontends = append(challenged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443},
 		weir.Frontend{Name: "http-81", Bind: addr("10.10.0.2:81"), Mode: weir.HTTP, Idle: time.Minute})
+	handled, limits, routed := handledDocument(t), limitedDocument(), routedDocument()
 	hostile.Thumbprint = "x\" if TRUE }\n    daemon"
+
+	asked := withTLS(pair, certificate(t, 1, "shop.example"))
+	asked.Frontends[0].Bind, asked.Frontends[0].TLS.Challenged = addr("10.10.0.2:443"), true
+	asked.Clients, asked.Denied = ended.Clients, ended.Denied
+	asked.Floating = netip.MustParseAddr("2001:db8::10")
+	asked.Frontends = append(asked.Frontends, asked.Frontends[0])
+	asked.Frontends[1].Name, asked.Frontends[1].Bind = "https-443-ipv6", addr("[2001:db8::10]:443")
+	calm := asked
+	asked = withChallenges(asked, certificate(t, 2, "shop.example"), certificate(t, 3, "www.shop.example"))
+	logged := withTLS(pair, certificate(t, 1, "shop.example"))
+	logged.Frontends[0].Bind = addr("10.10.0.2:443")
+	logged.Frontends = append(logged.Frontends, weir.Frontend{Name: "http-80", Bind: addr("10.10.0.2:80"), Mode: weir.HTTP, Idle: time.Minute, Redirect: 443}, tcp.Frontends[0])
+	logged.Backends = append(slices.Clone(logged.Backends), tcp.Backends[0])
+	logged.Clients, logged.Thumbprint = ended.Clients, challenged.Thumbprint
+	logged.Log = &weir.AccessLog{Sample: 10}
+	hostile.Log = &weir.AccessLog{Syslog: "udp://x\n    daemon"}
 
 	type golden = struct {
 		doc weir.Proxy
@@ -116,6 +137,13 @@ func goldens(t testing.TB) map[string]struct {
 		"onward":   {onward, Host{}},
 		"hostile":  {hostile, Host{}},
 		"acme":     {challenged, Host{}},
+		"snippets": {own, Host{}},
+		"asked":    {asked, node},
+		"calm":     {calm, Host{}},
+		"logged":   {logged, Host{Access: "weir-access-0c5e\n    daemon"}},
+		"handling": {handled, Host{}},
+		"limits":   {limits, Host{}},
+		"routes":   {routed, Host{}},
 	}
 }
 
@@ -139,7 +167,7 @@ func TestRenderedConfigurationIsWhatHAProxyAccepts(t *testing.T) {
 				t.Errorf("%s is another (run with -update if that is right):\n%s", path, diff)
 			}
 			g.on.Certs = t.TempDir()
-			files, err := certFiles(&g.doc)
+			files, err := filesOf(&g.doc)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -201,7 +201,7 @@ const (
 	resultPassed  = 3
 )
 
-// servers returns all servers of the worker.
+// servers returns all servers of the worker, but for those that are its own frontends.
 func (s socket) servers(ctx context.Context) ([]server, error) {
 	var servers []server
 	err := s.get(ctx, "show servers state", func(out []byte) (err error) {
@@ -232,6 +232,9 @@ func parseServers(out []byte) ([]server, error) {
 		}
 		if n < len(f) {
 			return nil, fmt.Errorf("%.60q of haproxy is no server's state", l)
+		}
+		if strings.HasPrefix(f[1], own) {
+			continue
 		}
 		ip, _ := netip.ParseAddr(f[4])
 		admin, check, result := atoi(f[6]), atoi(f[13]), atoi(f[11])

@@ -28,6 +28,7 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 	}
 	status.PID, status.Version, status.Started = w.pid, w.version, w.started
 	stats, counts := sumUp(w.pid, stats)
+	counts.Unlogged = w.unlogged
 	wait := make(map[target]bool, len(p.wait)) // whether it leaves
 	for _, w := range p.wait {
 		wait[w.key()] = w.leaving

@@ -510,7 +510,7 @@ func TestNextProxyFindsOutWhichCertificatesHAProxyHas(t *testing.T) {
 	waitState(t, p, weir.ServerUp, a.server())
 	end()
 	young := withTLS(testDocument(front, a.server()), certificate(t, 2, "shop.example"))
-	files, err := certFiles(&young)
+	files, err := filesOf(&young)
 	if err != nil {
 		t.Fatal(err)
 	}

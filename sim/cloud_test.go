@@ -159,6 +159,17 @@ func (c tardy) Reserve(ctx context.Context, owner weir.ID, family weir.Family) (
 	return c.Cloud.Reserve(ctx, owner, family)
 }
 
+func (c tardy) ReservePrivate(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+	err := c.late("reserve a private address for "+string(owner), func(ctx context.Context) error {
+		_, err := c.Cloud.ReservePrivate(ctx, owner)
+		return err
+	})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return c.Cloud.ReservePrivate(ctx, owner)
+}
+
 func (c tardy) Assign(ctx context.Context, addr netip.Addr, machines ...weir.ID) error {
 	do := func(ctx context.Context) error { return c.Cloud.Assign(ctx, addr, machines...) }
 	if err := c.late("assign "+addr.String(), do); err != nil {

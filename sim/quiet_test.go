@@ -148,8 +148,12 @@ func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 		}
 		if m.LoadBalancer == lb.ID {
 			concerned = true
+			clients := netip.MustParsePrefix("0.0.0.0/0")
+			if lb.Internal {
+				clients = w.cloud.PrivateNetwork()
+			}
 			for _, rule := range lb.Rules {
-				open(port{rule.EntryPort, false}, netip.MustParsePrefix("0.0.0.0/0"))
+				open(port{rule.EntryPort, false}, clients)
 				if lb.Dual {
 					open(port{rule.EntryPort, false}, netip.MustParsePrefix("::/0"))
 				}
@@ -160,7 +164,10 @@ func (w *world) wall(s *snapshot, m weir.Machine) *weir.Firewall {
 			}
 			for _, other := range s.machines {
 				if other.LoadBalancer == lb.ID {
-					askers = append(askers, other.Status.Private, other.Status.Public)
+					askers = append(askers, other.Status.Private)
+					if !lb.Internal {
+						askers = append(askers, other.Status.Public)
+					}
 				}
 			}
 			for _, a := range askers {
@@ -324,6 +331,7 @@ func (w *world) amissAddresses(s *snapshot, r *report) {
 				continue
 			}
 			has = append(has, held.Addr)
+			r.want(held.Private == row.Private, "address %s is of the private network: %v, its row has %v", held.Addr, held.Private, row.Private)
 			r.want(slices.Equal(held.Machines, target), "address %s points to %q, want %q", held.Addr, held.Machines, target)
 			r.want(slices.Equal(held.Machines, shown), "address %s points to %q, its row shows %q", held.Addr, held.Machines, shown)
 		}
@@ -346,6 +354,7 @@ func (w *world) amissBalancers(s *snapshot, r *report) {
 		for _, a := range s.addresses {
 			if a.Owner == lb.ID {
 				active, sharing = a.Machine, a.Sharing
+				r.want(a.Private == lb.Internal, "load balancer %s is internal: %v, the row of its address has %v", lb.Name, lb.Internal, a.Private)
 				r.want(a.Dual == lb.Dual && a.Addr6 == lb.Status.Addr6 && a.Addr6.IsValid() == lb.Dual, "load balancer %s shows the address %s, want %s", lb.Name, lb.Status.Addr6, a.Addr6)
 				r.want(a.Addr == lb.Status.Address, "load balancer %s shows the address %s, want %s", lb.Name, lb.Status.Address, a.Addr)
 			}
@@ -412,6 +421,9 @@ func (w *world) amissNode(s *snapshot, r *report, lb weir.LoadBalancer, m weir.M
 	}
 	if lb.Dual {
 		at = append(at, m.Status.Anchor6)
+	}
+	if lb.Internal {
+		at[0] = m.Status.Private
 	}
 	r.want(len(does.Frontends) == len(at)*len(lb.Rules), "node %s has %d listening sockets, want %d", m.ID, len(does.Frontends), len(at)*len(lb.Rules))
 	r.want(does.Reload == lb.Reload, "node %s has reload %d, want %d", m.ID, does.Reload, lb.Reload)

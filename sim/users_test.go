@@ -364,6 +364,7 @@ func (u *user) createBalancer(ctx context.Context, c *control.Control) (string, 
 		lb.Tag, lb.Machines = "", []weir.ID{m.ID}
 	}
 	lb.Actives, lb.Dual = u.r.IntN(4), chance(u.r, 40)
+	lb.Internal = !lb.Dual && chance(u.r, 40)
 	lb, err := c.CreateLoadBalancer(ctx, lb)
 	u.w.known.learn(exists("load balancer", lb.ID), true, err)
 	if err == nil || !refused(err) {

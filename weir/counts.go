@@ -11,6 +11,8 @@ type Counts struct {
 	Limit   int64          `json:"limit"`   // how many connections it takes at once
 	Threads int            `json:"threads"` // on how many cores it works at most
 	Workers []WorkerCounts `json:"workers"` // the one that has the listening sockets, then those that reloads have replaced
+
+	Access *AccessCounts `json:"access,omitempty"` // of the access log, where there is one
 }
 
 // WorkerCounts are what one worker of HAProxy has counted since it started. One that has ended is
@@ -18,7 +20,8 @@ type Counts struct {
 type WorkerCounts struct {
 	PID       int              `json:"pid"`
 	Ended     bool             `json:"ended,omitempty"`
-	CPU       time.Duration    `json:"cpu"` // that it has used
+	CPU       time.Duration    `json:"cpu"`                // that it has used
+	Unlogged  int64            `json:"unlogged,omitempty"` // lines of the access log that nobody took in time
 	Frontends []FrontendCounts `json:"frontends,omitempty"`
 	Backends  []BackendCounts  `json:"backends,omitempty"`
 }

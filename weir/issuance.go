@@ -18,12 +18,16 @@ import (
 // Issuance is how far a certificate is that Weir gets from an authority and renews by itself. It is all that is
 // needed to go on after a crash: an order is stored before anything else is done with it, and so is the key that it is for.
 type Issuance struct {
+	Challenge ChallengeType `json:"challenge,omitempty"` // by which alone the authority is shown who has the names; the one that fits if empty
+
 	Authority string    `json:"authority,omitempty"` // the directory of the one that was asked last
 	Asked     time.Time `json:"asked,omitzero"`      // an order was to be made then, and it is not known yet which
 	Order     string    `json:"order,omitempty"`     // the URL of the one under way
 	Sealed    []byte    `json:"sealed,omitempty"`    // the private key that it is for, sealed
 	Records   []Record  `json:"records,omitempty"`   // in the DNS, that are there for it or may be
 	Set       time.Time `json:"set,omitzero"`        // when they were all there
+	Answers   []Answer  `json:"answers,omitempty"`   // to challenges of the order under way, that load balancers show
+	Answered  bool      `json:"answered,omitempty"`  // load balancers have shown some, and may have to again
 
 	Issued time.Time `json:"issued,omitzero"` // when the certificate was; zero while there is a placeholder in its place
 	Renew  time.Time `json:"renew,omitzero"`  // when to get another one
@@ -40,6 +44,42 @@ type Issuance struct {
 type Record struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
+}
+
+// Answer is a certificate that shows an authority that asks by TLS-ALPN-01 who has a name.
+type Answer struct {
+	Name        string `json:"name"`
+	Value       string `json:"value"` // of the challenge that it is for
+	Leaf        string `json:"leaf"`  // PEM
+	Fingerprint string `json:"fingerprint"`
+	Sealed      []byte `json:"sealed"` // its private key, sealed
+
+	Made time.Time `json:"made"`
+}
+
+// ChallengeType is a way in which an authority is shown who has a name.
+type ChallengeType string
+
+// The types of challenges that a user may want. Records in the DNS, which are the third type, are for the operator's domains.
+const (
+	ChallengeHTTP ChallengeType = "http-01"     // asked by HTTP, at port 80
+	ChallengeALPN ChallengeType = "tls-alpn-01" // asked by TLS, at port 443
+)
+
+// check returns why names cannot be shown by t alone.
+func (t ChallengeType) check(names []string) error {
+	if t == "" {
+		return nil
+	}
+	if t != ChallengeHTTP && t != ChallengeALPN {
+		return Errorf(Invalid, "weir.challenge is %.40q, want %s or %s, or leave it out", t, ChallengeHTTP, ChallengeALPN)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "*.") {
+			return Errorf(Invalid, "dns_names has %.255q, and weir.challenge is %q: names with * take a record in the DNS, leave weir.challenge out", name, t)
+		}
+	}
+	return nil
 }
 
 // CertificateState says whether a certificate can be used.
@@ -70,13 +110,16 @@ func (c *Certificate) Placeholder() bool { return c.Issuance != nil && c.Issuanc
 // mostDNSNames is how many names a certificate has at most, as Let's Encrypt has it.
 const mostDNSNames = 100
 
-// NewIssued returns a certificate for names that an authority is to issue. Until it has, one that has signed itself stands in
-// its place, with the key (PEM) that is returned.
-func NewIssued(name string, names []string, now time.Time) (cert Certificate, key []byte, err error) {
+// NewIssued returns a certificate for names that an authority is to issue, which is shown by challenge who has them. Until it
+// has, one that has signed itself stands in its place, with the key (PEM) that is returned.
+func NewIssued(name string, names []string, challenge ChallengeType, now time.Time) (cert Certificate, key []byte, err error) {
 	if err := CheckLabel(name); err != nil {
 		return cert, nil, err
 	}
 	if names, err = checkDNSNames(names); err != nil {
+		return cert, nil, err
+	}
+	if err := challenge.check(names); err != nil {
 		return cert, nil, err
 	}
 	signer, key, err := NewPrivateKey()
@@ -93,7 +136,7 @@ func NewIssued(name string, names []string, now time.Time) (cert Certificate, ke
 	if cert, err = NewCertificate(name, leaf, "", string(key), now); err != nil {
 		return cert, nil, err
 	}
-	cert.DNSNames, cert.Issuance = names, &Issuance{}
+	cert.DNSNames, cert.Issuance = names, &Issuance{Challenge: challenge}
 	return cert, key, nil
 }
 

@@ -10,7 +10,7 @@ import (
 
 func TestACertificateToBeIssuedHasAPlaceholderForItsNames(t *testing.T) {
 	now := time.Now()
-	c, key, err := NewIssued("shop", []string{"Shop.Example", "*.shop.example"}, now)
+	c, key, err := NewIssued("shop", []string{"Shop.Example", "*.shop.example"}, "", now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +45,26 @@ func TestStateOfACertificateSaysWhetherItCanBeUsed(t *testing.T) {
 func TestNamesThatNoAuthorityKnowsAreRefused(t *testing.T) {
 	for _, names := range [][]string{nil, {""}, {"localhost"}, {"192.0.2.1"}, {"2001:db8::1"}, {"a..example"}, {"-a.example"}, {"a-.example"}, {"a_b.example"}, {"*.*.example"}, {"a.*.example"},
 		{"shop.example."}, {"a.123"}, {"shop.example\n"}, {"a.example", "A.example"}, {strings.Repeat("a", 64) + ".example"}, {strings.Repeat("a.", 130) + "example"}, make([]string, 101)} {
-		if _, _, err := NewIssued("x", names, time.Now()); !errors.Is(err, Invalid) {
+		if _, _, err := NewIssued("x", names, "", time.Now()); !errors.Is(err, Invalid) {
 			t.Errorf("%.60q: %v, want Invalid", names, err)
+		}
+	}
+}
+
+func TestAChallengeIsOneThatShowsTheNames(t *testing.T) {
+	for _, c := range []struct {
+		challenge ChallengeType
+		name, err string
+	}{
+		{"", "*.shop.example", ""},
+		{ChallengeHTTP, "shop.example", ""},
+		{ChallengeALPN, "shop.example", ""},
+		{"dns-01", "shop.example", `weir.challenge is "dns-01", want http-01 or tls-alpn-01, or leave it out`},
+		{ChallengeALPN, "*.shop.example", `dns_names has "*.shop.example", and weir.challenge is "tls-alpn-01": names with * take a record in the DNS, leave weir.challenge out`},
+	} {
+		got, _, err := NewIssued("shop", []string{c.name}, c.challenge, time.Now())
+		if c.err == "" && (err != nil || got.Issuance.Challenge != c.challenge) || c.err != "" && (!errors.Is(err, Invalid) || err.Error() != c.err) {
+			t.Errorf("%q for %s: %v, want %q", c.challenge, c.name, err, c.err)
 		}
 	}
 }

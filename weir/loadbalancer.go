@@ -1,6 +1,7 @@
 package weir
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ type AddressMode string
 
 // The address modes. The zero value is InCloud.
 const (
-	InCloud   AddressMode = ""    // a reserved IP, which the cloud leads to one machine, or spreads over several
+	InCloud   AddressMode = ""    // one that the cloud reserves, and leads to one machine, or spreads over several
 	OnSegment AddressMode = "arp" // the active instance holds it on a network segment, by ARP or NDP
 )
 
@@ -141,6 +142,8 @@ type LoadBalancer struct {
 	Wanted    ID            `json:"wanted,omitempty"`   // a user asked for this instance to be the active one …
 	WantedAt  time.Time     `json:"wanted_at,omitzero"` // … at that time
 	Dual      bool          `json:"dual,omitempty"`     // InCloud: it has an address of IPv6 too
+	Internal  bool          `json:"internal,omitempty"` // InCloud: its address is of the private network, and reached from there alone
+	Policy    Policy        `json:"policy,omitzero"`    // what DigitalOcean has no word for
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
 	Place     Place         `json:"place,omitzero"` // the project that it is in
@@ -169,7 +172,7 @@ const (
 // LoadBalancerStatus is what was last seen of a load balancer.
 type LoadBalancerStatus struct {
 	Phase   LoadBalancerPhase `json:"phase"`
-	Address netip.Addr        `json:"address,omitzero"` // its reserved IP
+	Address netip.Addr        `json:"address,omitzero"` // its reserved IP, or its address of the private network
 	Addr6   netip.Addr        `json:"addr6,omitzero"`   // that of IPv6, if it has one
 	Plan    []string          `json:"plan,omitempty"`   // the steps still to be taken
 	Err     string            `json:"err,omitempty"`
@@ -246,15 +249,69 @@ const DefaultIdle = 60 * time.Second
 // DefaultNodeSize is the size of a load balancer's instances unless a user says otherwise.
 const DefaultNodeSize = "s-1vcpu-1gb"
 
-// Targets reports whether m is one of lb's servers, whatever its state. Another team's never is.
+// Targets reports whether m is one of lb's servers, its own or a group's, whatever its state. Another team's never is.
 func (lb *LoadBalancer) Targets(m *Machine) bool {
+	return lb.TargetsIn("", m) || slices.ContainsFunc(lb.Policy.Groups, func(g TargetGroup) bool { return lb.TargetsIn(g.Name, m) })
+}
+
+// TargetsIn reports whether m is one of the servers of that group of lb's, or with "" one of its own targets.
+func (lb *LoadBalancer) TargetsIn(group string, m *Machine) bool {
 	if m.LoadBalancer != "" || m.Team != lb.Team {
 		return false
 	}
-	if lb.Tag != "" {
-		return m.HasTag(lb.Tag)
+	machines, tag := lb.Machines, lb.Tag
+	if group != "" {
+		g := lb.Policy.Group(group)
+		if g == nil {
+			return false
+		}
+		machines, tag = g.Machines, g.Tag
 	}
-	return slices.Contains(lb.Machines, m.ID)
+	if tag != "" {
+		return m.HasTag(tag)
+	}
+	return slices.Contains(machines, m.ID)
+}
+
+// TargetTags returns the tags by which lb chooses servers, its own and groups'.
+func (lb *LoadBalancer) TargetTags() (tags []string) {
+	if lb.Tag != "" {
+		tags = append(tags, lb.Tag)
+	}
+	for _, g := range lb.Policy.Groups {
+		if g.Tag != "" && !slices.Contains(tags, g.Tag) {
+			tags = append(tags, g.Tag)
+		}
+	}
+	return tags
+}
+
+// TargetMachines returns the machines that lb names as servers, its own and groups'.
+func (lb *LoadBalancer) TargetMachines() []ID {
+	ids := slices.Clone(lb.Machines)
+	for _, g := range lb.Policy.Groups {
+		for _, id := range g.Machines {
+			if !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// Forget takes a machine out of all that lb names.
+func (lb *LoadBalancer) Forget(machine ID) {
+	is := func(id ID) bool { return id == machine }
+	lb.Machines = slices.DeleteFunc(slices.Clone(lb.Machines), is)
+	lb.Policy.Groups = slices.Clone(lb.Policy.Groups)
+	for i := range lb.Policy.Groups {
+		g := &lb.Policy.Groups[i]
+		g.Machines = slices.DeleteFunc(slices.Clone(g.Machines), is)
+	}
+	if _, drained := lb.Policy.Drained[machine]; drained {
+		lb.Policy.Drained = maps.Clone(lb.Policy.Drained)
+		delete(lb.Policy.Drained, machine)
+	}
 }
 
 // Uses reports whether a rule of lb has a certificate.
@@ -336,6 +393,9 @@ func (lb *LoadBalancer) Check(region string) error {
 	}
 	if err := lb.Health.check(); err != nil {
 		return bad("health_check: %w", err)
+	}
+	if err := lb.checkPolicy(); err != nil {
+		return bad("%w", err)
 	}
 	return nil
 }
@@ -435,7 +495,13 @@ func (lb *LoadBalancer) checkAddress() error {
 		if lb.Addr.IsValid() {
 			return Errorf(Invalid, "address %s is given, and its cloud gives it one", lb.Addr)
 		}
+		if lb.Internal && lb.Dual {
+			return Errorf(Invalid, "network_stack is DUALSTACK and network INTERNAL: the private network has IPv4 alone, want network_stack IPV4")
+		}
 	case OnSegment:
+		if lb.Internal {
+			return Errorf(Invalid, "network is internal and it has the address %s of one's own network: that says where it is reached, leave network out", lb.Addr)
+		}
 		a := lb.Addr.Addr()
 		if !lb.Addr.IsValid() || !a.IsGlobalUnicast() || lb.Addr.IsSingleIP() {
 			return Errorf(Invalid, "address is %q, want one with the length of its network's prefix, such as 192.0.2.10/24", lb.Addr)

@@ -276,7 +276,7 @@ const (
 )
 
 // Address is a reserved IP: it is ours until released, and points to one machine or none. That of a
-// load balancer may be spread over others too.
+// load balancer may be spread over others too, and may be one of the private network.
 type Address struct {
 	Team     ID          `json:"team,omitempty"`
 	Mode     AddressMode `json:"mode,omitempty"`
@@ -285,6 +285,7 @@ type Address struct {
 	Addr     netip.Addr  `json:"addr,omitzero"`    // as soon as the cloud has given one
 	Dual     bool        `json:"dual,omitempty"`   // there is one of IPv6 beside it, which is wherever it is
 	Addr6    netip.Addr  `json:"addr6,omitzero"`
+	Private  bool        `json:"private,omitempty"` // Addr is of the private network
 	Machine  ID          `json:"machine,omitempty"` // where it should point …
 	Sharing  []ID        `json:"sharing,omitempty"` // … and to whom else, each with as many of its new flows
 	Created  time.Time   `json:"created"`

@@ -55,11 +55,20 @@ type Proxy struct {
 	Clients      []netip.Prefix `json:"clients,omitempty"` // whom it accepts connections from; everybody if there are none
 	Denied       []netip.Prefix `json:"denied,omitempty"`  // whom it does not, whatever Clients says
 	Drain        time.Duration  `json:"drain"`             // how long a server that leaves may finish its requests
+	// Drains has how long, for servers that leave with a deadline of their own.
+	Drains   map[ID]time.Duration `json:"drains,omitempty"`
+	Handling Handling             `json:"handling,omitzero"` // of requests, by all frontends of rules
 	// PEM has the certificates that frontends name, each with its chain and its private key. It is added on the way to
 	// the node, and kept there alone.
 	PEM map[ID]string `json:"pem,omitempty"`
 	// Thumbprint is of the ACME account whose challenges frontends answer that speak HTTP without TLS; none if empty.
 	Thumbprint string `json:"thumbprint,omitempty"`
+	// Challenges are certificates that are shown to an authority that asks by ACME's TLS-ALPN-01, where frontends are
+	// Challenged. There are some only while an order waits for that.
+	Challenges []CertificateRef `json:"challenges,omitempty"`
+
+	Snippets Snippets   `json:"snippets,omitzero"` // an operator's own lines
+	Log      *AccessLog `json:"log,omitempty"`     // nil: requests are not logged, and have no IDs
 
 	Reload int64 `json:"reload,omitempty"` // when it changes, HAProxy reloads whatever else is the same
 }
@@ -81,6 +90,14 @@ type Frontend struct {
 
 	TLS      *TLS `json:"tls,omitempty"`      // that is ended here; nil if clients speak none, or speak it to servers
 	Redirect int  `json:"redirect,omitempty"` // requests are redirected to HTTPS at this port, and to no backend
+
+	Routes []FrontRoute `json:"routes,omitempty"` // the first that fits decides; all else is Backend's
+}
+
+// FrontRoute is a route of a frontend's requests.
+type FrontRoute struct {
+	Route
+	Backend string `json:"backend,omitempty"` // the name of the backend that serves it; empty if it redirects
 }
 
 // TLS is what a frontend ends TLS with.
@@ -88,6 +105,7 @@ type TLS struct {
 	Certificates []CertificateRef `json:"certificates"` // the first one is for clients that ask for no other's name
 	H2           bool             `json:"h2,omitempty"` // clients may speak HTTP/2
 	Strong       bool             `json:"strong,omitempty"`
+	Challenged   bool             `json:"challenged,omitempty"` // an authority may ask here, for one of Proxy.Challenges
 }
 
 // CertificateRef names a certificate, of which a node has the text from elsewhere: see Proxy.PEM.
@@ -110,6 +128,8 @@ type Backend struct {
 	Key    string   `json:"key,omitempty"`    // what cookies are made from, the same on all instances
 	Proxy  bool     `json:"proxy,omitempty"`  // connections begin with a PROXY header
 	Shared bool     `json:"shared,omitempty"` // connections are shared by all clients
+
+	SlowStart time.Duration `json:"slow_start,omitempty"` // a server that comes up gets its full share after this
 }
 
 // Server is one machine in a backend.

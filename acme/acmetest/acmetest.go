@@ -31,6 +31,7 @@ import (
 type Options struct {
 	Addr netip.Addr    // what all names mean
 	HTTP int           // the port at which it looks for answers to HTTP-01; 80 if 0
+	TLS  int           // the port at which it looks for answers to TLS-ALPN-01; 443 if 0
 	Life time.Duration // of certificates; 90 days if 0
 	Port int           // of loopback, where its directory is; any if 0
 	Env  []string      // of Pebble, beside what tests usually want
@@ -65,6 +66,9 @@ func New(t testing.TB, o Options) *Authority {
 	if o.HTTP == 0 {
 		o.HTTP = 80
 	}
+	if o.TLS == 0 {
+		o.TLS = 443
+	}
 	if o.Life == 0 {
 		o.Life = 90 * 24 * time.Hour
 	}
@@ -90,7 +94,7 @@ func (a *Authority) Run(namespace string, addr netip.Addr) {
 	a.admin, a.names, a.trust = fmt.Sprintf("https://127.0.0.1:%d", admin), fmt.Sprintf("http://127.0.0.1:%d", names), filepath.Join(dir, "cert.pem")
 	config, _ := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": fmt.Sprintf("127.0.0.1:%d", a.o.Port), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", admin),
-		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"), "httpPort": a.o.HTTP, "tlsPort": 443, "keyAlgorithm": "ecdsa",
+		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"), "httpPort": a.o.HTTP, "tlsPort": a.o.TLS, "keyAlgorithm": "ecdsa",
 		"domainBlocklist": []string{"blocked.example"}, "retryAfter": map[string]int{"authz": 1, "order": 1},
 		"profiles": map[string]any{"default": map[string]any{"description": "for tests", "validityPeriod": int(a.o.Life / time.Second)}},
 	}})

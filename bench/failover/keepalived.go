@@ -40,7 +40,7 @@ func (k *keepalived) open(ctx context.Context) (trial, error) { return openPair(
 
 func (k *keepalived) missing() string {
 	if _, err := exec.LookPath("keepalived"); err != nil {
-		return "keepalived is not installed (scripts/deps bench)"
+		return "keepalived is not installed (scripts/deps failover)"
 	}
 	return ""
 }

@@ -40,7 +40,7 @@ func (p *pacemaker) open(ctx context.Context) (trial, error) { return openPair(c
 func (p *pacemaker) missing() string {
 	for _, name := range []string{"corosync", "pacemakerd", "crm_mon", "cibadmin", "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"} {
 		if _, err := exec.LookPath(name); err != nil {
-			return name + " is not installed (scripts/deps bench)"
+			return name + " is not installed (scripts/deps failover)"
 		}
 	}
 	return ""

@@ -1,5 +1,5 @@
 // Command proxy measures what a request and a TLS handshake cost through a Weir load balancer, beside HAProxy as a person
-// would tune it, nginx, and Caddy if it is on PATH, all in one run on this machine.
+// would tune it, nginx and Caddy, all in one run on this machine.
 //
 // Weir's is package haproxy with the document that the control plane would write: a frontend of HTTP and one of HTTPS, the
 // X-Forwarded headers, health checks. Each contender has the machine's cores and the same two servers, which are a HAProxy

@@ -93,6 +93,76 @@ func testRelease(t *testing.T, s suite) {
 	s.holds(t, s.reserve(t, "owner"), "owner")
 }
 
+func testReservePrivate(t *testing.T, s suite) {
+	network := s.PrivateNetwork()
+	if !network.IsValid() {
+		_, err := s.ReservePrivate(s.ctx, "owner")
+		want(t, "reserve a private address where there is none", err, weir.Invalid)
+		t.Skip("this cloud reserves no address of its private network")
+	}
+	private := func(owner weir.ID) netip.Addr {
+		t.Helper()
+		addr, err := s.ReservePrivate(s.ctx, owner)
+		must(t, "reserve a private address", err)
+		return addr
+	}
+	s.create(t, "100001")
+	public := s.reserve(t, "owner")
+	var got [8]netip.Addr
+	var wg sync.WaitGroup
+	for i := range got {
+		wg.Go(func() {
+			var err error
+			if got[i], err = s.ReservePrivate(s.ctx, weir.ID(fmt.Sprint("owner-", i%2))); err != nil {
+				t.Errorf("reserve a private address: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	for i, addr := range got {
+		if addr != got[i%2] || !network.Contains(addr) {
+			t.Errorf("an owner has the addresses %s and %s, want one of %s", addr, got[i%2], network)
+		}
+	}
+	addr := private("owner")
+	s.create(t, "100002")
+	machines := map[netip.Addr]bool{}
+	for id, m := range s.machines(t) {
+		if machines[m.Private] = true; !network.Contains(m.Private) {
+			t.Errorf("machine %s has the private address %s, want one of %s", id, m.Private, network)
+		}
+	}
+	for i, a := range []netip.Addr{addr, got[0], got[1]} {
+		if machines[a] || slices.Contains([]netip.Addr{addr, got[0], got[1]}[:i], a) {
+			t.Errorf("the address %s of an owner is another's, or a machine's", a)
+		}
+	}
+	for _, a := range s.addresses(t) {
+		if a.Private != (a.Addr != public) {
+			t.Errorf("%s is private: %v", a.Addr, a.Private)
+		}
+	}
+
+	for _, to := range [][]weir.ID{{"100001"}, {"100001"}, {"100002"}, nil, {"100002"}} {
+		must(t, fmt.Sprintf("assign to %q", to), s.Assign(s.ctx, addr, to...))
+		s.holds(t, addr, "owner", to...)
+		s.holds(t, public, "owner")
+	}
+	if s.Spread() > 1 {
+		must(t, "spread", s.Assign(s.ctx, addr, "100001", "100002"))
+		s.holds(t, addr, "owner", "100001", "100002")
+	}
+	want(t, "assign to a machine that is not there", s.Assign(s.ctx, addr, "100009"), weir.NotFound)
+	must(t, "delete", errors.Join(s.DeleteMachine(s.ctx, "100001"), s.DeleteMachine(s.ctx, "100002")))
+	s.holds(t, addr, "owner")
+	for range 2 {
+		must(t, "release", s.Release(s.ctx, addr))
+	}
+	want(t, "assign what was released", s.Assign(s.ctx, addr), weir.NotFound)
+	s.holds(t, public, "owner")
+	s.holds(t, private("owner"), "owner")
+}
+
 func testAddressesExhausted(t *testing.T, s suite) {
 	var held []netip.Addr
 	for i := range manyAddresses {

@@ -52,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
 		{"a reserved IP moves", testAssign},
 		{"a reserved IP is spread over machines", testSpread},
 		{"a released address is gone", testRelease},
+		{"an owner has an address of the private network beside a reserved IP", testReservePrivate},
 		{"too few addresses are exhausted", testAddressesExhausted},
 		{"a machine has IPv6 if that is asked for", testIPv6},
 		{"an owner has a reserved IP of each family", testReserveIPv6},

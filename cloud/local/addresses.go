@@ -2,6 +2,8 @@ package local
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -79,6 +81,20 @@ func vacant(p netip.Prefix, skipped int, taken func(netip.Addr) bool) (netip.Add
 	return netip.Addr{}, weir.Errorf(weir.Exhausted, "the region has %d addresses in %s, and all are taken", count, p)
 }
 
+// vacantAbove returns the highest address of p that is not taken and that is neither its first two nor its last.
+func vacantAbove(p netip.Prefix, taken func(netip.Addr) bool) (netip.Addr, error) {
+	last := p.Addr().As4()
+	binary.BigEndian.PutUint32(last[:], binary.BigEndian.Uint32(last[:])+(1<<(p.Addr().BitLen()-p.Bits())-1))
+	count := 0
+	for addr := netip.AddrFrom4(last).Prev(); gatewayOf(p).Less(addr); addr = addr.Prev() {
+		if !taken(addr) {
+			return addr, nil
+		}
+		count++
+	}
+	return netip.Addr{}, weir.Errorf(weir.Exhausted, "the region has %d addresses in %s, and all are taken", count, p)
+}
+
 // Addresses keeps the promise of [cloud.Addresses].
 func (c *Cloud) Addresses(ctx context.Context) ([]cloud.Address, error) {
 	_, done, err := c.begin(ctx)
@@ -102,7 +118,9 @@ func (c *Cloud) Addresses(ctx context.Context) ([]cloud.Address, error) {
 func (c *Cloud) Reserve(ctx context.Context, owner weir.ID, family weir.Family) (netip.Addr, error) {
 	var got netip.Addr
 	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
-		i := slices.IndexFunc(all, func(a cloud.Address) bool { return a.Owner == owner && weir.FamilyOf(a.Addr) == family })
+		i := slices.IndexFunc(all, func(a cloud.Address) bool {
+			return a.Owner == owner && !a.Private && weir.FamilyOf(a.Addr) == family
+		})
 		if i >= 0 {
 			got = all[i].Addr
 			return all, nil
@@ -125,6 +143,43 @@ func (c *Cloud) Reserve(ctx context.Context, owner weir.ID, family weir.Family) 
 		return netip.Addr{}, fmt.Errorf("reserve an address for %s: %w", owner, err)
 	}
 	return got, nil
+}
+
+// PrivateNetwork keeps the promise of [cloud.Addresses].
+func (c *Cloud) PrivateNetwork() netip.Prefix { return c.networks.Private }
+
+// ReservePrivate keeps the promise of [cloud.Addresses]. Machines have the lowest addresses of the network, and what is
+// reserved the highest.
+func (c *Cloud) ReservePrivate(ctx context.Context, owner weir.ID) (netip.Addr, error) {
+	var got netip.Addr
+	err := c.changeReserved(ctx, func(all []cloud.Address) ([]cloud.Address, error) {
+		if i := slices.IndexFunc(all, func(a cloud.Address) bool { return a.Owner == owner && a.Private }); i >= 0 {
+			got = all[i].Addr
+			return all, nil
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		var err error
+		if got, err = vacantAbove(c.networks.Private, c.taken); err != nil {
+			return nil, err
+		}
+		c.promised = got // to no machine, before it is in c.reserved
+		return append(all, cloud.Address{Addr: got, Private: true, Owner: owner}), nil
+	})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("reserve a private address for %s: %w", owner, err)
+	}
+	return got, nil
+}
+
+// taken reports whether an address is a machine's, or reserved. The caller holds mu.
+func (c *Cloud) taken(addr netip.Addr) bool {
+	for _, m := range c.machines {
+		if m.record.has(addr) {
+			return true
+		}
+	}
+	return addr == c.promised || indexOf(c.reserved, addr) >= 0
 }
 
 // Spread keeps the promise of [cloud.Addresses].
@@ -188,6 +243,7 @@ func (c *Cloud) changeReserved(ctx context.Context, change func([]cloud.Address)
 	defer c.reserving.Unlock()
 	c.mu.Lock()
 	before := cloned(c.reserved)
+	c.promised = netip.Addr{}
 	c.mu.Unlock()
 	after, err := change(cloned(before))
 	if err != nil {
@@ -209,22 +265,22 @@ func (c *Cloud) point() error {
 	c.pointing.Lock() // so that what was looked at last is what is set last
 	defer c.pointing.Unlock()
 	points := map[netip.Addr][]netip.Addr{}
-	var order []netip.Addr
+	var order, private []netip.Addr
 	c.mu.Lock()
 	for _, a := range c.reserved {
 		for _, id := range a.Machines {
 			if m := c.machines[id]; m != nil && m.on() {
-				anchor := m.record.Anchor
-				if a.Addr.Is6() {
-					anchor = m.record.Anchor6
-				}
-				points[a.Addr] = append(points[a.Addr], anchor)
+				points[a.Addr] = append(points[a.Addr], m.record.behind(a))
 			}
 		}
-		order = append(order, a.Addr)
+		if a.Private {
+			private = append(private, a.Addr) // a machine that has it is seen as itself
+		} else {
+			order = append(order, a.Addr)
+		}
 	}
 	c.mu.Unlock()
-	err := c.gateway.pointReserved(points, order)
+	err := errors.Join(c.gateway.hold(private), c.gateway.pointReserved(points, order))
 	c.unpointed.Store(err != nil)
 	return err
 }

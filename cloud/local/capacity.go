@@ -104,9 +104,15 @@ func (c *Cloud) room(t weir.Template, n int) error {
 	}
 	for _, p := range []netip.Prefix{c.networks.Public, c.networks.Anchor, c.networks.Private} {
 		// Not a machine's: the range's own address, the gateway's, and the broadcast address.
-		if all := 1<<(32-p.Bits()) - 3; n > all-len(c.machines) {
+		all, taken := 1<<(32-p.Bits())-3, len(c.machines)
+		for _, a := range c.reserved {
+			if p.Contains(a.Addr) {
+				taken++
+			}
+		}
+		if n > all-taken {
 			return weir.Errorf(weir.Exhausted, "%s has %d addresses for machines, and %d are taken: there is room for %d more, want %d",
-				p, all, len(c.machines), all-len(c.machines), n)
+				p, all, taken, all-taken, n)
 		}
 	}
 	if n > 0 {

@@ -20,6 +20,8 @@ import (
 //
 //	map reserved   reserved IP : anchor address     prerouting and output: dnat
 //	map spread     reserved IP . slot : anchor address   likewise, of those that several machines have
+//	               (an address that is reserved in the private network is in these maps with private addresses
+//	               of machines, and is translated for who asks from that network alone)
 //	map anchors    anchor address : reserved IP     postrouting: snat
 //	map firewalls  address : jump to its machine's chain of openings
 //	map confined   address : jump to its machine's chain of exits
@@ -45,6 +47,7 @@ type family struct {
 	prohibited byte           // "administratively prohibited", which ends a UDP socket's wait as well: "unreachable" would not
 	held       netip.Prefix   // where reserved IPs are from
 	lost       []netip.Prefix // where addresses of machines are from
+	private    netip.Prefix   // the private network, if it is of the family
 
 	led    pointed           // what was set last; it and walled under gateway.filter
 	walled map[weir.ID]walls // the machines that have a firewall
@@ -53,7 +56,7 @@ type family struct {
 // families returns those of a region.
 func (n networks) families() []*family {
 	four := &family{table: &nftables.Table{Name: "weir", Family: nftables.TableFamilyIPv4}, protocol: unix.NFPROTO_IPV4, size: 4,
-		from: 12, to: 16, icmp: unix.IPPROTO_ICMP, prohibited: 13, held: n.Reserved, lost: []netip.Prefix{n.Public, n.Private, n.Anchor}}
+		from: 12, to: 16, icmp: unix.IPPROTO_ICMP, prohibited: 13, held: n.Reserved, lost: []netip.Prefix{n.Public, n.Private, n.Anchor}, private: n.Private}
 	four.name(nftables.TypeIPAddr)
 	if !n.hasIPv6() {
 		return []*family{four}
@@ -126,10 +129,14 @@ func (f *family) setTable(c *nftables.Conn) error {
 		c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: slices.Concat(exprs...)})
 	}
 	refuse := c.AddChain(&nftables.Chain{Table: f.table, Name: refusing})
+	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	for _, chain := range []*nftables.Chain{
 		base("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest),
 		base("dialled", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest),
 	} {
+		if f.private.IsValid() {
+			rule(chain, within(f.destination(), f.private), outside(f.source(), f.private), accept)
+		}
 		rule(chain, f.slotted(), f.translate(expr.NATTypeDestNAT, &f.spreading))
 		rule(chain, f.destination(), f.translate(expr.NATTypeDestNAT, &f.reserved))
 	}
@@ -138,7 +145,6 @@ func (f *family) setTable(c *nftables.Conn) error {
 	ask := func(which []expr.Any, m nftables.Set) []expr.Any {
 		return append(which, &expr.Lookup{SourceRegister: 1, SetName: m.Name, SetID: m.ID, IsDestRegSet: true})
 	}
-	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	forward := base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	output := base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
 	rule(forward, established, accept)
@@ -176,9 +182,10 @@ func (f *family) answerForLost(chain *nftables.Chain, rule func(*nftables.Chain,
 // pointed says where reserved IPs lead, by the keys of the gateway's maps.
 type pointed struct{ single, slots, back map[string]netip.Addr }
 
-// pointReserved has the reserved IPs point to the anchor addresses in want, and to
+// pointReserved has the reserved IPs point to the addresses in want, and to
 // nothing where they are not in it. Flows that are established stay where they are. The
-// machine of an anchor address that several point to is seen as the first of order.
+// machine of an anchor address that several point to is seen as the first of order, and as itself
+// where none of those points to it.
 func (g *gateway) pointReserved(want map[netip.Addr][]netip.Addr, order []netip.Addr) error {
 	g.filter.Lock()
 	defer g.filter.Unlock()
@@ -473,11 +480,17 @@ func isNot(n uint32) expr.Any {
 }
 
 // within matches packets whose address which is in p.
-func within(which []expr.Any, p netip.Prefix) []expr.Any {
+func within(which []expr.Any, p netip.Prefix) []expr.Any { return masked(which, p, expr.CmpOpEq) }
+
+// outside matches packets whose address which is not in p.
+func outside(which []expr.Any, p netip.Prefix) []expr.Any { return masked(which, p, expr.CmpOpNeq) }
+
+// masked compares what is left of the address which under p's mask with p.
+func masked(which []expr.Any, p netip.Prefix, op expr.CmpOp) []expr.Any {
 	n := ipNet(p)
 	return append(slices.Clone(which),
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(n.IP)), Mask: n.Mask, Xor: make([]byte, len(n.IP))},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: n.IP})
+		&expr.Cmp{Op: op, Register: 1, Data: n.IP})
 }
 
 func protocol(number byte) []expr.Any {

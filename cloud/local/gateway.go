@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ var gatewayMAC = net.HardwareAddr{0x02, 0xff, 0, 0, 0, 1}
 // has two cables to it, named there by the address that they lead to; the gateway
 // routes between them, one route for each address, and has no way out. What is not
 // there is answered at once: "unreachable" for a machine's address, "refused" for a
-// reserved IP, all of which are the gateway's own unless they point to a machine. What is
+// reserved IP, all of which, and those addresses of the private network that are reserved, are the
+// gateway's own unless they point to a machine. What is
 // cut off is not answered at all.
 type gateway struct {
 	name     string // of the namespace
@@ -43,6 +45,7 @@ type gateway struct {
 	sink    int              // the index of the link that loses all that is sent to it
 	filter  sync.Mutex       // one nftables transaction at a time; for what is below
 	wounded map[weir.ID]bool // the machines that are cut off, or may be
+	holding []netip.Addr     // the addresses of the private network that are reserved: see hold
 }
 
 // newGateway makes the gateway and gives its namespace a name.
@@ -125,12 +128,45 @@ func (g *gateway) route() error {
 			}
 		}
 		// The gateway can dial a reserved IP only if there is a route before it is translated.
-		err = g.links.RouteReplace(&netlink.Route{Dst: ipNet(f.held), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
-			Scope: netlink.SCOPE_HOST, LinkIndex: lo.Attrs().Index, Src: ip(gatewayOf(f.lost[0]))})
-		if err != nil {
+		if err := g.links.RouteReplace(own(lo, f.held, gatewayOf(f.lost[0]))); err != nil {
 			return fmt.Errorf("route %s: %w", f.held, err)
 		}
 	}
+	return nil
+}
+
+// own is a route that makes a range the gateway's own, which it dials from src.
+func own(lo netlink.Link, p netip.Prefix, src netip.Addr) *netlink.Route {
+	return &netlink.Route{Dst: ipNet(p), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+		Scope: netlink.SCOPE_HOST, LinkIndex: lo.Attrs().Index, Src: ip(src)}
+}
+
+// hold makes these addresses of the private network the gateway's own, and no others of it beside its door.
+func (g *gateway) hold(private []netip.Addr) error {
+	g.filter.Lock()
+	defer g.filter.Unlock()
+	if slices.Equal(g.holding, private) {
+		return nil
+	}
+	lo, err := g.links.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	for _, addr := range private {
+		if err := g.links.RouteReplace(own(lo, netip.PrefixFrom(addr, addr.BitLen()), gatewayOf(g.networks.Private))); err != nil {
+			return fmt.Errorf("route %s: %w", addr, err)
+		}
+	}
+	for _, addr := range g.holding {
+		if slices.Contains(private, addr) {
+			continue
+		}
+		err := g.links.RouteDel(own(lo, netip.PrefixFrom(addr, addr.BitLen()), gatewayOf(g.networks.Private)))
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("route %s: %w", addr, err)
+		}
+	}
+	g.holding = private
 	return nil
 }
 
@@ -146,6 +182,7 @@ func (g *gateway) plug(r *record) (*os.File, error) {
 			setting{"ipv6/conf/default/accept_ra", "0"},
 			setting{"ipv4/ping_group_range", "0 2147483647"},
 			setting{"core/somaxconn", "65535"},
+			setting{"unix/max_dgram_qlen", "4096"}, // lines of access logs come in bursts; systemd raises it likewise
 		)
 	})
 	if err != nil {

@@ -100,6 +100,7 @@ type Cloud struct {
 	closed   bool
 	machines map[weir.ID]*machine
 	reserved []cloud.Address // the one that was assigned last comes first
+	promised netip.Addr      // is about to be in it: of the private network, whose addresses machines have too
 
 	unpointed atomic.Bool // the gateway has not been told of reserved as it is
 }
@@ -243,7 +244,10 @@ func (c *Cloud) load() error {
 	}
 	for i, a := range c.reserved {
 		from := c.networks.Reserved
-		if a.Addr.Is6() {
+		switch {
+		case a.Private:
+			from = c.networks.Private
+		case a.Addr.Is6():
 			from = c.networks.Reserved6
 		}
 		if !from.Contains(a.Addr) {
@@ -289,7 +293,7 @@ func (c *Cloud) guest(addr netip.Addr) (guest, bool) {
 		}
 		g := guest{record: m.record, Region: c.region, Networks: c.networks}
 		for _, a := range c.reserved {
-			if slices.Contains(a.Machines, m.record.ID) {
+			if !a.Private && slices.Contains(a.Machines, m.record.ID) {
 				g.Reserved = append(g.Reserved, a.Addr)
 			}
 		}

@@ -191,24 +191,16 @@ func (c *Cloud) newMachine(spec cloud.Spec) (*machine, error) {
 		return nil, err
 	}
 	var err error
-	used := func(addr netip.Addr) bool {
-		for _, m := range c.machines {
-			if m.record.has(addr) {
-				return true
-			}
-		}
-		return false
-	}
 	r := record{ID: spec.ID, Name: spec.Name, Template: spec.Template, On: true, Created: time.Now().UTC()}
 	r.SSHKeys, r.Tags = slices.Clone(r.SSHKeys), slices.Clone(r.Tags)
 	// The first address of each of these ranges is the gateway's.
-	if r.Public, err = vacant(c.networks.Public, 1, used); err != nil {
+	if r.Public, err = vacant(c.networks.Public, 1, c.taken); err != nil {
 		return nil, err
 	}
-	if r.Anchor, err = vacant(c.networks.Anchor, 1, used); err != nil {
+	if r.Anchor, err = vacant(c.networks.Anchor, 1, c.taken); err != nil {
 		return nil, err
 	}
-	if r.Private, err = vacant(c.networks.Private, 1, used); err != nil {
+	if r.Private, err = vacant(c.networks.Private, 1, c.taken); err != nil {
 		return nil, err
 	}
 	if r.IPv6 {

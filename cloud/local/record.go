@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"weir/cloud"
 	"weir/weir"
 )
 
@@ -72,6 +73,17 @@ func (r *record) addresses() []netip.Addr {
 		all = append(all, r.Public6, r.Anchor6)
 	}
 	return all
+}
+
+// behind returns the machine's address at which the traffic of a reserved IP arrives.
+func (r *record) behind(a cloud.Address) netip.Addr {
+	switch {
+	case a.Private:
+		return r.Private
+	case a.Addr.Is6():
+		return r.Anchor6
+	}
+	return r.Anchor
 }
 
 // gatewayOf returns the address that the gateway has in a range: its first.

@@ -110,3 +110,86 @@ func TestLoadBalancerGetsItsCertificateAndItsSuccessor(t *testing.T) {
 		t.Errorf("events tell nothing of the certificates:\n%s", told)
 	}
 }
+
+// Where another rule has the port of HTTP, the authority asks by TLS. Nobody else notices, and no request fails.
+func TestLoadBalancerGetsItsCertificateByTLSAlone(t *testing.T) {
+	r := newRegion(t)
+	ca := acmetest.New(t, acmetest.Options{Port: 14000, Life: time.Minute})
+	r.start("--acme-directory", ca.Directory, "--acme-ca", writeFile(t, "authority.pem", string(ca.CA)))
+	lb := r.status().LoadBalancers[0]
+	address := lb.Address.String()
+
+	var answer struct{ Certificate issuedCertificate }
+	if status := r.ask(http.MethodPost, "/v2/certificates", `{"name": "shop", "type": "lets_encrypt", "dns_names": ["shop.example", "www.shop.example"]}`, &answer); status != http.StatusCreated {
+		t.Fatalf("POST: status %d, want 201", status)
+	}
+	id := answer.Certificate.ID
+	body := fmt.Sprintf(`{"name": %q, "tag": %q, "forwarding_rules": [
+		{"entry_protocol": "http2", "entry_port": 443, "target_protocol": "http", "target_port": 80, "certificate_id": %q},
+		{"entry_protocol": "tcp", "entry_port": 80, "target_protocol": "tcp", "target_port": 80}]}`, lb.Name, lb.Tag, id)
+	if status := r.call(http.MethodPut, "/v2/load_balancers/"+string(lb.ID), body); status != http.StatusOK {
+		t.Fatalf("PUT: status %d, want 200", status)
+	}
+	r.whole()
+	// From here on clients are served all the time, with whatever certificate there is.
+	stop, done := make(chan struct{}), make(chan []string)
+	sent := 0
+	go func() {
+		var failed []string
+		for {
+			select {
+			case <-stop:
+				done <- failed
+				return
+			default:
+			}
+			sent++
+			if got, err := r.curl("--resolve", "shop.example:443:"+address, "-k", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "https://shop.example/"); err != nil || got != "200 2" {
+				failed = append(failed, fmt.Sprintf("%s (%v)", got, err))
+			}
+		}
+	}()
+	ca.Run(r.gateway(), lb.Address)
+	first := ""
+	r.within(3*time.Minute, func() string {
+		c := r.certificate(id)
+		if c.State != "verified" {
+			return fmt.Sprintf("the certificate is %+v, want verified", c)
+		}
+		first = c.SHA1Fingerprint
+		return ""
+	})
+	root := writeFile(t, "root.pem", string(ca.Root()))
+	for _, name := range []string{"shop.example", "www.shop.example"} {
+		r.within(time.Minute, func() string {
+			got, err := r.curl("--cacert", root, "--resolve", name+":443:"+address, "-o", "/dev/null", "-w", "%{http_code}", "https://"+name+"/")
+			if err != nil || got != "200" {
+				return fmt.Sprintf("https://%s/: %s (%v), want 200", name, got, err)
+			}
+			return ""
+		})
+	}
+	r.within(4*time.Minute, func() string {
+		second := r.certificate(id).SHA1Fingerprint
+		if second == first {
+			return "there is no other certificate after its life"
+		}
+		if shown := r.shown(address, "shop.example"); shown != second {
+			return fmt.Sprintf("clients are shown %s, want %s", shown, second)
+		}
+		return ""
+	})
+	close(stop)
+	if failed := <-done; len(failed) > 0 || sent < 20 {
+		t.Errorf("%d of %d requests failed, want none of many: %q", len(failed), sent, failed[:min(len(failed), 5)])
+	}
+	t.Logf("%d requests", sent)
+	r.within(time.Minute, func() string {
+		out, _ := exec.Command("ip", "netns", "exec", r.gateway(), "sh", "-c",
+			fmt.Sprintf("openssl s_client -connect %s:443 -servername shop.example -alpn acme-tls/1 </dev/null 2>&1", address)).CombinedOutput()
+		if strings.Contains(string(out), "ALPN protocol: acme-tls/1") {
+			return "challenges are shown while nobody waits for one"
+		}
+		return ""
+	})
+}

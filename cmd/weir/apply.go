@@ -68,12 +68,15 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 		path += "?dry_run=true"
 	}
 	var applied api.Applied
-	_, err = c.do(ctx, http.MethodPut, path, api.AppOf(app.Pool, app.LoadBalancer), &applied)
+	_, err = c.do(ctx, http.MethodPut, path, api.AppOf(app.Pool, app.LoadBalancer, app.Passwords), &applied)
 	if ctx.Err() != nil {
 		return interruptedf("it may have been applied; weir status shows what is there")
 	}
 	if err != nil {
 		return err
+	}
+	if !app.Snippets.Empty() {
+		fmt.Fprintln(stderr, "haproxy: left as it is, the control plane reads it from its own --config")
 	}
 	for _, change := range applied.Changes {
 		if _, err := fmt.Fprintln(stdout, oneLine(change)); err != nil {

@@ -80,8 +80,8 @@ Ctrl-C stops everything and keeps all disks.`,
 	f := cmd.Flags()
 	f.StringVar(&d.data, "data", "/var/lib/weir/dev", "`directory` in which everything of the region lives")
 	f.StringVar(&d.api, "api", "127.0.0.1:7070", "`address` of the API")
-	f.StringVar(&d.front, "front", "127.0.0.1:8080", "`address` that leads to the load balancer")
-	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`)")
+	f.StringVar(&d.front, "front", "127.0.0.1:8080", "`address` that leads to the oldest load balancer that is not internal")
+	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`); its key haproxy, the operator's own lines, is read at each start and at SIGUSR1")
 	f.StringVar(&d.secrets, "secrets", "", "`file` with the keys that seal private keys in the store; pki/secrets.key in the data directory if empty")
 	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
 	d.acme.flags(f)
@@ -102,6 +102,9 @@ func (d *dev) run(ctx context.Context) error {
 	}
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
 		return fmt.Errorf("dev: %w", err)
+	}
+	if _, err := d.snippets(nil, nil).read(ctx); err != nil {
+		return err
 	}
 	if d.data, err = openData(d.data, "a region's"); err != nil {
 		return fmt.Errorf("--data: %w", err)
@@ -241,12 +244,21 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	}
 	defer unpublish()
 
+	own := d.snippets(ctl, log)
+	if err := own.set(ctx); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	parts.Go(func() error { return own.run(ctx) })
 	if err := d.begin(ctx, ctl, app, p); err != nil {
 		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
 	}
 	if d.watch(ctx, ctl, p) {
 		p.say("")
-		p.say("http://%s/   the load balancer, through its reserved IP", frontListener.Addr())
+		if lbs, err := ctl.LoadBalancers(ctx); err == nil && fronted(lbs) == nil {
+			p.say("http://%s/   no load balancer: an internal one is reached by the region's machines alone", frontListener.Addr())
+		} else {
+			p.say("http://%s/   the load balancer, through its reserved IP", frontListener.Addr())
+		}
 		p.say("http://%s/   the API and a status page", apiListener.Addr())
 		p.token(secret, tokenFile, "")
 		p.say("In another terminal: weir print, weir create -n 3, weir status. Ctrl-C stops the region.")
@@ -325,6 +337,15 @@ func (d *dev) app() (*config.App, error) {
 	return app, app.In(devRegion)
 }
 
+// snippets are those of --config.
+func (d *dev) snippets(ctl *control.Control, log *slog.Logger) *snippets {
+	own := &snippets{ctl: ctl, log: log}
+	if d.config != "" {
+		own.files = []string{d.config}
+	}
+	return own
+}
+
 // forget removes all that the data directory has of a region.
 func (d *dev) forget() error {
 	if err := local.Destroy(filepath.Join(d.data, "cloud")); err != nil {
@@ -358,6 +379,15 @@ func (d *dev) begin(ctx context.Context, ctl *control.Control, app *config.App, 
 	}
 	if d.config == "" {
 		return nil
+	}
+	if login := app.LoadBalancer.Policy.Handling.Login; login != nil {
+		named, _, err := ctl.LoadBalancerPage(ctx, weir.Filter{Name: app.LoadBalancer.Name}, 0, 1)
+		if err != nil {
+			return err
+		}
+		for _, lb := range named {
+			login.Keep(lb.Policy.Handling.Login, app.Passwords)
+		}
 	}
 	changes, err := ctl.Apply(ctx, app.Pool, app.LoadBalancer, true)
 	if err == nil && len(changes) > 0 {
@@ -442,14 +472,25 @@ func (d *dev) showLogs(s weir.RegionStatus, p *progress) {
 	}
 }
 
-// pointFront keeps the front at the oldest load balancer's first rule, until ctx ends.
+// fronted returns the load balancer that the front leads to: the oldest one that is not internal, which nothing from
+// outside reaches. It is nil if there is none.
+func fronted(lbs []weir.LoadBalancer) *weir.LoadBalancer {
+	for i := range lbs {
+		if !lbs[i].Internal {
+			return &lbs[i]
+		}
+	}
+	return nil
+}
+
+// pointFront keeps the front at the first rule of the load balancer that it leads to, until ctx ends.
 func pointFront(ctx context.Context, ctl *control.Control, f *front) error {
 	for {
 		lbs, err := ctl.LoadBalancers(ctx)
 		if err == nil {
 			to := ""
-			if len(lbs) > 0 && lbs[0].Status.Address.IsValid() {
-				to = netip.AddrPortFrom(lbs[0].Status.Address, uint16(lbs[0].Rules[0].EntryPort)).String()
+			if lb := fronted(lbs); lb != nil && lb.Status.Address.IsValid() {
+				to = netip.AddrPortFrom(lb.Status.Address, uint16(lb.Rules[0].EntryPort)).String()
 			}
 			f.point(to)
 		}

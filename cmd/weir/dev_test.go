@@ -552,6 +552,8 @@ func TestBadStartIsOneSentence(t *testing.T) {
 		{"a directory with other things", []string{"--data", filepath.Dir(writeFile(t, "thesis.txt", "long\n"))}, "has other things in it (thesis.txt)"},
 		{"a file that is not there", []string{"--data", other, "--config", "no-such.yaml"}, "no-such.yaml"},
 		{"an unknown key", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\ncuont: 3\n")}, "bad.yaml:2"},
+		{"a snippet that HAProxy refuses", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nhaproxy:\n  global: tune.bogus 3\n")}, `refuses it: "tune.bogus 3"`},
+		{"a snippet with a section", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nhaproxy:\n  defaults: |\n    backend x\n")}, "bad.yaml:3: defaults: line 1"},
 		{"a size that is not offered", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nsize: huge\n")}, "bad.yaml:2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -34,10 +34,15 @@ type pair struct {
 }
 
 // pair returns the load balancer as it is now; an instance that is not there has no name.
-func (r *region) pair() (p pair) {
+func (r *region) pair() pair {
 	r.t.Helper()
 	s := r.status()
-	p.status, p.machines = s.LoadBalancers[0], map[string]weir.MachineOverview{}
+	return pairOf(s, s.LoadBalancers[0])
+}
+
+// pairOf returns one load balancer of a region's.
+func pairOf(s weir.RegionStatus, lb weir.LoadBalancerOverview) (p pair) {
+	p.status, p.machines = lb, map[string]weir.MachineOverview{}
 	names := map[weir.ID]string{}
 	for _, m := range s.Machines {
 		p.machines[m.Name] = m

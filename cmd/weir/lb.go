@@ -73,7 +73,8 @@ The load balancer is given by name or ID, and need not be if there is only one.`
 	handed.RegisterFlagCompletionFunc("to", func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return failover.standbys(cmd.Context(), args), cobra.ShellCompDirectiveNoFileComp
 	})
-	return noun("lb", "Show load balancers, and hand them over", listed, shown, handed)
+	return noun("lb", "Show load balancers, and what they do with requests and servers", listed, shown, handed,
+		lbSplitCommand(u), lbMaintenanceCommand(u), lbDrainCommand(u), lbUndrainCommand(u))
 }
 
 // noun returns a command that only has others below it.

@@ -55,6 +55,7 @@ type serve struct {
 	perHour    int
 	perMinute  int
 	acme       authority
+	config     []string
 
 	out io.Writer
 	log *slog.Logger
@@ -101,6 +102,7 @@ func (s *serve) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with its key")
 	f.IntVar(&s.perHour, "rate-limit-hour", edge.DefaultPerHour, "how many `requests` a token has in any hour, 0 for any number; the same at all members")
 	f.IntVar(&s.perMinute, "rate-limit-minute", edge.DefaultPerMinute, "how many `requests` a token has in any minute, 0 for any number")
+	f.StringSliceVar(&s.config, "config", nil, "`files` like weir.yaml, whose key haproxy has the operator's own lines for the load balancer; read at the start and at SIGUSR1")
 	s.acme.flags(f)
 }
 
@@ -124,6 +126,10 @@ func (s *serve) run(ctx context.Context) error {
 	}
 	records, err := s.acme.records()
 	if err != nil {
+		return err
+	}
+	own := snippets{files: s.config, log: s.log}
+	if _, err := own.read(ctx); err != nil {
 		return err
 	}
 	if s.data, err = openData(s.data, "a control plane's"); err != nil {
@@ -344,6 +350,11 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), err) // a part that failed is why
 	}
+	own := snippets{s.config, ctl, s.log}
+	if err := own.set(ctx); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	parts.Go(func() error { return own.run(ctx) })
 	self := plan.self.String()
 	parts.Go(func() error { return nodeapi.Serve(ctx, nodeListener, ctl, ca, []string{self}, s.log) })
 

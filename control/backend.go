@@ -1,0 +1,167 @@
+package control
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+
+	"weir/weir"
+)
+
+// addBackend adds to p the backend of those who get the requests of a rule: a group's servers, or with nil the load
+// balancer's own, and those of the groups that share them. It returns the backend's name.
+func (v *balancerView) addBackend(p *weir.Proxy, r weir.Rule, g *weir.TargetGroup) string {
+	lb, target := &v.lb, r.Target
+	if r.Passthrough {
+		target = weir.TCP
+	}
+	own := weir.TargetGroup{Split: lb.Policy.Split}
+	name := fmt.Sprintf("servers-%s-%d", target, r.TargetPort)
+	if g != nil {
+		own = *g
+		name += "-" + g.Name
+	}
+	if slices.ContainsFunc(p.Backends, func(b weir.Backend) bool { return b.Name == name }) {
+		return name
+	}
+	b := weir.Backend{Name: name, Mode: r.Mode(), Balance: lb.Algorithm, Idle: lb.Idle, Check: lb.Health, Proxy: lb.Proxy, SlowStart: lb.Policy.SlowStart}
+	port := cmp.Or(own.Port, r.TargetPort)
+	if own.Health != nil {
+		b.Check = *own.Health
+	}
+	if b.Mode == weir.HTTP {
+		b.Shared = lb.KeepAlive
+		if target.Secure() {
+			b.Secure = target
+		}
+		if lb.Sticky != nil {
+			b.Sticky, b.Key = lb.Sticky, cookieKey(lb)
+		}
+	}
+	weights := v.weights(own)
+	for _, m := range v.machines {
+		if weight, in := weights[m.ID]; in {
+			b.Servers = append(b.Servers, weir.Server{ID: m.ID, Name: m.Name, Addr: netip.AddrPortFrom(m.Status.Private, uint16(port)), Weight: weight})
+		}
+	}
+	if g == nil {
+		for _, a := range lb.Servers {
+			b.Servers = append(b.Servers, weir.Server{ID: weir.ID(a.String()), Name: a.String(), Addr: netip.AddrPortFrom(a, uint16(port)), Weight: 1})
+		}
+	}
+	p.Backends = append(p.Backends, b)
+	return name
+}
+
+// inRotation reports whether m is to get requests of a group, or with "" as one of the load balancer's own targets.
+func (v *balancerView) inRotation(group string, m *weir.Machine) bool {
+	_, drained := v.lb.Policy.Drained[m.ID]
+	return !drained && m.Serves() && v.lb.TargetsIn(group, m)
+}
+
+// mostWeight is HAProxy's.
+const mostWeight = 256
+
+// weights returns the weight of each machine that gets requests of a group. Without a split they are in proportion to what the machines are worth. With one, the
+// servers of each part share its percentage, likewise, as exactly as whole numbers up to 256 can say: where a part's percentage is
+// too small for so many servers, the last ones of it have weight 0, and wait for others to go. A machine in several
+// parts counts for the first.
+func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
+	weights := map[weir.ID]int{}
+	type part struct {
+		percent int
+		servers []*weir.Machine
+		worth   float64
+		largest float64 // of its servers
+	}
+	var parts []part
+	add := func(name string, percent int) {
+		part := part{percent: percent}
+		for i := range v.machines {
+			m := &v.machines[i]
+			if _, there := weights[m.ID]; !there && v.inRotation(name, m) {
+				weights[m.ID] = 0
+				part.servers = append(part.servers, m)
+				part.worth += m.Capacity()
+				part.largest = max(part.largest, m.Capacity())
+			}
+		}
+		if len(part.servers) > 0 {
+			parts = append(parts, part)
+		}
+	}
+	rest := 100
+	for _, percent := range g.Split {
+		rest -= percent
+	}
+	add(g.Name, rest)
+	for _, name := range slices.Sorted(maps.Keys(g.Split)) {
+		add(name, g.Split[name])
+	}
+	// The largest share that one server has gets the largest weight.
+	most := 0.0
+	for _, p := range parts {
+		most = max(most, float64(p.percent)*p.largest/p.worth)
+	}
+	for _, p := range parts {
+		if len(parts) == 1 {
+			return weightsOf(p.servers)
+		}
+		if p.percent == 0 {
+			continue
+		}
+		// As many as have at least one 256th of that.
+		if fit := int(float64(p.percent) * mostWeight / most); fit < len(p.servers) {
+			p.servers, p.worth = p.servers[:max(fit, 1)], 0
+			for _, m := range p.servers {
+				p.worth += m.Capacity()
+			}
+		}
+		for _, m := range p.servers {
+			share := float64(p.percent) * m.Capacity() / p.worth
+			weights[m.ID] = min(max(int(math.Round(share*mostWeight/most)), 1), mostWeight)
+		}
+	}
+	return weights
+}
+
+// targetPorts returns the ports at which m, a server of lb, is asked by its instances.
+func targetPorts(lb *weir.LoadBalancer, m *weir.Machine) (ports []int) {
+	add := func(port int) {
+		if !slices.Contains(ports, port) {
+			ports = append(ports, port)
+		}
+	}
+	// A machine is asked as a backend's own group is, also where it only shares a group's requests.
+	asked := func(port int, check weir.HealthCheck) {
+		for _, r := range lb.Rules {
+			add(cmp.Or(port, r.TargetPort))
+		}
+		add(check.Port)
+	}
+	shares := func(s weir.Split) bool {
+		for name := range s {
+			if lb.TargetsIn(name, m) {
+				return true
+			}
+		}
+		return false
+	}
+	if lb.TargetsIn("", m) || shares(lb.Policy.Split) {
+		asked(0, lb.Health)
+	}
+	for _, g := range lb.Policy.Groups {
+		if !lb.TargetsIn(g.Name, m) && !shares(g.Split) {
+			continue
+		}
+		check := lb.Health
+		if g.Health != nil {
+			check = *g.Health
+		}
+		asked(g.Port, check)
+	}
+	return ports
+}
