@@ -183,9 +183,9 @@ func (c *Control) admitChange(ctx context.Context, was *weir.Pool, is weir.Pool)
 	return c.admit(ctx, &is, members)
 }
 
-// weightsOf returns the weights that machines have in one backend: in proportion to what they are worth, in small
-// whole numbers. Who is no machine of a pool with several sizes is worth 1.
-func weightsOf(all []*weir.Machine) map[weir.ID]int {
+// evenWeights returns the weight of each of all in one backend: in proportion to what they are worth, in small whole numbers. Who
+// is no machine of a pool with several sizes is worth 1.
+func evenWeights(all []*weir.Machine) []int {
 	const finest = 10
 	times, most := 1, 1.0
 	for _, m := range all {
@@ -196,9 +196,9 @@ func weightsOf(all []*weir.Machine) map[weir.ID]int {
 		}
 	}
 	scale := min(float64(times), mostWeight/most)
-	weights := make(map[weir.ID]int, len(all))
-	for _, m := range all {
-		weights[m.ID] = max(1, int(math.Round(m.Capacity()*scale)))
+	weights := make([]int, len(all))
+	for i, m := range all {
+		weights[i] = max(1, int(math.Round(m.Capacity()*scale)))
 	}
 	return weights
 }

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -192,12 +191,11 @@ func TestServersGetRequestsInProportionToWhatTheyAreWorth(t *testing.T) {
 		{[]float64{0, 0.1, 100}, []float64{3, 1, 256}},
 	} {
 		var all []*weir.Machine
-		for i, w := range test.worth {
-			all = append(all, &weir.Machine{ID: weir.ID(fmt.Sprint(i)), Worth: w})
+		for _, w := range test.worth {
+			all = append(all, &weir.Machine{Worth: w})
 		}
-		weights := weightsOf(all)
-		for i, m := range all {
-			if got := weights[m.ID]; float64(got) != test.want[i] {
+		for i, got := range evenWeights(all) {
+			if float64(got) != test.want[i] {
 				t.Errorf("%v: weight %d for the one that is worth %v, want %v", test.worth, got, test.worth[i], test.want[i])
 			}
 		}

@@ -60,6 +60,9 @@ type LoadBalancerOverview struct {
 	Err       string             `json:"err,omitempty"`
 	Deleting  bool               `json:"deleting,omitempty"`
 	Instances []InstanceOverview `json:"instances"` // by ID
+
+	Maintenance bool `json:"maintenance,omitempty"` // every request is answered with 503, but those of who is allowed
+	Drained     []ID `json:"drained,omitempty"`     // servers that it sends no requests, by ID
 }
 
 // Actives returns the instances that have lb's address.
