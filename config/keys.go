@@ -27,9 +27,12 @@ func appKeys() []key {
 		{"name", setName},
 		{"region", setRegion},
 		{"size", text(func(a *App, s string) { a.Pool.Template.Size = s })},
+		{"sizes", setSizes}, // before count, whose budget they bear on
 		{"image", text(func(a *App, s string) { a.Pool.Template.Image = s })},
 		{"hostname_prefix", setPrefix},
 		{"count", setCount},
+		{"rolling", setRolling},
+		{"replace_unhealthy", flag(func(a *App, on bool) { a.Pool.Heal = &on })},
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},
@@ -373,7 +376,7 @@ func setTags(a *App, v value) error {
 
 // machineKeys are about machines that Weir makes, and there are none where servers are
 // given by address.
-var machineKeys = []string{"size", "image", "hostname_prefix", "count", "user_data", "ssh_keys", "tags"}
+var machineKeys = []string{"size", "image", "hostname_prefix", "count", "sizes", "rolling", "replace_unhealthy", "user_data", "ssh_keys", "tags"}
 
 func setServers(a *App, v value) error {
 	list, err := v.list("a list of addresses")
