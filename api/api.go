@@ -280,6 +280,7 @@ func (a *api) routes() map[string]handler {
 		"POST /v2/weir/tokens":        a.createToken,
 		"DELETE /v2/weir/tokens/{id}": a.revokeToken,
 
-		"GET /v2/weir/audit": a.audit,
+		"GET /v2/weir/audit":       a.audit,
+		"GET /v2/weir/audit/costs": a.costs,
 	}
 }

@@ -213,3 +213,13 @@ func (a *api) audit(w http.ResponseWriter, r *http.Request) error {
 	}
 	return reply(w, http.StatusOK, map[string]any{"audit": some(all)})
 }
+
+// costs answers with all that costs money.
+func (a *api) costs(w http.ResponseWriter, r *http.Request) error {
+	costs, err := a.Control.Costs(r.Context())
+	if err != nil {
+		return err
+	}
+	costs.Items = some(costs.Items)
+	return reply(w, http.StatusOK, map[string]any{"costs": costs})
+}

@@ -277,6 +277,9 @@ type Control interface {
 	BeginAudit(a weir.Audit) weir.Audit
 	// EndAudit records a with its result.
 	EndAudit(ctx context.Context, a weir.Audit) error
+	// Costs returns all that costs money: machines and addresses that the cloud has or is to make.
+	Costs(ctx context.Context) (weir.Costs, error)
+
 	// Audits returns what f means of what was recorded before the request with that ID (of
 	// all for ""), at most limit of the newest, the newest first.
 	Audits(ctx context.Context, f weir.AuditFilter, before weir.ID, limit int) ([]weir.Audit, error)

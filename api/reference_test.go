@@ -169,6 +169,7 @@ var reference = []group{
 		{at: "GET /v2/weir/audit", says: "Show who asked for which change, and what came of it, the newest first.",
 			query: []parameter{{"limit", "integer", "How many: 1 to 1000; 100 if left out."}, {"before", "string", "The ID of a request in the log: only those before it."}, {"token", "string", "Only those by the token with this ID."},
 				{"user", "string", "Only those of this user."}, {"path", "string", "Only those whose path begins so."}, {"since", "string", "Only those since this time, as in RFC 3339."}}, ok: one("audit", []weir.Audit{})},
+		{at: "GET /v2/weir/audit/costs", says: "Show all that costs money: the machines and the addresses that the cloud has, or is still to make.", more: "What the cloud has and nothing here says that it should is unknown. If the cloud does not answer, it is what was last seen, and error says why.", ok: one("costs", weir.Costs{})},
 	}},
 	{"Weir: applications and pools", "Servers that are the same, and the load balancer in front of them.", []route{
 		{at: "PUT /v2/weir/app", says: "Make an application what the body says, in one transaction: its servers and its load balancer.", more: "What is as asked already is not touched.", body: App{},

@@ -95,9 +95,14 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	x := p.Mix(fresh, passedOver(&p, now))
 	for len(fresh) > 0 {
-		i := spare(x, fresh, want)
+		i := spare(x, fresh, func(m *weir.Machine) bool { // nothing that serves goes for what does not yet
+			return x.Spares(m, want) && (!has(m, found) || arrived-m.Capacity() >= want-1e-9)
+		})
 		if i < 0 {
 			break
+		}
+		if has(&fresh[i], found) {
+			arrived -= fresh[i].Capacity()
 		}
 		plan.drop = append(plan.drop, fresh[i])
 		x.Remove(&fresh[i])
@@ -145,12 +150,11 @@ func worstFirst(members []weir.Machine) {
 	})
 }
 
-// spare returns which of the machines that make up a mix is the first that can go where it should be worth so much, -1 if
-// none can.
-func spare(x *weir.Mix, all []weir.Machine, want float64) int {
+// spare returns which of the machines that make up a mix is the first to go of those that can, -1 if none can.
+func spare(x *weir.Mix, all []weir.Machine, can func(*weir.Machine) bool) int {
 	best := -1
 	for i := range all {
-		if !x.Spares(&all[i], want) {
+		if !can(&all[i]) {
 			continue
 		}
 		if best < 0 || cmp.Or(cmp.Compare(lost(&all[i]), lost(&all[best])), cmp.Compare(x.Rank(all[best].Size), x.Rank(all[i].Size)),

@@ -33,7 +33,8 @@ servers it names by address, print what that changes, a line each, and wait unti
 so. A file that was applied already changes nothing, and a file that says no count leaves
 the pool as large as it is.
 
-A new template is for new machines: those that are there stay as they are.`,
+A new template is for new machines: those that are there stay as they are, unless the file
+says rolling: then they are replaced (docs/pools.md).`,
 		Example: `  weir apply -f weir.yaml
   weir apply -f weir.yaml --dry-run`,
 		Args: arguments(0, 0, "no arguments (the file is -f)"),

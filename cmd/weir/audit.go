@@ -40,7 +40,7 @@ func auditCommand(u *user) *cobra.Command {
 		Long: `Tell who asked for which change, the oldest first: when, the status of the answer, whose
 token it was, from where, what, and which resources came of it or why it was refused. A
 status of ? is that of a change whose answer was perhaps never sent. What Weir does by
-itself is in weir events. Times are local.`,
+itself is in weir events, and what came of it all that costs money in weir audit costs. Times are local.`,
 		Example: `  weir audit
   weir audit --since 24h --path /v2/load_balancers
   weir audit -f -o json | jq .path`,
@@ -68,6 +68,7 @@ itself is in weir events. Times are local.`,
 	f.StringVar(&name, "user", "", "tell of the tokens of this `name` only")
 	f.StringVar(&path, "path", "", "tell of what is at and below this `path` only, such as /v2/droplets")
 	a.format.flags(cmd)
+	cmd.AddCommand(auditCostsCommand(u))
 	return cmd
 }
 

@@ -61,7 +61,7 @@ func (p *page) pool(s *api.PoolState) {
 		between = fmt.Sprintf(" of %d to %d", s.Scale.Min, s.Scale.Max)
 	}
 	if len(s.Sizes) > 1 {
-		p.text("", "Pool %s: as much as %s%s, %s there, which are worth %v, %d ready to serve", s.Name, count(s.Count, s.Size), between, count(s.Machines, "machine"), s.Capacity, s.Load.Serving)
+		p.text("", "Pool %s: as much as %d %s%s, %s there, which are worth %v, %d ready to serve", s.Name, s.Count, s.Size, between, count(s.Machines, "machine"), s.Capacity, s.Load.Serving)
 	} else {
 		p.text("", "Pool %s: %s%s, %d there, %d ready to serve", s.Name, count(s.Count, "machine"), between, s.Machines, s.Load.Serving)
 	}
