@@ -30,14 +30,15 @@ type AutoscaleConfig struct {
 
 // AutoscaleMore is what of an AutoscaleConfig DigitalOcean has no word for.
 type AutoscaleMore struct {
-	Requests      float64             `json:"target_requests_per_second,omitempty"` // of each machine
-	Concurrent    float64             `json:"target_concurrent_requests,omitempty"` // of each machine
-	Response      float64             `json:"target_response_time_ms,omitempty"`    // in the mean
-	Cooldown      float64             `json:"cooldown_seconds,omitempty"`           // instead of cooldown_minutes
-	Stabilisation float64             `json:"stabilization_seconds,omitempty"`      // what was needed in the last so long is kept; 180 if left out
-	Budget        float64             `json:"max_hourly_cost,omitempty"`            // that all machines together may cost
-	Price         float64             `json:"machine_hourly_cost,omitempty"`        // of one machine
-	Schedules     []AutoscaleSchedule `json:"schedules,omitempty"`                  // when there are more machines than the load needs
+	Requests      float64             `json:"target_requests_per_second,omitempty"`      // of each machine
+	Concurrent    float64             `json:"target_concurrent_requests,omitempty"`      // of each machine
+	Response      float64             `json:"target_response_time_ms,omitempty"`         // in the mean, or at a percentile
+	Percentile    int                 `json:"target_response_time_percentile,omitempty"` // 50 to 99: of requests in the load balancers' access logs; the mean if left out
+	Cooldown      float64             `json:"cooldown_seconds,omitempty"`                // instead of cooldown_minutes
+	Stabilisation float64             `json:"stabilization_seconds,omitempty"`           // what was needed in the last so long is kept; 180 if left out
+	Budget        float64             `json:"max_hourly_cost,omitempty"`                 // that all machines together may cost
+	Price         float64             `json:"machine_hourly_cost,omitempty"`             // of one machine
+	Schedules     []AutoscaleSchedule `json:"schedules,omitempty"`                       // when there are more machines than the load needs
 
 	PoolMore
 }
@@ -155,7 +156,7 @@ func (c *AutoscaleConfig) scale() (*weir.Scale, error) {
 	}
 	s := &weir.Scale{Min: c.Min, Max: c.Max, CPU: c.CPU, Memory: c.Memory, Cooldown: time.Duration(c.Cooldown) * time.Minute}
 	if m := c.Weir; m != nil {
-		s.Requests, s.Concurrent, s.Response = m.Requests, m.Concurrent, lasting(m.Response, time.Millisecond)
+		s.Requests, s.Concurrent, s.Response, s.Percentile = m.Requests, m.Concurrent, lasting(m.Response, time.Millisecond), m.Percentile
 		s.Pause, s.Stabilisation = lasting(m.Cooldown, time.Second), lasting(m.Stabilisation, time.Second)
 		s.Budget, s.Price = m.Budget, m.Price
 		for _, d := range m.Schedules {
@@ -177,7 +178,7 @@ func ConfigOf(s *weir.Scale) *AutoscaleConfig {
 		return nil
 	}
 	c := &AutoscaleConfig{Min: s.Min, Max: s.Max, CPU: s.CPU, Memory: s.Memory, Cooldown: int(s.Cooldown / time.Minute)}
-	m := AutoscaleMore{Requests: s.Requests, Concurrent: s.Concurrent, Response: float64(s.Response) / float64(time.Millisecond),
+	m := AutoscaleMore{Requests: s.Requests, Concurrent: s.Concurrent, Response: float64(s.Response) / float64(time.Millisecond), Percentile: s.Percentile,
 		Cooldown: s.Pause.Seconds(), Stabilisation: s.Stabilisation.Seconds(), Budget: s.Budget, Price: s.Price}
 	for _, d := range s.Schedules {
 		m.Schedules = append(m.Schedules, AutoscaleSchedule{d.Name, d.Cron, d.Zone, d.For.Minutes(), d.Min})

@@ -173,7 +173,7 @@ func (a *App) check() error {
 // inFile puts words of the API as a file has them.
 var inFile = strings.NewReplacer("target_cpu_utilization", "targets.cpu", "target_memory_utilization", "targets.memory",
 	"target_requests_per_second", "targets.requests_per_second", "target_concurrent_requests", "targets.concurrent_requests",
-	"target_response_time_ms", "targets.response_time_ms", "min_instances", "min", "max_instances", "max")
+	"target_response_time_ms", "targets.response_time_ms", "target_response_time_percentile", "targets.response_time_percentile", "min_instances", "min", "max_instances", "max")
 
 // unprefixed is an error without the words that the line of a file makes needless.
 type unprefixed struct {

@@ -119,6 +119,7 @@ func targetKeys() []key {
 		{"response_time_ms", number(func(a *App, n float64) {
 			a.Pool.Scale.Response = time.Duration(min(max(n, -1), 1e9) * float64(time.Millisecond))
 		})},
+		{"response_time_percentile", whole("from 50 to 99", func(a *App, n int) { a.Pool.Scale.Percentile = n })},
 	}
 }
 

@@ -230,7 +230,7 @@ func scaling(s *weir.Scale) string {
 		is    bool
 	}{
 		{"CPU", s.CPU, s.CPU != 0}, {"memory", s.Memory, s.Memory != 0}, {"requests/s", s.Requests, s.Requests != 0},
-		{"concurrent requests", s.Concurrent, s.Concurrent != 0}, {"response time", s.Response, s.Response != 0},
+		{"concurrent requests", s.Concurrent, s.Concurrent != 0}, {"response time", s.Response, s.Response != 0}, {"of percent", s.Percentile, s.Percentile != 0},
 		{"cooldown", cmp.Or(s.Pause, s.Cooldown), s.Pause != 0 || s.Cooldown != 0}, {"stabilization", s.Stabilisation, s.Stabilisation != 0},
 		{"cost an hour", fmt.Sprintf("%v of %v each", s.Budget, s.Price), s.Budget != 0},
 	} {

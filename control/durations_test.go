@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/scale"
 	"weir/weir"
 )
 
@@ -70,5 +71,55 @@ func TestWithoutAnAccessLogThereIsNoPercentile(t *testing.T) {
 	b := f.balancer("lb", false)
 	if b.durations != nil || b.traffic(weir.LoadBalancer{}, noon).Answered.Counts != nil {
 		t.Error("there are times, and nobody has counted any")
+	}
+}
+
+func TestAPoolsResponseTimeMayBeOfAPercentileWhereThereIsAnAccessLog(t *testing.T) {
+	f, config := newFigures(), pair()
+	lb := weir.LoadBalancer{ID: "lb", Machines: []weir.ID{"1"}}
+	members := []weir.Machine{{ID: "1"}}
+	load := func(at time.Time, percentile int) float64 {
+		s, _ := f.loadOf(members, []weir.LoadBalancer{lb}, percentile, at)
+		return s.Load[scale.Response]
+	}
+	hear := func(at time.Time, n int64, c *weir.AccessCounts) {
+		for _, node := range []weir.ID{"a", "b"} {
+			s := said(node, at, 7, n)
+			s.HAProxy.Counts.Access = c
+			f.hear(s, config)
+		}
+	}
+	at := noon
+	for i := range 20 {
+		at = at.Add(5 * time.Second)
+		hear(at, int64(i), nil)
+	}
+	if got := load(at, 95); !math.IsNaN(got) {
+		t.Errorf("without an access log p95 is %v, want that it is not known", got)
+	}
+	counts := weir.AccessCounts{Since: at}
+	for i := range 20 {
+		at = at.Add(5 * time.Second)
+		for range 90 {
+			counts.Response.Add(3 * time.Millisecond)
+		}
+		for range 10 {
+			counts.Response.Add(400 * time.Millisecond)
+		}
+		now := counts
+		hear(at, int64(20+i), &now)
+	}
+	for percentile, want := range map[int]float64{50: 0.003, 95: 0.4} {
+		if got := load(at, percentile); !(math.Abs(got-want) <= want/10) {
+			t.Errorf("p%d is %v, want %v to within 10 %%", percentile, got, want)
+		}
+	}
+	for i := range 20 {
+		at = at.Add(5 * time.Second)
+		now := counts
+		hear(at, int64(40+i), &now)
+	}
+	if got := load(at, 95); got != 0 {
+		t.Errorf("without requests p95 is %v, want 0", got)
 	}
 }

@@ -13,8 +13,9 @@ import (
 const staleLoad = 45 * time.Second
 
 // loadOf returns what a pool's machines bear, as far as this member knows it, and how many of them that are. Among lbs are
-// the load balancers in front of them.
-func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now time.Time) (s scale.Sample, machines int) {
+// the load balancers in front of them. A response time is the mean where percentile is 0; otherwise it is of as many
+// requests in a hundred, by what access logs have counted, and is not known where no load balancer has one.
+func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, percentile int, now time.Time) (s scale.Sample, machines int) {
 	front := map[weir.ID]*frontSaid{}
 	for _, lb := range lbs {
 		if lb.Deleting.IsZero() && slices.ContainsFunc(members, func(m weir.Machine) bool { return lb.Targets(&m) }) {
@@ -33,7 +34,7 @@ func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now ti
 	}
 	s = scale.NewSample(now, worth(serving))
 	s.Load[scale.CPU], s.Load[scale.Memory] = f.used(serving, now)
-	answers, seconds := 0.0, 0.0
+	answers, seconds, lasted := 0.0, 0.0, make([]float64, len(weir.DurationBounds))
 	for _, lb := range lbs {
 		said := front[lb.ID]
 		if said == nil {
@@ -43,11 +44,17 @@ func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now ti
 		add(&s.Load[scale.Requests], said.requests*share)
 		add(&s.Load[scale.Concurrent], sessions+said.queue*share)
 		answers, seconds = answers+said.answers*share, seconds+said.seconds*share
-		if !math.IsNaN(said.answers) {
+		for i, n := range said.lasted {
+			lasted[i] += n * share
+		}
+		if percentile == 0 && !math.IsNaN(said.answers) || percentile != 0 && said.lasted != nil {
 			add(&s.Load[scale.Response], 0)
 		}
 	}
-	if answers > 0 {
+	switch {
+	case percentile != 0 && !math.IsNaN(s.Load[scale.Response]):
+		s.Load[scale.Response] = weir.Percentile(lasted, float64(percentile)/100).Seconds()
+	case percentile == 0 && answers > 0:
 		s.Load[scale.Response] = seconds / answers
 	}
 	return s, len(serving)
@@ -95,7 +102,8 @@ func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float
 // frontSaid is what a load balancer last said of itself; NaN is what is not known.
 type frontSaid struct {
 	requests, queue  float64
-	answers, seconds float64 // in some time: how many, and how long they took together
+	answers, seconds float64   // in some time: how many, and how long they took together
+	lasted           []float64 // of them in an access log, how many took how long, as weir.DurationBounds has it; nil if there is none
 	up               map[weir.ID]bool
 	sessions         map[weir.ID]float64
 }
@@ -129,6 +137,15 @@ func (b *balancerFigures) said(now time.Time) *frontSaid {
 		s.answers, s.seconds = 0, step.Rose(ofResponseTime)
 		for class := range weir.ResponseClasses {
 			s.answers += step.Rose(ofAnswers + class)
+		}
+	}
+	if b.durations == nil {
+		return s
+	}
+	for step := range b.durations.Steps(now.Add(-staleLoad), now) {
+		s.lasted = make([]float64, len(weir.DurationBounds))
+		for i := range s.lasted {
+			s.lasted[i] = step.Rose(ofAnswered(i))
 		}
 	}
 	return s

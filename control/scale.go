@@ -126,7 +126,7 @@ func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, member
 		return err
 	}
 	of.boot(members, now)
-	sample, _ := f.figures.loadOf(members, lbs, now)
+	sample, _ := f.figures.loadOf(members, lbs, p.Percentile(), now)
 	of.recent = append(of.recent, sample)
 	first := slices.IndexFunc(of.recent, func(s scale.Sample) bool { return now.Sub(s.At) <= scale.Recall })
 	of.recent = of.recent[first:]
@@ -242,7 +242,7 @@ func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v we
 // rulesFor returns the rules of a pool that scales, without what schedules demand.
 func rulesFor(p *weir.Pool) scale.Rules {
 	s := p.Scale
-	r := scale.Rules{Min: s.Min, Max: s.Max, Most: p.Affords(), Cooldown: s.Cooldown, Stabilisation: s.Stabilisation}
+	r := scale.Rules{Percentile: s.Percentile, Min: s.Min, Max: s.Max, Most: p.Affords(), Cooldown: s.Cooldown, Stabilisation: s.Stabilisation}
 	if s.Cooldown == 0 && p.Autoscale != nil {
 		r.Cooldown = weir.DefaultCooldown
 	}
@@ -437,7 +437,7 @@ func (c *Control) PoolReport(ctx context.Context, name string) (r weir.PoolRepor
 	})
 	members = slices.DeleteFunc(members, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
 	r.Machines, r.Units = len(members), worth(members)
-	r.Load = poolLoad(c.figures.loadOf(members, lbs, time.Now()))
+	r.Load = poolLoad(c.figures.loadOf(members, lbs, r.Pool.Percentile(), time.Now()))
 	return r, err
 }
 
@@ -468,9 +468,13 @@ func (c *Control) PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]w
 		return nil, err
 	}
 	loads := map[weir.ID]weir.PoolLoad{}
-	for id, of := range members {
+	for _, p := range all {
+		of, there := members[p.ID]
+		if !there {
+			continue
+		}
 		of = slices.DeleteFunc(of, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
-		loads[id] = poolLoad(c.figures.loadOf(of, lbs, time.Now()))
+		loads[p.ID] = poolLoad(c.figures.loadOf(of, lbs, p.Percentile(), time.Now()))
 	}
 	return loads, nil
 }

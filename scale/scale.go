@@ -70,6 +70,9 @@ type Rules struct {
 	// and Memory are shares of it.
 	Targets [Signals]float64
 
+	// Percentile is of how many in a hundred requests response times are, 0 for the mean: to tell of it.
+	Percentile int
+
 	Most    int      // machines that the budget pays for; 0 for any number
 	Demands []Demand // what schedules ask for
 
@@ -440,7 +443,11 @@ func (j *judge) tell(m moment, s *Sample, needed float64) string {
 		}
 		return fmt.Sprintf("%s at %.0f %% of %.4g%s, with a target of %.0f %% that needs %s", m.signal, 100*load/cmp.Or(s.Serving, 1), s.Serving, full, 100*target, figure(needed))
 	case Response:
-		return fmt.Sprintf("response time %.0f ms of %.4g, with a target of %.0f ms that needs %s", 1000*load, s.Serving, 1000*target, figure(needed))
+		of := ""
+		if j.Percentile != 0 {
+			of = fmt.Sprintf(" (p%d)", j.Percentile)
+		}
+		return fmt.Sprintf("response time%s %.0f ms of %.4g, with a target of %.0f ms that needs %s", of, 1000*load, s.Serving, 1000*target, figure(needed))
 	}
 	return fmt.Sprintf("%s %s, with a target of %s a machine that needs %s", figure(load), m.signal, figure(target), figure(needed))
 }

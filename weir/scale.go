@@ -31,12 +31,21 @@ type Scale struct {
 	// What DigitalOcean has no word for.
 	Requests      float64       `json:"requests,omitempty"`      // a second, of each machine
 	Concurrent    float64       `json:"concurrent,omitempty"`    // requests at the same time, of each machine
-	Response      time.Duration `json:"response,omitempty"`      // that an answer takes, in the mean
+	Response      time.Duration `json:"response,omitempty"`      // that an answer takes …
+	Percentile    int           `json:"percentile,omitempty"`    // … of so many in a hundred, the slowest left out; in the mean if 0
 	Pause         time.Duration `json:"pause,omitempty"`         // instead of Cooldown, of any length
 	Stabilisation time.Duration `json:"stabilisation,omitempty"` // it keeps what it needed so lately; the default if 0
 	Schedules     []Schedule    `json:"schedules,omitempty"`
 	Budget        float64       `json:"budget,omitempty"` // that all its machines may cost an hour; 0 for any
 	Price         float64       `json:"price,omitempty"`  // of one machine an hour
+}
+
+// Percentile is of how many in a hundred requests p's response time is, 0 for the mean.
+func (p *Pool) Percentile() int {
+	if p.Scale == nil {
+		return 0
+	}
+	return p.Scale.Percentile
 }
 
 // Schedule is when a pool has more machines than its load needs.
@@ -80,6 +89,7 @@ func (s *Scale) checkMore(p *Pool) error {
 		{"target_requests_per_second", s.Requests, 0.01, 1e6},
 		{"target_concurrent_requests", s.Concurrent, 0.01, 1e6},
 		{"target_response_time_ms", float64(s.Response) / float64(time.Millisecond), 1, 60_000},
+		{"target_response_time_percentile", float64(s.Percentile), 50, 99},
 		{"cooldown_seconds", s.Pause.Seconds(), 1, maxPause.Seconds()},
 		{"stabilization_seconds", s.Stabilisation.Seconds(), 1, 600},
 		{"max_hourly_cost", s.Budget, 0.0001, 1e6},
@@ -90,6 +100,8 @@ func (s *Scale) checkMore(p *Pool) error {
 		}
 	}
 	switch offers := p.Offers(); {
+	case s.Percentile != 0 && s.Response == 0:
+		return Errorf(Invalid, "target_response_time_percentile is there without target_response_time_ms, want how long answers may take")
 	case s.Budget != 0 && offers[0].Price == 0 && len(p.Sizes) > 0:
 		return Errorf(Invalid, "max_hourly_cost is there without the hourly_cost of its sizes, want what one machine of each costs")
 	case s.Budget != 0 && offers[0].Price == 0:

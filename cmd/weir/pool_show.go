@@ -148,6 +148,7 @@ func targetWords(c *api.AutoscaleConfig) string {
 	add("%v requests/s", m.Requests, 1)
 	add("%v requests at a time", m.Concurrent, 1)
 	add("answers in %v ms", m.Response, 1)
+	add("for %v %% of requests", float64(m.Percentile), 1)
 	add("at most %v an hour", m.Budget, 1)
 	for _, s := range m.Schedules {
 		name := s.Name

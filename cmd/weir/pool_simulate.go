@@ -189,7 +189,7 @@ func (s *poolSimulate) pool(ctx context.Context, args []string, changed func(str
 			set()
 		}
 	}
-	c.Memory, c.Concurrent, c.Response = 0, 0, 0
+	c.Memory, c.Concurrent, c.Response, c.Percentile = 0, 0, 0, 0
 	if c.CPU == 0 && c.Requests == 0 {
 		return nil, errors.New("the pool has no target of CPU or requests a second, and others are not simulated: say --target")
 	}
