@@ -7,7 +7,6 @@ package accesslog
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -92,7 +91,7 @@ func (l *Log) Counts() *weir.AccessCounts {
 // Take takes a line, an object of JSON without a line feed, which is copied; and how long its request took until the
 // answer began, and in all, each negative if it did not come so far. It never waits for anybody.
 func (l *Log) Take(text []byte, response, total time.Duration) {
-	good := len(text) > 2 && text[0] == '{' && json.Valid(text)
+	good := whole(text)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !good {
@@ -129,6 +128,26 @@ func (l *Log) Take(text []byte, response, total time.Duration) {
 		default:
 		}
 	}
+}
+
+// whole reports whether a line is an object that was not cut off, with all its strings closed and nothing in it that could end the
+// line. To read all of it as JSON takes ten times as long, for each request there is.
+func whole(line []byte) bool {
+	if len(line) < 2 || line[0] != '{' || line[len(line)-1] != '}' {
+		return false
+	}
+	inString := false
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c < ' ':
+			return false
+		case c == '"':
+			inString = !inString
+		case c == '\\' && inString:
+			i++ // whatever is escaped
+		}
+	}
+	return !inString
 }
 
 // forget forgets the oldest line. The caller holds l.mu.

@@ -71,7 +71,9 @@ func TestLastLinesAreRememberedAndFiltered(t *testing.T) {
 		l.Take(text(i, 200+100*(i%4)), 3*time.Millisecond, 7*time.Millisecond)
 	}
 	l.Take([]byte(`{"broken":`), -1, -1)
-	l.Take([]byte(``), -1, -1)
+	for _, torn := range []string{``, `{`, `{"a":"b}`, `{"a":"b\"}`, "{\"a\":\"b\n\"}", `"a":"b"}`} {
+		l.Take([]byte(torn), -1, -1)
+	}
 	for _, c := range []struct {
 		q    weir.LogQuery
 		want string
@@ -91,8 +93,8 @@ func TestLastLinesAreRememberedAndFiltered(t *testing.T) {
 		}
 	}
 	counts := l.Counts()
-	if counts.Lines != 20 || counts.Malformed != 2 || counts.Response.Sum != 60*time.Millisecond || counts.Total.Counts[7] != 20 {
-		t.Errorf("counted %+v, want 20 lines of 3 ms and 7 ms, and 2 that are none", counts)
+	if counts.Lines != 20 || counts.Malformed != 7 || counts.Response.Sum != 60*time.Millisecond || counts.Total.Counts[7] != 20 {
+		t.Errorf("counted %+v, want 20 lines of 3 ms and 7 ms, and 7 that are none", counts)
 	}
 }
 

@@ -7,9 +7,10 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 )
 
-// How large files become, and how many older ones are kept, compressed.
+// How large files become, and how many older ones are kept. They are not compressed: an agent may run before everything else
+// on its machine, and so much work would keep HAProxy waiting.
 const (
-	fileMegabytes = 64
+	fileMegabytes = 50
 	oldFiles      = 5
 )
 
@@ -18,7 +19,7 @@ const batch = 64 << 10
 
 // keep writes lines to a file until ctx ends.
 func (l *Log) keep(ctx context.Context) {
-	file := &lumberjack.Logger{Filename: l.fileName(), MaxSize: fileMegabytes, MaxBackups: oldFiles, Compress: true}
+	file := &lumberjack.Logger{Filename: l.fileName(), MaxSize: fileMegabytes, MaxBackups: oldFiles}
 	defer file.Close()
 	r := l.read(0)
 	defer r.close()

@@ -395,6 +395,7 @@ load_balancer:
   enable_backend_keepalive: true
   firewall: {allow: ["ip:192.0.2.1"], deny: ["cidr:198.51.100.0/24"]}
   health_check: {proxy_protocol: true}
+  access_log: {file: true, syslog: "tcp://192.0.2.9:514", sample: 10}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -411,6 +412,7 @@ load_balancer:
 	want.Sticky = &weir.Sticky{Cookie: "SHOP", TTL: 10 * time.Minute}
 	want.Clients = weir.Clients{Allow: []string{"ip:192.0.2.1"}, Deny: []string{"cidr:198.51.100.0/24"}}
 	want.Health.Proxy = true
+	want.Policy.Log = &weir.AccessLog{File: true, Syslog: "tcp://192.0.2.9:514", Sample: 10}
 	if diff := cmp.Diff(want, lb, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("load balancer (-want +got):\n%s", diff)
 	}
@@ -419,10 +421,24 @@ load_balancer:
 		"    - {entry_port: 443, tls_passthrough: yes}\n":                    `weir.yaml:4: tls_passthrough is "yes", want true or false`,
 		"    - {entry_port: 80}\n  redirect_http_to_https: true\n":           `weir.yaml:5: redirect_http_to_https is true, and no forwarding rule has https or http2`,
 		"    - {entry_port: 80}\n  sticky_sessions:\n    cookie_name: a b\n": `weir.yaml:6: sticky_sessions: cookie_name is "a b"`,
+		"    - {entry_port: 80}\n  access_log:\n    syslog: logs:514\n":      `weir.yaml:6: access_log.syslog is "logs:514", want udp://HOST:PORT or tcp://HOST:PORT`,
+		"    - {entry_port: 80}\n  access_log:\n    sample: 0.1\n":           `weir.yaml:6: sample is "0.1", want a whole number from 1 to 10000`,
+		"    - {entry_port: 80}\n  access_log: true\n":                       `weir.yaml:5: access_log is "true", want keys such as file`,
 		"    - {entry_port: 80}\n  firewall:\n    allow: [192.0.2.1]\n":      `weir.yaml:6: firewall: allow: "192.0.2.1", want an address or a network`,
 	} {
 		if _, err := parseText("name: web\nload_balancer:\n  forwarding_rules:\n" + text); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: error %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestAccessLogIsOnWithoutAWord(t *testing.T) {
+	for text, on := range map[string]bool{"": false, "  access_log: {}\n": true, "  access_log:\n": false, "  access_log: {sample: 1}\n": true} {
+		app, err := parseText("name: web\nload_balancer:\n  algorithm: round_robin\n" + text)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+		} else if got := app.LoadBalancer.Policy.Log != nil; got != on {
+			t.Errorf("%q: access log %t, want %t", text, got, on)
 		}
 	}
 }

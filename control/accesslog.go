@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	mostAsks   = 10               // questions about one load balancer's access log at a time, at each member
+	mostAsks   = 4                // questions about one load balancer's access log at a time, at each member
 	gatherTime = 3 * time.Second  // for instances to tell their last lines
 	askAgain   = 15 * time.Second // between looks whether the load balancer still has a log, and signs of life
 	logLine    = 128 << 10        // bytes of a line at most

@@ -21,7 +21,7 @@ import (
 
 // endsTLS reports whether a load balancer ends TLS where an authority asks by it.
 func endsTLS(lb *weir.LoadBalancer) bool {
-	return slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpsPort && r.Certificate != "" })
+	return !lb.Internal && slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpsPort && r.Certificate != "" })
 }
 
 // lookAtTLS sees how an authority that asks by TLS finds an answer, and whether it is to be asked to. That is what the user

@@ -14,10 +14,10 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"weir/accesslog"
 	"weir/weir"
 )
 
@@ -293,16 +293,21 @@ func TestAgentThatIsAwayStopsNoRequest(t *testing.T) {
 	}
 }
 
-// BenchmarkAccessLog measures what requests cost HAProxy and this process, which is also client and server of them, with and
-// without an access log.
+// BenchmarkAccessLog measures what requests cost HAProxy, and how many there are, without an access log, with one, and with one
+// that is kept in a file. This process is client and server of them, and reads the log as an agent does.
 func BenchmarkAccessLog(b *testing.B) {
-	for _, on := range []bool{false, true} {
-		b.Run(fmt.Sprintf("log=%t", on), func(b *testing.B) {
-			var lines atomic.Int64
-			p, _ := startProxy(b, Options{Log: slog.New(slog.DiscardHandler), Access: func(Access) { lines.Add(1) }})
+	for _, log := range []string{"off", "on", "file"} {
+		b.Run("log="+log, func(b *testing.B) {
+			kept := accesslog.New(accesslog.Options{Dir: b.TempDir(), Log: slog.New(slog.DiscardHandler)})
+			kept.Set(&weir.AccessLog{File: log == "file"}, "1")
+			ctx, cancel := context.WithCancel(b.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { kept.Run(ctx) })
+			b.Cleanup(func() { cancel(); wg.Wait() })
+			p, _ := startProxy(b, Options{Log: slog.New(slog.DiscardHandler), Access: func(a Access) { kept.Take(a.Text, a.Response, a.Total) }})
 			server := weir.Server{ID: "1", Name: "app", Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), answerEverything(b)), Weight: 1}
 			doc := testDocument(freeAddr(b), server)
-			if on {
+			if log != "off" {
 				doc.Log = &weir.AccessLog{}
 			}
 			set(b, p, doc)
@@ -337,6 +342,7 @@ func BenchmarkAccessLog(b *testing.B) {
 			b.ReportMetric(float64((cpuOf(pid)-before).Microseconds())/float64(b.N), "µs-haproxy/op")
 			h, _ := status(b, p)
 			b.ReportMetric(float64(h.Counts.Workers[0].Unlogged)/float64(b.N), "lost/op")
+			b.ReportMetric(float64(kept.Counts().Unfiled)/float64(b.N), "unfiled/op")
 		})
 	}
 }

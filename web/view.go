@@ -45,7 +45,8 @@ type balancer struct {
 	Rules                             []string
 	Plan                              []string
 	Err                               string
-	Failover                          string // the last one
+	Failover                          string   // the last one
+	Notes                             []string // what its users have had it do for a while
 	Instances                         []instance
 	Servers                           []server
 }
@@ -155,6 +156,16 @@ func newBalancer(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.Machine
 	}
 	if f := lb.Failover; f != nil {
 		b.Failover = failedOver(f, now)
+	}
+	if lb.Maintenance {
+		b.Notes = append(b.Notes, "In maintenance: requests are answered with 503")
+	}
+	if len(lb.Drained) > 0 {
+		var names []string
+		for _, id := range lb.Drained {
+			names = append(names, cmp.Or(machines[id].Name, string(id)))
+		}
+		b.Notes = append(b.Notes, "Drained, until weir lb undrain: "+strings.Join(names, ", "))
 	}
 	for _, in := range lb.Instances {
 		b.Instances = append(b.Instances, newInstance(lb, in, machines[in.Machine], now))

@@ -111,6 +111,12 @@ func TestThePageShowsTheRegion(t *testing.T) {
 		"Pool web as wanted 2 of 2 machines serving", "What happened the newest first; weir events tells all nothing yet", "Machines 4 active", "web-2 active pool web 10.10.0.4 198.18.0.9 s-1vcpu-1gb 100010")
 }
 
+func TestThePageSaysWhatUsersHaveALoadBalancerDo(t *testing.T) {
+	s := shop()
+	s.LoadBalancers[0].Maintenance, s.LoadBalancers[0].Drained = true, []weir.ID{"100002", "100077"}
+	wants(t, read(t, s), "In maintenance: requests are answered with 503.", "Drained, until weir lb undrain: web-1, 100077.")
+}
+
 func TestProblemsComeFirst(t *testing.T) {
 	s := shop()
 	s.LoadBalancers[0].Instances[0].Node.Servers[0].State = weir.ServerDown

@@ -20,6 +20,8 @@ type maintenance struct {
 	page   string // the name of a file
 	after  time.Duration
 	allow  []string
+
+	patience patience
 }
 
 func lbMaintenanceCommand(u *user) *cobra.Command {
@@ -29,7 +31,7 @@ func lbMaintenanceCommand(u *user) *cobra.Command {
 		Short: "Answer every request with 503, or end that",
 		Long: `Have a load balancer answer every request with 503, its page, and when to ask again,
 whether its servers are up or not. Who is allowed is served nevertheless. What is not said
-stays as it was said before.
+stays as it was said before. It returns once that is so on all instances.
 
 The load balancer is given by name or ID, and need not be if there is only one.`,
 		Example: `  weir lb maintenance web on
@@ -37,7 +39,7 @@ The load balancer is given by name or ID, and need not be if there is only one.`
   weir lb maintenance web off`,
 		Args: arguments(1, 2, "on or off, behind one load balancer at most"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return m.run(cmd.Context(), args, cmd.Flags().Changed, cmd.OutOrStdout())
+			return m.run(cmd.Context(), args, cmd.Flags().Changed, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
@@ -50,10 +52,11 @@ The load balancer is given by name or ID, and need not be if there is only one.`
 	cmd.Flags().DurationVar(&m.after, "retry-after", 0, "when clients are told to ask again; 0 is never")
 	cmd.Flags().StringSliceVar(&m.allow, "allow", nil, "`addresses` that are served nevertheless, such as 192.0.2.7 or 192.0.2.0/24; can be repeated")
 	m.format.flags(cmd)
+	m.patience.flags(cmd)
 	return cmd
 }
 
-func (m *maintenance) run(ctx context.Context, args []string, said func(flag string) bool, stdout io.Writer) error {
+func (m *maintenance) run(ctx context.Context, args []string, said func(flag string) bool, stdout, stderr io.Writer) error {
 	word := args[len(args)-1]
 	if word != "on" && word != "off" {
 		return usageErrorf("%q is neither on nor off", word)
@@ -89,6 +92,9 @@ func (m *maintenance) run(ctx context.Context, args []string, said func(flag str
 		return interruptedf("it may be %s already; weir lb maintenance %s %s can be said again", word, lb.Name, word)
 	}
 	if err != nil {
+		return err
+	}
+	if err := m.patience.live(ctx, c, lb, stderr); err != nil {
 		return err
 	}
 	if m.format.json {

@@ -21,6 +21,8 @@ type splitting struct {
 	format format
 	group  string // whose requests
 	none   bool
+
+	patience patience
 }
 
 func lbSplitCommand(u *user) *cobra.Command {
@@ -30,8 +32,8 @@ func lbSplitCommand(u *user) *cobra.Command {
 		Short: "Have target groups share requests",
 		Long: `Have target groups share the requests of a load balancer's own machines: a canary by 5
 percent, or all of them, which is a switch from blue to green. What is left is for its
-own machines. It takes effect at once, on all instances; nothing is reloaded, and no
-request is lost. Without percentages it shows who shares.
+own machines. It returns once that is so on all instances; nothing is reloaded, and
+no request is lost. Without percentages it shows who shares.
 
 With --group it is about the requests that routes send to that group.
 
@@ -42,13 +44,14 @@ The load balancer is given by name or ID, and need not be if there is only one.`
   weir lb split web --group api api-next=10
   weir lb split web`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.run(cmd.Context(), args, cmd.OutOrStdout())
+			return s.run(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 		ValidArgsFunction: u.balancers,
 	}
 	cmd.Flags().StringVar(&s.group, "group", "", "the target `group` whose requests are shared; the load balancer's own machines if left out")
 	cmd.Flags().BoolVar(&s.none, "none", false, "end the sharing")
 	s.format.flags(cmd)
+	s.patience.flags(cmd)
 	return cmd
 }
 
@@ -76,7 +79,7 @@ func shares(args []string) (before []string, split map[string]int, err error) {
 	return before, split, nil
 }
 
-func (s *splitting) run(ctx context.Context, args []string, stdout io.Writer) error {
+func (s *splitting) run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	before, split, err := shares(args)
 	if err != nil {
 		return err
@@ -89,16 +92,23 @@ func (s *splitting) run(ctx context.Context, args []string, stdout io.Writer) er
 		return err
 	}
 	var is api.LoadBalancerWeir
+	asked := false
 	if len(split) == 0 && !s.none {
 		is, err = c.policy(ctx, http.MethodGet, "/v2/load_balancers/"+string(lb.ID), nil)
 	} else {
 		is, err = c.policy(ctx, http.MethodPut, verbOf(lb.ID, "split"), api.Splitting{Split: split, Group: s.group})
+		asked = err == nil
 	}
 	if ctx.Err() != nil {
 		return interruptedf("it may be so already; weir lb split %s shows it", lb.Name)
 	}
 	if err != nil {
 		return err
+	}
+	if asked {
+		if err := s.patience.live(ctx, c, lb, stderr); err != nil {
+			return err
+		}
 	}
 	if s.format.json {
 		return writeJSON(stdout, is)
