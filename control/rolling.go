@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -81,7 +82,8 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	replaces := len(old) > 0
 	paused := p.Former != nil && !p.Former.Paused.IsZero()
-	keep := want - arrived - float64(p.Unavailable())
+	fewer, more := room(&p, old)
+	keep := want - arrived - fewer
 	if paused {
 		keep = want
 	}
@@ -110,7 +112,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	for !x.Has(want) {
 		switch {
-		case replaces && left+x.Units >= want+float64(p.Surge())-1e-9: // there are as many more as there may be for that time
+		case replaces && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
 			return plan
 		case paused && (coming || len(plan.add) > 0): // one is tried at a time
 			return plan
@@ -124,6 +126,23 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 		plan.add = append(plan.add, o)
 	}
 	return plan
+}
+
+// room returns by how much less a pool may be worth, and by how much more, while old are replaced. What it says is of
+// machines: if there may be one fewer or one more, that is one of theirs, whatever it is worth.
+func room(p *weir.Pool, old []weir.Machine) (fewer, more float64) {
+	fewer, more = float64(p.Unavailable()), float64(p.Surge())
+	least, most := math.Inf(1), 0.0
+	for i := range old {
+		least, most = min(least, old[i].Capacity()), max(most, old[i].Capacity())
+	}
+	if fewer > 0 && len(old) > 0 {
+		fewer = max(fewer, least)
+	}
+	if more > 0 {
+		more = max(more, most)
+	}
+	return fewer, more
 }
 
 // has reports whether a member serves as far as it is to.

@@ -133,3 +133,26 @@ func TestWhoChangesATemplateBackKeepsWhatWasMadeFromIt(t *testing.T) {
 		}
 	})
 }
+
+func TestMachineThatIsWorthSeveralIsReplacedBySmallerOnes(t *testing.T) {
+	none := 0
+	for _, rolling := range []*weir.Rolling{nil, {Unavailable: 1, Surge: &none}} {
+		inLab(t, cloud.FakeOptions{Boots: slow}, func(t *testing.T, c *Control) {
+			want := mixedPool(webPool(4), weir.Offer{Size: small}, weir.Offer{Size: large})
+			want.Rolling = rolling
+			want.Sizes[1].Price, want.Sizes[0].Price = 0.01, 0.02
+			p := must(c.CreateAutoscalePool(t.Context(), want))(t)
+			time.Sleep(time.Minute)
+			if of, units := sizesOf(t, c, p.ID); of[large] != 1 || units != 4 {
+				t.Errorf("it has %v, worth %v, want one that is worth 4", of, units)
+			}
+			smaller := webPool(4)
+			smaller.Rolling = rolling
+			must(c.UpdateAutoscalePool(t.Context(), p.ID, smaller))(t)
+			time.Sleep(10 * time.Minute)
+			if of, units := sizesOf(t, c, p.ID); of[small] != 4 || units != 4 {
+				t.Errorf("%+v: it has %v, worth %v, want 4 of the smaller size", rolling, of, units)
+			}
+		})
+	}
+}
