@@ -33,6 +33,8 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	switch {
 	case err == nil:
 		return nil
+	case weir.KindOf(err) == weir.Invalid:
+		return err
 	case errors.As(err, &tooLong):
 		return &statusError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", maxBody)}
 	case errors.As(err, &wrong) && wrong.Field == "":

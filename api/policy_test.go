@@ -104,7 +104,8 @@ func TestAPolicyIsAnsweredSoThatItCanBePutBack(t *testing.T) {
 		return lb.Policy
 	}
 	before := revision()
-	for _, body := range []string{balancerBody(string(echo)), balancerBody(said), balancerBody(""), balancerBody("null")} {
+	beside := `{"plan": ["wait"], "drained": [], "error": "none", "deleting": false, ` + string(echo)[1:]
+	for _, body := range []string{balancerBody(string(echo)), balancerBody(beside), balancerBody(said), balancerBody(""), balancerBody("null")} {
 		again, _ := policyOf(t, r.ask("PUT", "/v2/load_balancers/"+id, body))
 		if diff := cmp.Diff(want, again); diff != "" {
 			t.Errorf("put back (-want +got):\n%s", diff)
@@ -180,14 +181,17 @@ func TestAWrongPolicyIsOneSentence(t *testing.T) {
 	r := lab(t)
 	group := `"target_groups": [{"name": "green", "tag": "green"}]`
 	for policy, want := range map[string]string{
-		`7`:                         `weir is a number, want an object`,
-		`{"split": {"green": 5}}`:   `split: \"green\", and target_groups has no such group`,
-		`{"split": 5}`:              `weir.split is a number, want an object`,
-		`{"split": {"green": "5"}}`: `weir.split is a string, want an integer`,
+		`7`:                       `weir is a number, want an object`,
+		`{"split": {"green": 5}}`: `split: \"green\", and target_groups has no such group`,
+		`{"basic_auht": {}}`:      `weir has \"basic_auht\" in it, which is no field of what a load balancer does`,
+		`{"haproxy": "log x"}`:    `weir has \"haproxy\" in it, which is no field`,
+		`{"request_headers": {"sets": {"X": "y"}}}`: `weir has \"sets\" in it, which is no field`,
+		`{"split": 5}`:                                                          `weir.split is a number, want an object`,
+		`{"split": {"green": "5"}}`:                                             `weir.split is a string, want an integer`,
 		`{"split": {"green": 101}, ` + group + `}`:                              `split: group \"green\" gets 101 %, want 0 to 100`,
 		`{"target_groups": [{"name": "green", "droplet_ids": [0]}]}`:            `target_groups[0].droplet_ids[0] is 0, want the ID of a droplet`,
 		`{"target_groups": [{"name": "green", "droplet_ids": [77]}]}`:           `droplet_ids: there is no droplet 77`,
-		`{"target_groups": [{"name": "a b"}]}`:                                  `target_groups[0].name is \"a b\", want 1 to 40 letters`,
+		`{"target_groups": [{"name": "a b"}]}`:                                  `target_groups[0].name is \"a b\", want 1 to 40 letters, digits, _, : and -`,
 		`{"target_groups": [{"name": "a", "health_check": {"port": 70000}}]}`:   `target_groups[0].health_check: port`,
 		`{"routes": [{"path": "api"}]}`:                                         `routes[0].path is \"api\"`,
 		`{"routes": [{"group": "api"}]}`:                                        `routes[0].group is \"api\", and target_groups has no such group`,

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"math"
 	"strings"
 	"time"
@@ -219,6 +221,30 @@ type loadBalancerRequest struct {
 	GLBSettings           anything `json:"glb_settings"`
 	TargetLoadBalancerIDs anything `json:"target_load_balancer_ids"`
 	IP                    string   `json:"ip"` // when creating
+}
+
+// UnmarshalJSON refuses a field of weir that there is none of: what is left out is not done, so that a slip in the name of
+// basic_auth would open the door. All else that is unknown is ignored, as DigitalOcean does.
+func (q *loadBalancerRequest) UnmarshalJSON(data []byte) error {
+	type plain loadBalancerRequest
+	if err := json.Unmarshal(data, (*plain)(q)); err != nil {
+		return err
+	}
+	var given struct {
+		Weir json.RawMessage `json:"weir"`
+	}
+	if json.Unmarshal(data, &given) != nil || q.Weir == nil {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(given.Weir))
+	d.DisallowUnknownFields()
+	// What is answered beside the policy may be put back with it.
+	if err := d.Decode(new(LoadBalancerWeir)); err != nil {
+		if name, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+			return invalid("weir has %.80s in it, which is no field of what a load balancer does", name)
+		}
+	}
+	return nil
 }
 
 // The words for the families that a load balancer is reached by.

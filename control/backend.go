@@ -68,7 +68,8 @@ const mostWeight = 256
 // weights returns the weight of each machine that gets requests of a group. Without a split they are in proportion to what
 // machines are worth. With one, the servers of each part so share its percentage, as exactly as whole numbers up to 256 can
 // say: where a part's percentage is too small for so many servers, the last ones of it have weight 0, and wait for others to
-// go. A machine in several parts counts for the first.
+// go. A machine in several parts counts for the first. If all who were to have something have no machine, those who were to
+// have nothing serve: the group's own before those that share.
 func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
 	weights := map[weir.ID]int{}
 	type part struct {
@@ -118,6 +119,11 @@ func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
 	for _, p := range parts {
 		_, large, _ := share(p, len(p.machines))
 		most = max(most, large)
+	}
+	if most == 0 && len(parts) > 0 {
+		// Whoever was to have a share is not there: the first of those who are has all.
+		parts[0].percent = 100
+		_, most, _ = share(parts[0], len(parts[0].machines))
 	}
 	for _, p := range parts {
 		if p.percent == 0 {

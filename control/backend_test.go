@@ -72,6 +72,19 @@ func TestASplitWithNobodyInItIsNoSplit(t *testing.T) {
 	}
 }
 
+func TestWhoHasNoShareServesIfNobodyIsThereWhoHasOne(t *testing.T) {
+	for _, own := range []int{0, 2} {
+		v := splitView(own, map[string]int{"amber": 1, "green": 0, "red": 1}, weir.Split{"green": 100, "amber": 0, "red": 0})
+		want := map[string]float64{"own": 100, "amber": 0, "red": 0}
+		if own == 0 {
+			want = map[string]float64{"amber": 100, "red": 0}
+		}
+		if got := v.shares(v.weights(weir.TargetGroup{Split: v.lb.Policy.Split})); !maps.Equal(got, want) {
+			t.Errorf("%d own: shares %v, want %v", own, got, want)
+		}
+	}
+}
+
 func TestADrainedTargetIsNoServerAndHasItsDeadline(t *testing.T) {
 	v := splitView(3, nil, nil)
 	v.lb.Rules = []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}}

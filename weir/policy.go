@@ -278,7 +278,7 @@ func (p *Policy) checkSplit(s Split, of string) error {
 func (g *TargetGroup) check() error {
 	switch {
 	case CheckTag(g.Name) != nil || len(g.Name) > 40:
-		return Errorf(Invalid, "name is %.60q, want 1 to 40 letters, digits, - and _", g.Name)
+		return Errorf(Invalid, "name is %.60q, want 1 to 40 letters, digits, _, : and -", g.Name)
 	case g.Tag != "" && len(g.Machines) > 0:
 		return Errorf(Invalid, "group %q has both droplet_ids and a tag, want one of them", g.Name)
 	case g.Port < 0 || g.Port > 65535:
