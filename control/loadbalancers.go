@@ -168,7 +168,7 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 		case errors.Is(err, errLeaving):
 			lb.Forget(id)
 		case err != nil:
-			return lb, fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
+			return lb, fmt.Errorf("load balancer %q: %s: %w", lb.Name, lb.NamesIn(id), err)
 		}
 	}
 	lb.ACME, err = checkCertificates(ctx, tx, lb)
