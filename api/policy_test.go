@@ -190,7 +190,7 @@ func TestAWrongPolicyIsOneSentence(t *testing.T) {
 		`{"split": {"green": "5"}}`:                                             `weir.split is a string, want an integer`,
 		`{"split": {"green": 101}, ` + group + `}`:                              `split: group \"green\" gets 101 %, want 0 to 100`,
 		`{"target_groups": [{"name": "green", "droplet_ids": [0]}]}`:            `target_groups[0].droplet_ids[0] is 0, want the ID of a droplet`,
-		`{"target_groups": [{"name": "green", "droplet_ids": [77]}]}`:           `droplet_ids: there is no droplet 77`,
+		`{"target_groups": [{"name": "green", "droplet_ids": [77]}]}`:           `target_groups[0].droplet_ids: there is no droplet 77`,
 		`{"target_groups": [{"name": "a b"}]}`:                                  `target_groups[0].name is \"a b\", want 1 to 40 letters, digits, _, : and -`,
 		`{"target_groups": [{"name": "a", "health_check": {"port": 70000}}]}`:   `target_groups[0].health_check: port`,
 		`{"routes": [{"path": "api"}]}`:                                         `routes[0].path is \"api\"`,
@@ -241,6 +241,27 @@ func TestAnAppHasAPolicyThatAppliedAgainChangesNothing(t *testing.T) {
 	}
 	if same, _, err := call[api.Applied](r, "PUT", "app", app); err != nil || len(same.Changes) != 0 {
 		t.Errorf("applied again: %+v (%v), want no change", same, err)
+	}
+}
+
+func TestADryApplyIsRefusedAsTheApplyWouldBe(t *testing.T) {
+	r := lab(t)
+	app := web(1)
+	app.LoadBalancer.TargetGroups = []api.TargetGroup{{Name: "green", DropletIDs: []int64{77}}}
+	const want = `load balancer "front": target_groups[0].droplet_ids: there is no droplet 77`
+	for _, path := range []string{"app?dry_run=true", "app"} {
+		if _, _, err := call[api.Applied](r, "PUT", path, app); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", path, err, want)
+		}
+	}
+	app.LoadBalancer.TargetGroups[0] = api.TargetGroup{Name: "green", Tag: "green"}
+	if did, _, err := call[api.Applied](r, "PUT", "app?dry_run=true", app); err != nil || len(did.Changes) != 2 {
+		t.Errorf("dry: %+v (%v), want a pool and a load balancer", did, err)
+	}
+	for _, path := range []string{"/v2/load_balancers", "/v2/tags"} {
+		if a := r.ask("GET", path, ""); strings.Contains(a.text, "front") || strings.Contains(a.text, "green") {
+			t.Errorf("%s has something after a dry apply: %s", path, a.text)
+		}
 	}
 }
 

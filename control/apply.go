@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 // Apply makes pool and lb, found by their names, what they are here, or creates them,
 // in one transaction, and returns what that changes, a sentence each. With dry it only
-// says so. A pool with KeepCount stays as large as it is; nil stands for no pool, of a load
+// says so, or why it cannot be done. A pool with KeepCount stays as large as it is; nil stands for no pool, of a load
 // balancer whose servers are no machines of Weir's. The IDs, times and statuses of pool and
 // lb are not looked at.
 func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalancer, dry bool) (changes []string, err error) {
@@ -32,6 +33,7 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		}
 	}
 	lb.Team = weir.CallerOf(ctx).Team
+	nothing := errors.New("nothing is to be stored")
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
 		changes = nil
 		if pool != nil {
@@ -49,12 +51,17 @@ func (c *Control) Apply(ctx context.Context, pool *weir.Pool, lb weir.LoadBalanc
 		}
 		wanted, lbChanges := mergeBalancer(was, lb)
 		changes = append(changes, lbChanges...)
-		if dry || len(lbChanges) == 0 {
-			return nil
+		if len(lbChanges) > 0 {
+			_, err = c.putBalancer(ctx, tx, wanted)
 		}
-		_, err = c.putBalancer(ctx, tx, wanted)
+		if dry && err == nil {
+			err = nothing
+		}
 		return err
 	})
+	if errors.Is(err, nothing) {
+		err = nil
+	}
 	return changes, err
 }
 

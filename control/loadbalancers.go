@@ -88,7 +88,7 @@ func (c *Control) changeBalancer(ctx context.Context, tx *store.Tx, id weir.ID, 
 	lb.Revision, lb.Wanted, lb.WantedAt, lb.Key, lb.Mode, lb.Addr = was.Revision, was.Wanted, was.WantedAt, was.Key, was.Mode, was.Addr
 	lb.Dual, lb.Internal = was.Dual, was.Internal
 	// A client that says the same in another order has changed nothing.
-	lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameOrder(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
+	lb.Machines, lb.Rules, lb.Tags = sameOrder(was.Machines, lb.Machines), sameRules(was.Rules, lb.Rules), sameOrder(was.Tags, lb.Tags)
 	lb, err = c.putBalancer(ctx, tx, lb)
 	return lb, err == nil && asksElse(was, lb), err
 }
@@ -109,6 +109,20 @@ func sameOrder[T comparable](was, is []T) []T {
 		}
 	}
 	return was
+}
+
+// sameRules returns was if is has the same rules, and those at one port in the same order: who asks for no name is shown the
+// certificate of the first of them.
+func sameRules(was, is []weir.Rule) []weir.Rule {
+	at := func(rules []weir.Rule, port int) []weir.Rule {
+		return slices.DeleteFunc(slices.Clone(rules), func(r weir.Rule) bool { return r.EntryPort != port })
+	}
+	for _, r := range is {
+		if !slices.Equal(at(was, r.EntryPort), at(is, r.EntryPort)) {
+			return is
+		}
+	}
+	return sameOrder(was, is)
 }
 
 // CheckLoadBalancer returns lb as [Control.CreateLoadBalancer] would store it, or
@@ -168,7 +182,7 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 		case errors.Is(err, errLeaving):
 			lb.Forget(id)
 		case err != nil:
-			return lb, fmt.Errorf("load balancer %q: droplet_ids: %w", lb.Name, err)
+			return lb, fmt.Errorf("load balancer %q: %s: %w", lb.Name, lb.NamesIn(id), err)
 		}
 	}
 	lb.ACME, err = checkCertificates(ctx, tx, lb)

@@ -313,7 +313,7 @@ func entitled(l *weir.Login) string {
 	for _, u := range l.Users {
 		names = append(names, u.Name)
 	}
-	return fmt.Sprintf("%s, for %q", strings.Join(names, ", "), l.Realm)
+	return fmt.Sprintf("%s, for %q", strings.Join(names, ", "), cmp.Or(l.Realm, "Restricted"))
 }
 
 func certified(c *weir.ClientCertificates) string {

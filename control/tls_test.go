@@ -158,3 +158,17 @@ func TestLoadBalancerGoesAfterItsCertificate(t *testing.T) {
 		})
 	}
 }
+
+func TestTheOrderOfRulesMattersWhereTheyShareAPort(t *testing.T) {
+	web, shop, tea := weir.Rule{EntryPort: 80}, weir.Rule{EntryPort: 443, Certificate: "shop"}, weir.Rule{EntryPort: 443, Certificate: "tea"}
+	was := []weir.Rule{web, shop, tea}
+	for _, c := range []struct{ is, want []weir.Rule }{
+		{[]weir.Rule{shop, web, tea}, was},
+		{[]weir.Rule{web, tea, shop}, []weir.Rule{web, tea, shop}},
+		{[]weir.Rule{shop, tea}, []weir.Rule{shop, tea}},
+	} {
+		if got := sameRules(was, c.is); !slices.Equal(got, c.want) {
+			t.Errorf("%v after %v: %v, want %v", c.is, was, got, c.want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package weir
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -297,6 +298,18 @@ func (lb *LoadBalancer) TargetMachines() []ID {
 		}
 	}
 	return ids
+}
+
+// NamesIn returns which list of machines names that one first, in the words of the API.
+func (lb *LoadBalancer) NamesIn(machine ID) string {
+	if !slices.Contains(lb.Machines, machine) {
+		for i, g := range lb.Policy.Groups {
+			if slices.Contains(g.Machines, machine) {
+				return fmt.Sprintf("target_groups[%d].droplet_ids", i)
+			}
+		}
+	}
+	return "droplet_ids"
 }
 
 // Forget takes a machine out of all that lb names.
