@@ -177,10 +177,7 @@ func (app *App) balancer(region string, was *weir.Login) (lb weir.LoadBalancer, 
 			w.HealthCheck.Protocol = string(weir.HTTPS)
 		}
 	}
-	health, err := healthOf(w.HealthCheck)
-	if err != nil {
-		return lb, err
-	}
+	health := healthOf(w.HealthCheck)
 	lb = weir.LoadBalancer{
 		Name:      cmp.Or(w.Name, app.Name),
 		Region:    cmp.Or(app.Region, region),

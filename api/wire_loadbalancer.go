@@ -327,10 +327,7 @@ func (q *loadBalancerRequest) set(lb *weir.LoadBalancer, region string) error {
 	if err != nil {
 		return err
 	}
-	health, err := healthOf(q.HealthCheck)
-	if err != nil {
-		return err
-	}
+	health := healthOf(q.HealthCheck)
 	machines, err := machineIDs(q.DropletIDs)
 	if err != nil {
 		return err
@@ -406,23 +403,11 @@ func stickyOf(w *StickySessions) (*weir.Sticky, error) {
 }
 
 // healthOf fills what a health check leaves out. A tcp check has no path.
-func healthOf(w *HealthCheck) (weir.HealthCheck, error) {
-	h := weir.DefaultCheck()
+func healthOf(w *HealthCheck) weir.HealthCheck {
 	if w == nil {
-		return h, nil
+		return weir.DefaultCheck()
 	}
-	h.Protocol = cmp.Or(weir.Protocol(strings.ToLower(w.Protocol)), h.Protocol)
-	h.Port = cmp.Or(w.Port, h.Port)
-	h.Path = cmp.Or(w.Path, h.Path)
-	if h.Protocol == weir.TCP {
-		h.Path = ""
-	}
-	h.Interval = seconds(w.CheckIntervalSeconds, h.Interval)
-	h.Timeout = seconds(w.ResponseTimeoutSeconds, h.Timeout)
-	h.Unhealthy = cmp.Or(w.UnhealthyThreshold, h.Unhealthy)
-	h.Healthy = cmp.Or(w.HealthyThreshold, h.Healthy)
-	h.Proxy = w.ProxyProtocol
-	return h, nil
+	return w.over(weir.DefaultCheck(), 0)
 }
 
 // seconds returns n seconds, or other for none. A number too large for a time becomes

@@ -33,15 +33,7 @@ The load balancer is given by name or ID, and need not be if there is only one.`
 }
 
 func (g *generate) run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	c, err := g.user.connect()
-	if err != nil {
-		return err
-	}
-	s, err := c.ownStatus(ctx)
-	if err != nil {
-		return err
-	}
-	lb, err := chooseBalancer(&s, args)
+	c, lb, err := g.user.chosen(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -54,6 +46,20 @@ func (g *generate) run(ctx context.Context, args []string, stdout, stderr io.Wri
 	}
 	_, err = stdout.Write(text)
 	return err
+}
+
+// chosen returns a client and the load balancer that is meant.
+func (u *user) chosen(ctx context.Context, args []string) (*client, weir.LoadBalancerOverview, error) {
+	c, err := u.connect()
+	if err != nil {
+		return nil, weir.LoadBalancerOverview{}, err
+	}
+	s, err := c.ownStatus(ctx)
+	if err != nil {
+		return nil, weir.LoadBalancerOverview{}, err
+	}
+	lb, err := chooseBalancer(&s, args)
+	return c, lb, err
 }
 
 // chooseBalancer returns the load balancer that args name, or the only one. One that is

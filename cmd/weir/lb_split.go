@@ -147,20 +147,6 @@ func sharing(own string, split map[string]int) string {
 	return strings.Join(append(said, fmt.Sprintf("%s %d %%", own, rest)), ", ")
 }
 
-// chosen returns a client and the load balancer that is meant.
-func (u *user) chosen(ctx context.Context, args []string) (*client, weir.LoadBalancerOverview, error) {
-	c, err := u.connect()
-	if err != nil {
-		return nil, weir.LoadBalancerOverview{}, err
-	}
-	s, err := c.ownStatus(ctx)
-	if err != nil {
-		return nil, weir.LoadBalancerOverview{}, err
-	}
-	lb, err := chooseBalancer(&s, args)
-	return c, lb, err
-}
-
 // verbOf returns the path of something that is done to a load balancer.
 func verbOf(lb weir.ID, verb string) string {
 	return "/v2/weir/load_balancers/" + string(lb) + "/" + verb

@@ -98,15 +98,7 @@ func (l *logs) query(recent int) string {
 const missed = 200
 
 func (l *logs) run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	c, err := l.user.connect()
-	if err != nil {
-		return err
-	}
-	s, err := c.ownStatus(ctx)
-	if err != nil {
-		return err
-	}
-	lb, err := chooseBalancer(&s, args)
+	c, lb, err := l.user.chosen(ctx, args)
 	if err != nil {
 		return err
 	}
