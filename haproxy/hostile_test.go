@@ -160,6 +160,8 @@ func TestMalformedRequestsReachNoServer(t *testing.T) {
 		"chunks of HTTP/1.0":                         {"POST / HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + smuggled, []string{"POST /"}},
 		"a version too new":                          {"GET / HTTP/3.0\r\n" + host + "\r\n", []string{"GET /"}},
 		"a length and chunks behind bare line feeds": {"POST / HTTP/1.1\n" + "Host: shop.example\n" + "Content-Length: 5\nTransfer-Encoding: chunked\n\n0\n\n" + smuggled, []string{"POST /"}},
+		"as many headers as there may be":            {"GET /d HTTP/1.1\r\n" + host + strings.Repeat("X-Header: a\r\n", 98) + "Connection: close\r\n\r\n", []string{"GET /d"}},
+		"headers as long as they may be":             {"GET /e HTTP/1.1\r\n" + host + "X-Header: " + strings.Repeat("a", 14_900) + "\r\nConnection: close\r\n\r\n", []string{"GET /e"}},
 		"a folded header":                            {"GET /c HTTP/1.1\r\n" + host + "X-Header: a\r\n b\r\nConnection: close\r\n\r\n", []string{"GET /c"}},
 	} {
 		send(test.request)
@@ -167,6 +169,9 @@ func TestMalformedRequestsReachNoServer(t *testing.T) {
 		seen, raw := r.take()
 		if len(seen) > len(test.want) || len(seen) == 1 && seen[0] != test.want[0] || strings.Contains(strings.ToLower(raw), "content-length: 4\r\ntransfer-encoding") {
 			t.Errorf("%s: the server has seen %q, want at most %q:\n%q", name, seen, test.want, raw)
+		}
+		if strings.Contains(name, "may be") && len(seen) == 0 {
+			t.Errorf("%s: the server has seen nothing, want %q", name, test.want)
 		}
 	}
 }
