@@ -21,11 +21,27 @@ const maxBody = 1 << 20
 // decode reads a request's body into v, a pointer to a struct. Unknown fields and nulls
 // are ignored; a field of a wrong type is refused by its name.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	return decodeFrom(json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)), v)
+}
+
+// decodeOwn reads the body of a call that no client of DigitalOcean's makes: an unknown field is refused, as what is left
+// out of such a body is not done.
+func decodeOwn(w http.ResponseWriter, r *http.Request, v any) error {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	return decodeFrom(d, v)
+}
+
+func decodeFrom(d *json.Decoder, v any) error {
 	err := d.Decode(v)
 	if err == nil {
 		if _, more := d.Token(); more != io.EOF {
 			err = errors.New("something follows the JSON value")
+		}
+	}
+	if err != nil {
+		if name, unknown := strings.CutPrefix(err.Error(), unknownField); unknown {
+			return invalid("%.80s is unknown, want only fields that there are", name)
 		}
 	}
 	var tooLong *http.MaxBytesError
@@ -48,6 +64,9 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	}
 	return &statusError{http.StatusBadRequest, "the body is not JSON: " + err.Error()}
 }
+
+// unknownField begins what package json says of a field that is in no struct; it has no type for that error.
+const unknownField = "json: unknown field "
 
 // article puts the article before what a value of JSON is called.
 func article(value string) string {

@@ -14,7 +14,7 @@ func (a *api) split(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var q Splitting
-	if err := decode(w, r, &q); err != nil {
+	if err := decodeOwn(w, r, &q); err != nil {
 		return err
 	}
 	if q.Split == nil {
@@ -33,7 +33,7 @@ func (a *api) maintain(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var q Maintaining
-	if err := decode(w, r, &q); err != nil {
+	if err := decodeOwn(w, r, &q); err != nil {
 		return err
 	}
 	if q.On == nil {
@@ -62,7 +62,7 @@ func (a *api) target(w http.ResponseWriter, r *http.Request) (lb weir.LoadBalanc
 	if lb, err = a.loadBalancer(r); err != nil {
 		return lb, q, "", err
 	}
-	if err := decode(w, r, &q); err != nil {
+	if err := decodeOwn(w, r, &q); err != nil {
 		return lb, q, "", err
 	}
 	if q.DropletID < 1 {

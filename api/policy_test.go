@@ -244,6 +244,18 @@ func TestAnAppHasAPolicyThatAppliedAgainChangesNothing(t *testing.T) {
 	}
 }
 
+func TestAnAppHasNoUnknownFields(t *testing.T) {
+	r := lab(t)
+	text, err := json.Marshal(web(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := strings.Replace(string(text), `"forwarding_rules"`, `"basic_auht": {}, "forwarding_rules"`, 1)
+	if a := r.ask("PUT", "/v2/weir/app", body); a.status != http.StatusUnprocessableEntity || !strings.Contains(a.text, `\"basic_auht\" is unknown`) {
+		t.Errorf("%d %s, want 422: a slip would open the door", a.status, a.text)
+	}
+}
+
 func TestADryApplyIsRefusedAsTheApplyWouldBe(t *testing.T) {
 	r := lab(t)
 	app := web(1)
@@ -335,6 +347,9 @@ func TestOneCallSplitsMaintainsAndDrains(t *testing.T) {
 
 	for _, c := range []struct{ method, verb, body, want string }{
 		{"PUT", "split", `{}`, `split is missing`},
+		{"PUT", "split", `{"split": {}, "grup": "api"}`, `\"grup\" is unknown, want only fields that there are`},
+		{"PUT", "maintenance", `{"on": true, "alow": []}`, `\"alow\" is unknown`},
+		{"POST", "drain", `{"droplet_id": 77, "deadline": 5}`, `\"deadline\" is unknown`},
 		{"PUT", "split", `{"split": {"red": 5}}`, `split: \"red\", and target_groups has no such group`},
 		{"PUT", "split", `{"split": {"red": 5}, "group": "red"}`, `group is \"red\", and target_groups has no such group`},
 		{"PUT", "maintenance", `{"page": "x"}`, `on is missing, want true or false`},

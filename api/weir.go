@@ -224,7 +224,7 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var app App
-	if err := decode(w, r, &app); err != nil {
+	if err := decodeOwn(w, r, &app); err != nil {
 		return err
 	}
 	was, err := a.login(r.Context(), cmp.Or(app.LoadBalancer.Name, app.Name))

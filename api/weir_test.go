@@ -102,7 +102,7 @@ func TestAnAppNeedsButAName(t *testing.T) {
 		`{"name": "a", "ssh_keys": ["ssh-ed25519 A\nevil"]}`:                                      `pool "a": ssh key "ssh-ed25519 A\nevil" is not a public key`,
 		`{"name": "a", "tags": ["x y"]}`:                                                          `pool "a": tag "x y"`,
 		`{"name": "a", "hostname_prefix": "x_y"}`:                                                 `pool "a": hostname_prefix: name "x_y"`,
-		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_port": 1, "target": {}}]}}`: `load balancer "a": forwarding_rules[0].entry_protocol is ""`,
+		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_port": 1}]}}`: `load balancer "a": forwarding_rules[0].entry_protocol is ""`,
 	} {
 		a := r.ask("PUT", "/v2/weir/app", body)
 		if message, _ := a.body["message"].(string); a.status != 422 || !strings.HasPrefix(message, want) {

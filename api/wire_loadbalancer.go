@@ -240,7 +240,7 @@ func (q *loadBalancerRequest) UnmarshalJSON(data []byte) error {
 	d.DisallowUnknownFields()
 	// What is answered beside the policy may be put back with it.
 	if err := d.Decode(new(LoadBalancerWeir)); err != nil {
-		if name, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+		if name, unknown := strings.CutPrefix(err.Error(), unknownField); unknown {
 			return invalid("weir has %.80s in it, which is no field of what a load balancer does", name)
 		}
 	}
