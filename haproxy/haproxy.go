@@ -520,15 +520,32 @@ func (p *Proxy) test(ctx context.Context, d *document) error {
 	if _, err := writeCerts(on.Certs, d.files); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, Render(p.version, d.revision, d.proxy, on), 0o600); err != nil {
+	text := Render(p.version, d.revision, d.proxy, on)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return err
 	}
 	defer os.Remove(path)
 	said, err := examine(ctx, p.binary, path)
 	if said != "" {
-		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s", d.revision, said)
+		return weir.Errorf(weir.Invalid, "haproxy rejects configuration %d: %s%s", d.revision, sectionAt(text, said), said)
 	}
 	return err
+}
+
+// sectionAt returns the section that an objection to a configuration is about, which has the name of a rule or of a group
+// in it: "frontend https-443: "; or nothing if it names no line.
+func sectionAt(text []byte, said string) string {
+	m := atLine.FindStringSubmatch(said)
+	if m == nil {
+		return ""
+	}
+	lines := bytes.Split(text, []byte("\n"))
+	for n := min(atoi(m[1]), len(lines)); n > 0; n-- {
+		if line := lines[n-1]; len(line) > 0 && line[0] != ' ' && line[0] != '#' {
+			return string(line) + ": "
+		}
+	}
+	return ""
 }
 
 // examine has HAProxy check a configuration, and returns what it objects to, or why it could not be asked.

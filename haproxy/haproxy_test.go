@@ -138,6 +138,8 @@ func TestRejectedDocumentChangesNothing(t *testing.T) {
 	busy.Frontends = slices.Clone(busy.Frontends)
 	busy.Frontends[0].Bind = taken.Addr().(*net.TCPAddr).AddrPort()
 	nowhere := withServers(d, weir.Server{ID: "7", Weight: 1})
+	refused := withServers(d, a.server())
+	refused.Snippets.Frontends = map[string][]string{"http-80": {"http-request frobnicate"}}
 
 	l, stop := startLoad(t, front, 8)
 	for _, c := range []struct {
@@ -147,6 +149,7 @@ func TestRejectedDocumentChangesNothing(t *testing.T) {
 		want string
 	}{
 		{"a frontend and a backend of different modes", mixed, weir.Invalid, "haproxy rejects configuration 812: http frontend 'http-80' (line "},
+		{"a line of a frontend", refused, weir.Invalid, "haproxy rejects configuration 812: frontend http-80: line "},
 		{"a server without an address", nowhere, weir.Invalid, "configuration 812: backend web: server 7 has no address and port"},
 		{"an address that is taken", busy, weir.Unavailable, "configuration 812: frontend http-80: listen at 127.0.0.4:"},
 	} {

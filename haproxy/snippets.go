@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -82,8 +81,7 @@ func CheckSnippets(ctx context.Context, binary string, s weir.Snippets) error {
 		return err
 	}
 	if m := atLine.FindStringSubmatch(said); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		if lines := strings.Split(string(text), "\n"); n > 0 && n <= len(lines) {
+		if n, lines := atoi(m[1]), strings.Split(string(text), "\n"); n > 0 && n <= len(lines) {
 			said = fmt.Sprintf("%q: %s", strings.TrimSpace(lines[n-1]), m[2])
 		}
 	}

@@ -104,7 +104,7 @@ type LogFilter struct {
 
 // ParseStatuses returns the least and the greatest status that a text means: 404, 5xx, >=500, 500-503.
 func ParseStatuses(text string) (from, to int, err error) {
-	const least, most = 100, 999
+	const least, most = 100, 599
 	number := func(s string) int {
 		if len(s) != 3 || strings.Trim(s, "0123456789") != "" {
 			return 0
@@ -128,7 +128,7 @@ func ParseStatuses(text string) (from, to int, err error) {
 		from = number(text)
 		to = from
 	}
-	if from < least || to < from {
+	if from < least || to < from || to > most {
 		return 0, 0, Errorf(Invalid, "status is %.40q, want one such as 404, 5xx, >=500 or 500-503", text)
 	}
 	return from, to, nil
