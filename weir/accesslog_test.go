@@ -44,7 +44,7 @@ func TestPercentileIsWithinTenPercent(t *testing.T) {
 }
 
 func TestStatusesOfAFilter(t *testing.T) {
-	for text, want := range map[string][2]int{"404": {404, 404}, "5xx": {500, 599}, "2XX": {200, 299}, ">=500": {500, 999}, "<=399": {100, 399}, "500-503": {500, 503}} {
+	for text, want := range map[string][2]int{"404": {404, 404}, "5xx": {500, 599}, "2XX": {200, 299}, ">=500": {500, 599}, "<=399": {100, 399}, "500-503": {500, 503}} {
 		if from, to, err := weir.ParseStatuses(text); err != nil || from != want[0] || to != want[1] {
 			t.Errorf("%s: %d to %d, %v, want %v", text, from, to, err, want)
 		}
