@@ -39,6 +39,7 @@ func (r *region) shown(address, name string) string {
 // A load balancer serves while its certificate is on its way, answers the authority by itself, serves the certificate once it is
 // there, and the next one without a reload.
 func TestLoadBalancerGetsItsCertificateAndItsSuccessor(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	r := newRegion(t)
 	ca := acmetest.New(t, acmetest.Options{Port: 14000, Life: time.Minute})
 	r.start("--acme-directory", ca.Directory, "--acme-ca", writeFile(t, "authority.pem", string(ca.CA)), "--acme-email", "ops@shop.example")
@@ -113,6 +114,7 @@ func TestLoadBalancerGetsItsCertificateAndItsSuccessor(t *testing.T) {
 
 // Where another rule has the port of HTTP, the authority asks by TLS. Nobody else notices, and no request fails.
 func TestLoadBalancerGetsItsCertificateByTLSAlone(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	r := newRegion(t)
 	ca := acmetest.New(t, acmetest.Options{Port: 14000, Life: time.Minute})
 	r.start("--acme-directory", ca.Directory, "--acme-ca", writeFile(t, "authority.pem", string(ca.CA)))
