@@ -39,6 +39,7 @@ func (r *region) asked(from weir.ID, addr string, args ...string) string {
 // A machine asks an internal load balancer, which nothing from outside reaches, and goes on being answered when an
 // instance fails, and when its address is handed over or has two active ones.
 func TestAnInternalLoadBalancerIsReachedFromThePrivateNetworkAloneAndFailsOver(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t)
 	r.start()
 	outside := r.whole()
@@ -153,6 +154,7 @@ func TestAnInternalLoadBalancerIsReachedFromThePrivateNetworkAloneAndFailsOver(t
 
 // A region whose only load balancer is internal has nothing behind its front.
 func TestARegionMayHaveAnInternalLoadBalancerAlone(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t)
 	dir := t.TempDir()
 	data, err := os.ReadFile("../../examples/user-data.sh")

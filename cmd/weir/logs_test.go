@@ -136,6 +136,7 @@ func (r *region) request(url string, args ...string) (saw, got string) {
 // An access log tells of each request, whatever is in it, with the ID that the server and the client have; it can be followed and
 // filtered, also over a hand-over, and is kept in files and sent to syslog.
 func TestAccessLogIsFollowedKeptAndSent(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t)
 	dir := t.TempDir()
 	script, err := examples.FS.ReadFile("user-data.sh")

@@ -23,6 +23,7 @@ load_balancer:
 `
 
 func TestPoolOfTwoSizesServesByTheirWorthAndRollsBackWhatFails(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t)
 	dir := t.TempDir()
 	write := func(name, text string) {

@@ -119,6 +119,7 @@ func (r *region) up(names ...string) {
 // A canary gets its share, blue is switched to green in one call without a request that fails, and a server that is drained
 // finishes what it has; and HAProxy reloads for none of it.
 func TestBlueIsSwitchedToGreenAndServersAreDrained(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t)
 	dir := t.TempDir()
 	for name, text := range map[string]string{"weir.yaml": bluePolicy, "user-data.sh": policyData} {

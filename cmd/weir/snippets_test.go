@@ -12,6 +12,7 @@ import (
 )
 
 func TestSnippetsOfTheOperatorAreReadAtStartAndAtASignal(t *testing.T) {
+	t.Parallel()
 	r := newRegion(t)
 	file := filepath.Join(t.TempDir(), "weir.yaml")
 	write := func(snippet string) {
