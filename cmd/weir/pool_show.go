@@ -83,6 +83,9 @@ func (p *page) pool(s *api.PoolState) {
 		}
 	}
 	p.plan(s.Plan)
+	if s.Back != "" {
+		p.text("  ! ", "it went back to its former template: %s", s.Back)
+	}
 	if s.Err != "" {
 		p.text("  ! ", "%s", s.Err)
 	}
