@@ -77,9 +77,13 @@ func (p *page) pool(s *api.PoolState) {
 		p.text("  ", "sizes: %s", sizeWords(s.Sizes))
 	}
 	if v := s.Verdict; v != nil {
-		p.text("  ", "why: %s", v.Why)
+		now, when := time.Now(), ""
+		if now.Sub(v.At) >= time.Minute { // what says the same but for the numbers is not told each time
+			when = fmt.Sprintf(" (%s ago)", age(now, v.At))
+		}
+		p.text("  ", "why%s: %s", when, v.Why)
 		if v.Next != nil {
-			p.text("  ", "next: %s", nextWords(v.Next, time.Now()))
+			p.text("  ", "next: %s", nextWords(v.Next, now))
 		}
 	}
 	p.plan(s.Plan)
