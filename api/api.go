@@ -6,7 +6,7 @@
 // cannot be with a sentence that names the field, the value and the rule, asks a
 // [Control] for the rest, and writes the answer in DigitalOcean's words: lists with
 // links and meta, errors as {id, message, request_id}, no field null that clients read.
-// It is liberal in what it takes (unknown fields and nulls are ignored, a field that
+// It is liberal in what it takes (unknown fields, but for those of weir, and nulls are ignored, a field that
 // has DigitalOcean's default value is accepted although Weir has no such thing) and
 // strict in what it gives: what an answer says is what Weir does, so a field that Weir
 // cannot honour is refused and never forgotten.

@@ -327,6 +327,9 @@ func TestAutoscalePoolThatCannotBeIsRefused(t *testing.T) {
 		`{"name": "a", "config": {"target_number_instances": 1}, ` + with(`"user_data": "echo hello"`) + `}`:                                            `droplet_template: user_data begins with "echo hello"`,
 		`{"name": "a", "config": {"target_number_instances": 5}, ` + template + `}`:                                                                     `pool "a": ask for room for 5 machines: there is room for 4 more machines`,
 		`{"name": "a", "config": {"min_instances": 5, "max_instances": 9, "target_cpu_utilization": 1}, ` + template + `}`:                              `pool "a": ask for room for 5 machines: there is room for 4 more machines`,
+		`{"name": "a", "config": {"target_number_instances": 1, "weir": {"rollling": {}}}, ` + template + `}`:                                           `config.weir has "rollling" in it, which is no field of what a pool does`,
+		`{"name": "a", "config": {"min_instances": 1, "max_instances": 2, "weir": {"sizes": [{"prize": 1}]}}, ` + template + `}`:                        `config.weir has "prize" in it, which is no field`,
+		`{"name": "a", "config": {"target_number_instances": 1, "weir": 7}, ` + template + `}`:                                                          `config.weir is a number, want an object`,
 		`{"name": 7}`: `name is a number, want a string`,
 	} {
 		a := r.ask("POST", "/v2/droplets/autoscale", body)

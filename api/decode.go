@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -219,4 +220,16 @@ func truth(r *http.Request, name string) (bool, error) {
 		return false, invalid("%s is %.40q, want true or false", name, text)
 	}
 	return v, nil
+}
+
+// stranger returns the name, in quotes, of a field in data that v has none of, or "".
+func stranger(data []byte, v any) string {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		if name, unknown := strings.CutPrefix(err.Error(), unknownField); unknown {
+			return name
+		}
+	}
+	return ""
 }

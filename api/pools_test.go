@@ -56,7 +56,9 @@ func TestWordsThatAreWeirsAreReadBackAsTheyWereWritten(t *testing.T) {
 
 func TestPoolThatFollowsItsLoadShowsItAndWhy(t *testing.T) {
 	r := lab(t)
-	body := strings.Replace(strings.Replace(busyPool, `"target_requests_per_second": 50,`, "", 1), `"schedules"`, `"unread"`, 1)
+	more, rest, _ := strings.Cut(strings.Replace(busyPool, `"target_requests_per_second": 50,`, "", 1), `,
+	"schedules"`)
+	body := more + rest[strings.Index(rest, "]")+1:]
 	a := r.ask("POST", "/v2/droplets/autoscale", body)
 	if a.status != 202 {
 		t.Fatal(a.text)

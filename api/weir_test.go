@@ -95,14 +95,14 @@ func TestAnAppNeedsButAName(t *testing.T) {
 		`{"name": "a", "count": "3"}`:     "count is a string, want an integer",
 		`{"name": "a", "region": "nyc3"}`: `pool "a": region "nyc3": this Weir runs region "lab"`,
 		`{"name": "a", "image": "a/b"}`:   `pool "a": image "a/b" is not offered, want a slug of Debian or Ubuntu such as debian-12-x64`,
-		`{"name": "a", "load_balancer": {"health_check": {"port": 70000}}}`:                       `load balancer "a": health_check: port is 70000, want 1 to 65535`,
-		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_protocol": "https"}]}}`:     `load balancer "a": forwarding_rules[0].entry_protocol is "https" and there is no certificate_id`,
-		`{"name": "a", "load_balancer": {"size": "lb-small"}}`:                                    `load balancer "a": instance size "lb-small" is not offered`,
-		`{"name": "a", "load_balancer": {"http_idle_timeout_seconds": -9000000000000000000}}`:     `load balancer "a": http_idle_timeout_seconds is -9223372036, want 30 to 600`,
-		`{"name": "a", "ssh_keys": ["ssh-ed25519 A\nevil"]}`:                                      `pool "a": ssh key "ssh-ed25519 A\nevil" is not a public key`,
-		`{"name": "a", "tags": ["x y"]}`:                                                          `pool "a": tag "x y"`,
-		`{"name": "a", "hostname_prefix": "x_y"}`:                                                 `pool "a": hostname_prefix: name "x_y"`,
-		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_port": 1}]}}`: `load balancer "a": forwarding_rules[0].entry_protocol is ""`,
+		`{"name": "a", "load_balancer": {"health_check": {"port": 70000}}}`:                   `load balancer "a": health_check: port is 70000, want 1 to 65535`,
+		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_protocol": "https"}]}}`: `load balancer "a": forwarding_rules[0].entry_protocol is "https" and there is no certificate_id`,
+		`{"name": "a", "load_balancer": {"size": "lb-small"}}`:                                `load balancer "a": instance size "lb-small" is not offered`,
+		`{"name": "a", "load_balancer": {"http_idle_timeout_seconds": -9000000000000000000}}`: `load balancer "a": http_idle_timeout_seconds is -9223372036, want 30 to 600`,
+		`{"name": "a", "ssh_keys": ["ssh-ed25519 A\nevil"]}`:                                  `pool "a": ssh key "ssh-ed25519 A\nevil" is not a public key`,
+		`{"name": "a", "tags": ["x y"]}`:                                                      `pool "a": tag "x y"`,
+		`{"name": "a", "hostname_prefix": "x_y"}`:                                             `pool "a": hostname_prefix: name "x_y"`,
+		`{"name": "a", "load_balancer": {"forwarding_rules": [{"entry_port": 1}]}}`:           `load balancer "a": forwarding_rules[0].entry_protocol is ""`,
 	} {
 		a := r.ask("PUT", "/v2/weir/app", body)
 		if message, _ := a.body["message"].(string); a.status != 422 || !strings.HasPrefix(message, want) {

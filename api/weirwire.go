@@ -77,6 +77,7 @@ type PoolState struct {
 	Load      weir.PoolLoad    `json:"load"`              // at the moment
 	Verdict   *weir.Verdict    `json:"verdict,omitempty"` // what was last decided of its size
 	Capacity  float64          `json:"capacity"`          // what its machines are worth, in machines of its first size
+	Back      string           `json:"back,omitempty"`    // why it went back to its former template, until it has another
 
 	PoolMore
 }

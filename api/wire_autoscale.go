@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"time"
@@ -14,6 +15,27 @@ type autoscaleRequest struct {
 	Name     string            `json:"name"`
 	Config   AutoscaleConfig   `json:"config"`
 	Template autoscaleTemplate `json:"droplet_template"`
+}
+
+// UnmarshalJSON refuses a field of weir that there is none of: what is left out is not done, so that a slip in the name of
+// max_hourly_cost would cost money. All else that is unknown is ignored, as DigitalOcean does.
+func (q *autoscaleRequest) UnmarshalJSON(data []byte) error {
+	type plain autoscaleRequest
+	if err := json.Unmarshal(data, (*plain)(q)); err != nil {
+		return err
+	}
+	var given struct {
+		Config struct {
+			Weir json.RawMessage `json:"weir"`
+		} `json:"config"`
+	}
+	if json.Unmarshal(data, &given) != nil || q.Config.Weir == nil {
+		return nil
+	}
+	if name := stranger(given.Config.Weir, new(AutoscaleMore)); name != "" {
+		return invalid("config.weir has %.80s in it, which is no field of what a pool does", name)
+	}
+	return nil
 }
 
 // AutoscaleConfig is either target_number_instances or the rest. It is read back as it was

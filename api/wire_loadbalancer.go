@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"math"
@@ -236,13 +235,9 @@ func (q *loadBalancerRequest) UnmarshalJSON(data []byte) error {
 	if json.Unmarshal(data, &given) != nil || q.Weir == nil {
 		return nil
 	}
-	d := json.NewDecoder(bytes.NewReader(given.Weir))
-	d.DisallowUnknownFields()
 	// What is answered beside the policy may be put back with it.
-	if err := d.Decode(new(LoadBalancerWeir)); err != nil {
-		if name, unknown := strings.CutPrefix(err.Error(), unknownField); unknown {
-			return invalid("weir has %.80s in it, which is no field of what a load balancer does", name)
-		}
+	if name := stranger(given.Weir, new(LoadBalancerWeir)); name != "" {
+		return invalid("weir has %.80s in it, which is no field of what a load balancer does", name)
 	}
 	return nil
 }

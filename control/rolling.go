@@ -188,6 +188,9 @@ func spare(x *weir.Mix, all []weir.Machine, can func(*weir.Machine) bool) int {
 // offer their size.
 func renew(p *weir.Pool, was weir.Pool) {
 	others := !sameMachines(p.Template, was.Template)
+	if others || p.Template.Size != was.Template.Size || !slices.Equal(p.Sizes, was.Sizes) {
+		p.Back = ""
+	}
 	if f := p.Former; f != nil && sameMachines(p.Template, f.Template) && p.Template.Size == f.Template.Size && slices.Equal(p.Sizes, f.Sizes) {
 		p.Edition, p.Former = f.Edition, nil // who changed it has changed it back
 		return
@@ -280,7 +283,7 @@ func flaw(m *weir.Machine, f finding, now time.Time) string {
 // rollBack has a pool go back to its former template.
 func rollBack(ctx context.Context, tx *store.Tx, p *weir.Pool, why string) error {
 	f := p.Former
-	p.Edition, p.Template, p.Sizes, p.Former = f.Edition, f.Template, f.Sizes, nil
+	p.Edition, p.Template, p.Sizes, p.Former, p.Back = f.Edition, f.Template, f.Sizes, nil, why
 	if p.Autoscale != nil && f.Written != nil {
 		a := *p.Autoscale
 		a.Written, a.Updated = *f.Written, time.Now().UTC()

@@ -87,6 +87,13 @@ func TestPoolOfAFileReplacesItsMachinesIfItSaysSo(t *testing.T) {
 		if len(history) < 3 || !strings.HasPrefix(history[1].Err, "went back to the former template: web-6: user-data exited with 3") {
 			t.Errorf("its history is %+v, want that it went back", history)
 		}
+		if r := must(c.PoolReport(t.Context(), "web"))(t); !strings.HasPrefix(r.Pool.Back, "web-6: user-data exited with 3") {
+			t.Errorf("it says %q, want why it went back", r.Pool.Back)
+		}
+		must(c.Apply(t.Context(), pool("#!/bin/sh\n# 3\n", &weir.Rolling{}), lb, false))(t)
+		if r := must(c.PoolReport(t.Context(), "web"))(t); r.Pool.Back != "" {
+			t.Errorf("with another template it says %q, want nothing of having gone back", r.Pool.Back)
+		}
 		must(c.Apply(t.Context(), pool("#!/bin/sh\n# 2\n", nil), lb, false))(t)
 		if all := must(c.PoolTold(t.Context(), "web"))(t); len(all) != 0 {
 			t.Errorf("its history is %+v, want none of a pool that only users change", all)

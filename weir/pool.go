@@ -41,6 +41,7 @@ type Pool struct {
 	Edition  int     `json:"edition,omitempty"`  // of its template
 	Editions int     `json:"editions,omitempty"` // the last that was given to one
 	Former   *Former `json:"former,omitempty"`   // what its machines were, while they are being replaced
+	Back     string  `json:"back,omitempty"`     // why it went back to its former template, until it has another
 
 	Status PoolStatus `json:"status"`
 }

@@ -116,6 +116,9 @@ type PoolOverview struct {
 	Capacity int      `json:"capacity,omitempty"` // of a pool with several sizes, how many of the first its machines are worth
 	Plan     []string `json:"plan,omitempty"`
 	Err      string   `json:"err,omitempty"`
+
+	Replacing bool   `json:"replacing,omitempty"` // its machines are being replaced by those of another template
+	Back      string `json:"back,omitempty"`      // why it went back to its former template, until it has another
 }
 
 // Has reports whether the pool has all the machines that it should have.

@@ -34,7 +34,8 @@ so. A file that was applied already changes nothing, and a file that says no cou
 the pool as large as it is.
 
 A new template is for new machines: those that are there stay as they are, unless the file
-says rolling: then they are replaced (docs/pools.md).`,
+says rolling: then they are replaced (docs/pools.md), which is waited for too. It fails if the
+pool goes back to its former template.`,
 		Example: `  weir apply -f weir.yaml
   weir apply -f weir.yaml --dry-run`,
 		Args: arguments(0, 0, "no arguments (the file is -f)"),
@@ -92,6 +93,9 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 	}
 	to := settling{app: app, board: newBoard(stderr), had: map[weir.ID]string{}}
 	to.remember(&s)
+	if p := to.overview(&s); p != nil {
+		to.back = p.Back
+	}
 	return a.patience.wait(ctx, c, to.board, "it goes on by itself; weir status shows how far", to.see)
 }
 
@@ -111,6 +115,7 @@ type settling struct {
 	app    *config.App
 	board  *board
 	had    map[weir.ID]string     // names of the pool's machines, those that have gone too
+	back   string                 // why the pool had gone back to its former template before
 	failed []weir.MachineOverview // machines that will not get further, by ID
 }
 
@@ -124,19 +129,39 @@ func (to *settling) see(s weir.RegionStatus) (done bool, err error) {
 			done = to.balancer(&s, lb)
 		}
 	}
-	for _, p := range s.Pools {
-		if to.app.Pool != nil && p.Name == to.app.Pool.Name {
-			done = to.pool(&s, p) && done
-		}
+	p := to.overview(&s)
+	if p != nil {
+		done = to.pool(&s, *p) && done
 	}
-	if done && len(to.failed) > 0 {
+	if !done {
+		return false, nil
+	}
+	if p != nil && p.Back != "" && p.Back != to.back {
+		return true, fmt.Errorf("pool %s went back to its former template: %s", p.Name, oneLine(p.Back))
+	}
+	to.failed = slices.DeleteFunc(to.failed, func(f weir.MachineOverview) bool { // others have taken the place of those that are gone
+		return f.Pool != "" && !slices.ContainsFunc(s.Machines, func(m weir.MachineOverview) bool { return m.ID == f.ID && !m.Deleting })
+	})
+	if len(to.failed) > 0 {
 		var names []string
 		for _, m := range to.failed {
 			names = append(names, m.Name)
 		}
 		return true, fmt.Errorf("%s failed: %s", count(len(names), "machine"), strings.Join(names, ", "))
 	}
-	return done, nil
+	return true, nil
+}
+
+// overview returns the app's pool, or nil.
+func (to *settling) overview(s *weir.RegionStatus) *weir.PoolOverview {
+	if to.app.Pool == nil {
+		return nil
+	}
+	i := slices.IndexFunc(s.Pools, func(p weir.PoolOverview) bool { return p.Name == to.app.Pool.Name })
+	if i < 0 {
+		return nil
+	}
+	return &s.Pools[i]
 }
 
 func (to *settling) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview) (done bool) {
@@ -159,7 +184,7 @@ func (to *settling) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview)
 }
 
 func (to *settling) pool(s *weir.RegionStatus, p weir.PoolOverview) (done bool) {
-	done = p.Machines == p.Count || p.Capacity > 0 && p.Has()
+	done = (p.Machines == p.Count || p.Capacity > 0 && p.Has()) && !p.Replacing
 	if p.Err != "" {
 		to.board.set(string(p.ID), "pool "+p.Name, p.Err)
 	}

@@ -77,12 +77,19 @@ func (p *page) pool(s *api.PoolState) {
 		p.text("  ", "sizes: %s", sizeWords(s.Sizes))
 	}
 	if v := s.Verdict; v != nil {
-		p.text("  ", "why: %s", v.Why)
+		now, when := time.Now(), ""
+		if now.Sub(v.At) >= time.Minute { // what says the same but for the numbers is not told each time
+			when = fmt.Sprintf(" (%s ago)", age(now, v.At))
+		}
+		p.text("  ", "why%s: %s", when, v.Why)
 		if v.Next != nil {
-			p.text("  ", "next: %s", nextWords(v.Next, time.Now()))
+			p.text("  ", "next: %s", nextWords(v.Next, now))
 		}
 	}
 	p.plan(s.Plan)
+	if s.Back != "" {
+		p.text("  ! ", "it went back to its former template: %s", s.Back)
+	}
 	if s.Err != "" {
 		p.text("  ! ", "%s", s.Err)
 	}

@@ -171,6 +171,9 @@ func (s *poolSimulate) pool(ctx context.Context, args []string, changed func(str
 			for _, o := range p.Sizes {
 				sim.Sizes = append(sim.Sizes, weir.Offer(o))
 			}
+			if p.Autoscale && c.Cooldown == 0 {
+				c.Cooldown = weir.DefaultCooldown
+			}
 			sim.Template.Size = p.Size
 		}
 	case s.file != "":

@@ -476,3 +476,52 @@ func TestRecordOfWhomRootHasGivenTheDirectoryCounts(t *testing.T) {
 		}
 	}
 }
+
+func TestShownPoolSaysHowOldItsReasonIs(t *testing.T) {
+	for since, want := range map[time.Duration]string{time.Second: "\n  why: CPU at 10 %", 150 * time.Second: " ago): CPU at 10 %"} {
+		at := time.Now().Add(-since).UTC().Format(time.RFC3339Nano)
+		url := answering(t, 200, "application/json", `{"pool": {"name": "web", "count": 2, "scale": {"min_instances": 1, "max_instances": 4, "target_cpu_utilization": 0.6},
+			"verdict": {"at": "`+at+`", "size": 2, "why": "CPU at 10 % of 2"}}}`)
+		if stdout, stderr, status := runWeir(t.Context(), t, url, "pool", "show", "web"); status != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("after %s: exit status %d and\n%s%s\nwant %q in it", since, status, stdout, stderr, want)
+		}
+	}
+}
+
+func TestSimulatedAutoscalePoolCoolsDownAsItDoes(t *testing.T) {
+	trace := filepath.Join(t.TempDir(), "trace.csv")
+	lines := "2026-11-23T06:00:00Z,100\n2026-11-23T06:20:00Z,100\n2026-11-23T06:20:30Z,200\n2026-11-23T06:22:00Z,200\n2026-11-23T06:22:30Z,100\n2026-11-23T07:00:00Z,100\n"
+	if err := os.WriteFile(trace, []byte(lines), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for autoscale, cooldown := range map[bool]time.Duration{false: 5 * time.Minute, true: 10 * time.Minute} {
+		url := answering(t, 200, "application/json", fmt.Sprintf(`{"pool": {"name": "web", "size": "s-1vcpu-1gb", "autoscale": %t, "count": 2,
+			"scale": {"min_instances": 1, "max_instances": 9, "target_cpu_utilization": 0.6}}}`, autoscale))
+		stdout, stderr, status := runWeir(t.Context(), t, url, "pool", "simulate", "web", "--trace", trace, "--capacity", "100", "-o", "json")
+		var said struct {
+			Changes []struct {
+				At       time.Time
+				From, To int
+			}
+		}
+		if err := json.Unmarshal([]byte(stdout), &said); status != 0 || err != nil {
+			t.Fatalf("exit status %d: %s%s", status, stdout, stderr)
+		}
+		var grown time.Time
+		shrinks := 0
+		for _, c := range said.Changes {
+			if c.To > c.From {
+				grown = c.At
+			} else if after := c.At.Sub(grown); !grown.IsZero() {
+				if after < cooldown || after > cooldown+2*time.Minute {
+					t.Errorf("autoscale %t: it shrinks %s after it has grown, want that it waits %s", autoscale, after, cooldown)
+				}
+				grown = time.Time{}
+				shrinks++
+			}
+		}
+		if shrinks == 0 {
+			t.Errorf("autoscale %t: it never grows and shrinks: %s", autoscale, stdout)
+		}
+	}
+}
