@@ -193,6 +193,8 @@ func (j *judge) decide() Decision {
 		if d.Size == j.Size && d.Next.Size == 0 {
 			d.Why += fmt.Sprintf(", which %d can bear", j.Size)
 		}
+	case n.missing != "" && up < j.Size:
+		d.Why += fmt.Sprintf("; it does not shrink while nothing is known of its %s", n.missing)
 	}
 	return bounds.apply(j, d)
 }
@@ -204,12 +206,13 @@ func (j *judge) fit(need float64) int {
 
 // need is how many machines a load needs, as far as it is known.
 type need struct {
-	most  float64 // of all that follows
-	known bool    // all targets have fresh signals
-	held  float64 // without what may yet come: the most that was needed lately
-	whole bool    // held is of all of the stabilisation
-	when  time.Time
-	why   string
+	most    float64 // of all that follows
+	known   bool    // all targets have fresh signals
+	missing string  // the signal that is not known, if others are
+	held    float64 // without what may yet come: the most that was needed lately
+	whole   bool    // held is of all of the stabilisation
+	when    time.Time
+	why     string
 }
 
 // moment is what one sample needs.
@@ -307,6 +310,11 @@ func (j *judge) need() (n need) {
 		return n
 	}
 	n.known = newest.known
+	for signal, target := range j.Targets {
+		if load := j.Recent[last].Load[signal]; target > 0 && n.missing == "" && !(load >= 0) {
+			n.missing = Signal(signal).String()
+		}
+	}
 	j.moments = make([]moment, 0, last+1)
 	for i := last; i >= 0 && j.now.Sub(j.Recent[i].At) <= Recall; i-- {
 		m := newest

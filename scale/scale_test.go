@@ -126,6 +126,19 @@ func TestBudgetComesBeforeSchedulesAndTheyBeforeLoad(t *testing.T) {
 	}
 }
 
+func TestSignalThatIsMissingIsToldWhereAPoolWouldShrink(t *testing.T) {
+	p := web(5, always(0.6))
+	p.Targets[Response] = 0.2
+	if d := Decide(p, noon); d.Size != 5 || !strings.HasSuffix(d.Why, "; it does not shrink while nothing is known of its response time") {
+		t.Errorf("%d since %q, want 5, and why it does not shrink", d.Size, d.Why)
+	}
+	p = web(5, always(2.9))
+	p.Targets[Response] = 0.2
+	if d := Decide(p, noon); d.Size != 5 || strings.Contains(d.Why, "shrink") {
+		t.Errorf("%d since %q, want 5, which it needs", d.Size, d.Why)
+	}
+}
+
 func TestEndOfAScheduleIsTold(t *testing.T) {
 	office := Demand{Name: "office", From: noon.Add(-time.Hour), Until: noon.Add(time.Hour), Min: 8}
 	for name, test := range map[string]struct {
