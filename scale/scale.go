@@ -193,6 +193,8 @@ func (j *judge) decide() Decision {
 		if d.Size == j.Size && d.Next.Size == 0 {
 			d.Why += fmt.Sprintf(", which %d can bear", j.Size)
 		}
+	case n.missing != "" && up < j.Size:
+		d.Why += fmt.Sprintf("; it does not shrink while nothing is known of its %s", n.missing)
 	}
 	return bounds.apply(j, d)
 }
@@ -204,12 +206,13 @@ func (j *judge) fit(need float64) int {
 
 // need is how many machines a load needs, as far as it is known.
 type need struct {
-	most  float64 // of all that follows
-	known bool    // all targets have fresh signals
-	held  float64 // without what may yet come: the most that was needed lately
-	whole bool    // held is of all of the stabilisation
-	when  time.Time
-	why   string
+	most    float64 // of all that follows
+	known   bool    // all targets have fresh signals
+	missing string  // the signal that is not known, if others are
+	held    float64 // without what may yet come: the most that was needed lately
+	whole   bool    // held is of all of the stabilisation
+	when    time.Time
+	why     string
 }
 
 // moment is what one sample needs.
@@ -307,6 +310,11 @@ func (j *judge) need() (n need) {
 		return n
 	}
 	n.known = newest.known
+	for signal, target := range j.Targets {
+		if load := j.Recent[last].Load[signal]; target > 0 && n.missing == "" && !(load >= 0) {
+			n.missing = Signal(signal).String()
+		}
+	}
 	j.moments = make([]moment, 0, last+1)
 	for i := last; i >= 0 && j.now.Sub(j.Recent[i].At) <= Recall; i-- {
 		m := newest
@@ -514,6 +522,8 @@ type bounds struct {
 	low, high       int
 	lowWhy, highWhy string
 	next            *Demand // the next that will need more
+	ends            *Demand // the one that low is of, nil if it is the minimum
+	after           int     // what low is when that has ended
 }
 
 func (j *judge) bounds() bounds {
@@ -529,6 +539,15 @@ func (j *judge) bounds() bounds {
 			}
 		case d.Min > b.low:
 			b.low, b.lowWhy = d.Min, fmt.Sprintf("%s wants at least %d until %s", d.Name, d.Min, d.Until.Format("15:04 MST"))
+			b.ends = d
+		}
+	}
+	if b.ends != nil {
+		b.after = j.Min
+		for _, d := range j.Demands {
+			if !d.From.Add(-j.lead).After(b.ends.Until) && d.Until.After(b.ends.Until) {
+				b.after = max(b.after, d.Min)
+			}
 		}
 	}
 	if j.Most > 0 && j.Most < b.high {
@@ -539,6 +558,7 @@ func (j *judge) bounds() bounds {
 
 // apply returns d within b.
 func (b *bounds) apply(j *judge, d Decision) Decision {
+	falls := b.falls(d)
 	if d.Size < b.low {
 		d.Size, d.Why, d.Next = b.low, b.lowWhy+"; "+d.Why, Next{}
 	}
@@ -551,10 +571,31 @@ func (b *bounds) apply(j *judge, d Decision) Decision {
 			d.Next = Next{}
 		}
 	}
+	if d.Next.Size == 0 && falls.Size != 0 && falls.Size < d.Size {
+		d.Next = falls
+	}
 	if b.next != nil && min(b.next.Min, b.high) > d.Size && (d.Next.Size == 0 || b.next.From.Add(-j.lead).Before(d.Next.At)) {
 		d.Next = Next{Size: min(b.next.Min, b.high), At: b.next.From.Add(-j.lead), Why: b.next.Name + " wants that many from " + b.next.From.Format("15:04 MST")}
 	}
 	return d
+}
+
+// falls returns what comes of d when the demand ends that keeps a pool larger than its load needs.
+func (b *bounds) falls(d Decision) (n Next) {
+	if b.ends == nil {
+		return n
+	}
+	n = Next{Size: d.Size, At: b.ends.Until, Why: b.ends.Name + " ends"}
+	if to := d.Next; to.Size != 0 && to.Size < d.Size {
+		n.Size = to.Size
+		if to.At.After(n.At) {
+			n.At, n.Why = to.At, to.Why
+		}
+	}
+	if n.Size = max(n.Size, b.after); n.Size >= b.low {
+		return Next{}
+	}
+	return n
 }
 
 // Need returns how many machines the newest sample of a pool needs by its targets, as a [Past] notes it, if

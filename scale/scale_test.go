@@ -126,6 +126,44 @@ func TestBudgetComesBeforeSchedulesAndTheyBeforeLoad(t *testing.T) {
 	}
 }
 
+func TestSignalThatIsMissingIsToldWhereAPoolWouldShrink(t *testing.T) {
+	p := web(5, always(0.6))
+	p.Targets[Response] = 0.2
+	if d := Decide(p, noon); d.Size != 5 || !strings.HasSuffix(d.Why, "; it does not shrink while nothing is known of its response time") {
+		t.Errorf("%d since %q, want 5, and why it does not shrink", d.Size, d.Why)
+	}
+	p = web(5, always(2.9))
+	p.Targets[Response] = 0.2
+	if d := Decide(p, noon); d.Size != 5 || strings.Contains(d.Why, "shrink") {
+		t.Errorf("%d since %q, want 5, which it needs", d.Size, d.Why)
+	}
+}
+
+func TestEndOfAScheduleIsTold(t *testing.T) {
+	office := Demand{Name: "office", From: noon.Add(-time.Hour), Until: noon.Add(time.Hour), Min: 8}
+	for name, test := range map[string]struct {
+		busy   float64
+		more   []Demand
+		lately []Change
+		want   Next
+	}{
+		"when it ends the load says how many":   {0.6, nil, nil, Next{2, office.Until, "office ends"}},
+		"but for another that goes on":          {0.6, []Demand{{"late", noon, noon.Add(2 * time.Hour), 4}}, nil, Next{4, office.Until, "office ends"}},
+		"a cooldown may last longer":            {0.6, nil, []Change{{noon.Add(-time.Minute), 2, 8}}, Next{2, noon.Add(2*time.Hour - time.Minute), "it grew 1m0s ago and cools down"}},
+		"a load that needs as many stays as is": {4.8, nil, nil, Next{}},
+		"and what is not known says nothing":    {math.NaN(), nil, nil, Next{}},
+	} {
+		p := web(8, always(test.busy))
+		p.Demands, p.Lately = append([]Demand{office}, test.more...), test.lately
+		if test.lately != nil {
+			p.Cooldown = 2 * time.Hour
+		}
+		if d := Decide(p, noon); d.Size != 8 || d.Next != test.want {
+			t.Errorf("%s: %d, then %+v, want 8, then %+v", name, d.Size, d.Next, test.want)
+		}
+	}
+}
+
 func TestPoolShrinksOnlyAfterItsCooldown(t *testing.T) {
 	p := web(10, always(3))
 	p.Lately = []Change{{noon.Add(-4 * time.Minute), 5, 10}}

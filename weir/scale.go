@@ -67,7 +67,7 @@ func (s *Scale) check(p *Pool) error {
 	case s.Max < s.Min:
 		return Errorf(Invalid, "max_instances is %d, want at least min_instances, which is %d", s.Max, s.Min)
 	case s.CPU == 0 && s.Memory == 0 && s.Requests == 0 && s.Concurrent == 0 && s.Response == 0:
-		return Errorf(Invalid, "target_cpu_utilization and target_memory_utilization are missing, want at least one of them, or a target of weir's: they say when a pool grows and shrinks")
+		return Errorf(Invalid, "target_cpu_utilization and target_memory_utilization are missing, want at least one of them, or another target: they say when a pool grows and shrinks")
 	case s.CPU != 0 && (s.CPU < minLoad || s.CPU > 1):
 		return Errorf(Invalid, "target_cpu_utilization is %v, want %v to 1", s.CPU, minLoad)
 	case s.Memory != 0 && (s.Memory < minLoad || s.Memory > 1):
