@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"weir/cloud"
 	"weir/weir"
 )
 
@@ -114,4 +116,17 @@ func TestAServerIsAskedAtThePortsOfItsGroupsAlone(t *testing.T) {
 			t.Errorf("%s is asked at %v, want %v", tag, got, want)
 		}
 	}
+}
+
+func TestWhatCookiesAreMadeFromIsNotShown(t *testing.T) {
+	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
+		lb := weir.LoadBalancer{Name: "web", Region: "lab", Size: weir.DefaultNodeSize, Algorithm: weir.RoundRobin, Sticky: weir.DefaultSticky(), Idle: weir.DefaultIdle,
+			Health: weir.DefaultCheck(), Rules: []weir.Rule{{Entry: weir.HTTP, EntryPort: 80, Target: weir.HTTP, TargetPort: 80}}}
+		lb = must(c.CreateLoadBalancer(t.Context(), lb))(t)
+		time.Sleep(time.Minute)
+		text, _, err := c.Generate(t.Context(), lb.ID)
+		if err != nil || !strings.Contains(text, "dynamic-cookie-key not-shown") || strings.Contains(text, cookieKey(&lb)) {
+			t.Errorf("generated (%v), want the cookie's key not shown:\n%s", err, text)
+		}
+	})
 }

@@ -289,7 +289,7 @@ func (c *Control) DeleteLoadBalancer(ctx context.Context, id weir.ID) error {
 }
 
 // Generate returns the configuration of HAProxy on the instance of a load balancer
-// that has its address: as it runs there if live, otherwise as it would be.
+// that has its address: as it runs there if live, otherwise as it would be. Only what sticky cookies are made from is not shown.
 func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live bool, err error) {
 	v, err := c.viewBalancer(ctx, id)
 	if err != nil {
@@ -309,6 +309,12 @@ func (c *Control) Generate(ctx context.Context, id weir.ID) (config string, live
 		}
 		proxy, revision, live = node.Proxy, node.Revision, v.live(m.ID)
 		version.Full = v.statuses[m.ID].HAProxy.Version
+	}
+	proxy.Backends = slices.Clone(proxy.Backends)
+	for i := range proxy.Backends {
+		if b := &proxy.Backends[i]; b.Key != "" {
+			b.Key = "not-shown"
+		}
 	}
 	return string(haproxy.Render(version, revision, proxy, haproxy.Host{})), live, nil
 }
