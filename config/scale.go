@@ -72,7 +72,7 @@ func offerKeys(o *weir.Offer) []key {
 		{"hourly_cost", number(func(_ *App, n float64) { o.Price = n })},
 		{"weight", number(func(_ *App, n float64) { o.Weight = n })},
 		{"share", number(func(_ *App, n float64) { o.Share = n })},
-		{"max", whole("from 1 to 1000", func(_ *App, n int) { o.Max = n })},
+		{"max", positive("from 1 to 1000", func(_ *App, n int) { o.Max = n })},
 	}
 }
 
@@ -101,8 +101,8 @@ func scaleKeys() []key {
 			}
 			return nil
 		}},
-		{"cooldown_seconds", seconds(func(a *App, d time.Duration) { scale(a).Pause = d })},
-		{"stabilization_seconds", seconds(func(a *App, d time.Duration) { scale(a).Stabilisation = d })},
+		{"cooldown_seconds", positive("of seconds, from 1 to 86400", func(a *App, n int) { scale(a).Pause = time.Duration(n) * time.Second })},
+		{"stabilization_seconds", positive("of seconds, from 1 to 600", func(a *App, n int) { scale(a).Stabilisation = time.Duration(n) * time.Second })},
 		{"machine_hourly_cost", number(func(a *App, n float64) { scale(a).Price = n })},
 		{"max_hourly_cost", number(func(a *App, n float64) { scale(a).Budget = n })},
 		{"schedules", setSchedules},
@@ -119,7 +119,7 @@ func targetKeys() []key {
 		{"response_time_ms", number(func(a *App, n float64) {
 			a.Pool.Scale.Response = time.Duration(min(max(n, -1), 1e9) * float64(time.Millisecond))
 		})},
-		{"response_time_percentile", whole("from 50 to 99", func(a *App, n int) { a.Pool.Scale.Percentile = n })},
+		{"response_time_percentile", positive("from 50 to 99", func(a *App, n int) { a.Pool.Scale.Percentile = n })},
 	}
 }
 
@@ -151,6 +151,22 @@ func scheduleKeys() []key {
 		{"timezone", text(func(a *App, s string) { last(a).Zone = s })},
 		{"minutes", whole("", func(a *App, n int) { last(a).For = time.Duration(n) * time.Minute })},
 		{"min", whole("", func(a *App, n int) { last(a).Min = n })},
+	}
+}
+
+// positive is whole where 0 cannot be meant: to leave the key out says what is so otherwise.
+func positive(limits string, set func(a *App, n int)) func(*App, value) error {
+	return func(a *App, v value) error {
+		want := "a whole number " + limits
+		n, err := v.whole(want)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return v.errorf("%s is 0, want %s", v.key, want)
+		}
+		set(a, n)
+		return nil
 	}
 }
 

@@ -51,6 +51,8 @@ func TestCountThatCannotBeFollowedSaysWhere(t *testing.T) {
 		"name: web\ncount:\n  max: 3\n  max_hourly_cost: 1\n":                                       `weir.yaml:4: max_hourly_cost is there without machine_hourly_cost, want what one machine costs`,
 		"name: web\ncount:\n  max: 3\n  schedules:\n    - {cron: 0 8 * * *, min: 2}\n":              `weir.yaml:5: a schedule has no minutes, want cron, minutes and min`,
 		"name: web\ncount:\n  max: 3\n  schedules:\n    - {cron: 0 8 * * *, minutes: 60, min: 4}\n": `weir.yaml:5: schedule "0 8 * * *": min is 4, want 1 to the most that the pool may have, which is 3`,
+		"name: web\ncount:\n  max: 3\n  cooldown_seconds: 0\n":                                      `weir.yaml:4: cooldown_seconds is 0, want a whole number of seconds, from 1 to 86400`,
+		"name: web\nsizes:\n  - {size: s-1vcpu-1gb, max: 0}\n":                                      `weir.yaml:3: max is 0, want a whole number from 1 to 1000`,
 		"name: web\ncount:\n  max: 3\nservers: [192.0.2.21]\n":                                      `weir.yaml:2: count is about machines that Weir makes, and servers says that there are others: leave one of them out`,
 	} {
 		if _, err := Parse("weir.yaml", []byte(file), "."); err == nil || err.Error() != want {
