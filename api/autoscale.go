@@ -57,11 +57,18 @@ func replyAutoscalePool(w http.ResponseWriter, status int, p weir.Pool, load wei
 	return reply(w, status, map[string]any{"autoscale_pool": autoscaleWords(p, load)})
 }
 
-// readAutoscalePool returns the pool that a body asks for.
-func (a *api) readAutoscalePool(w http.ResponseWriter, r *http.Request) (weir.Pool, error) {
+// readAutoscalePool returns the pool that a body asks for, in place of was if that is there: a client that knows nothing of
+// what DigitalOcean has no word for, such as a budget, leaves that as it is.
+func (a *api) readAutoscalePool(w http.ResponseWriter, r *http.Request, was *weir.Pool) (weir.Pool, error) {
 	var q autoscaleRequest
 	if err := decode(w, r, &q); err != nil {
 		return weir.Pool{}, err
+	}
+	if was != nil && q.Config.Weir == nil {
+		q.Config.Weir = autoscaleWords(*was, weir.PoolLoad{}).Config.Weir
+		if q.Config.Weir != nil && q.Config.Fixed != 0 {
+			q.Config.Weir = &AutoscaleMore{PoolMore: q.Config.Weir.PoolMore}
+		}
 	}
 	if err := a.inVPC(q.Template.VPCUUID); err != nil {
 		return weir.Pool{}, fmt.Errorf("droplet_template: %w", err)
@@ -77,7 +84,7 @@ func (a *api) readAutoscalePool(w http.ResponseWriter, r *http.Request) (weir.Po
 }
 
 func (a *api) createAutoscalePool(w http.ResponseWriter, r *http.Request) error {
-	p, err := a.readAutoscalePool(w, r)
+	p, err := a.readAutoscalePool(w, r, nil)
 	if err != nil {
 		return err
 	}
@@ -99,9 +106,13 @@ func (a *api) getAutoscalePool(w http.ResponseWriter, r *http.Request, id weir.I
 	return replyAutoscalePool(w, http.StatusOK, p, loads[p.ID])
 }
 
-// replaceAutoscalePool makes an autoscale pool what the body says, all of it.
+// replaceAutoscalePool makes an autoscale pool what the body says: all of it but for config.weir, where that is left out.
 func (a *api) replaceAutoscalePool(w http.ResponseWriter, r *http.Request, id weir.ID) error {
-	p, err := a.readAutoscalePool(w, r)
+	was, err := a.Control.AutoscalePool(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	p, err := a.readAutoscalePool(w, r, &was)
 	if err != nil {
 		return err
 	}

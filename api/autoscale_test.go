@@ -385,3 +385,43 @@ func TestAutoscalePoolThatIsNotThereIsNotFoundInClientsWords(t *testing.T) {
 		t.Errorf("without a token: %d, want 401", a.status)
 	}
 }
+
+func TestWhatAPoolDoesBeyondDigitalOceansStaysWhereAClientSaysNothingOfIt(t *testing.T) {
+	r := lab(t)
+	body := func(config string) string {
+		return `{"name": "a", "config": {` + config + `}, "droplet_template": {"region": "lab", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "ssh_keys": []}}`
+	}
+	const scaled = `"min_instances": 1, "max_instances": 2, "target_cpu_utilization": 0.5`
+	made := r.ask("POST", "/v2/droplets/autoscale", body(scaled+`, "weir": {"max_hourly_cost": 0.05, "machine_hourly_cost": 0.01, "rolling": {"max_surge": 1}}`))
+	pool, _ := made.body["autoscale_pool"].(map[string]any)
+	id, _ := pool["id"].(string)
+	if made.status != 202 || id == "" {
+		t.Fatalf("POST: %d %s, want 202", made.status, made.text)
+	}
+	for _, step := range []struct {
+		config string
+		has    []string
+		lacks  []string
+	}{
+		{scaled, []string{`"max_hourly_cost":0.05`, `"max_surge":1`}, nil},
+		{`"target_number_instances": 1`, []string{`"max_surge":1`}, []string{"max_hourly_cost"}}, // a fixed size has no budget
+		{scaled + `, "weir": {"max_hourly_cost": 0.03, "machine_hourly_cost": 0.01}`, []string{`"max_hourly_cost":0.03`}, []string{"max_surge"}},
+		{scaled + `, "weir": {}`, nil, []string{"max_hourly_cost"}},
+	} {
+		a := r.ask("PUT", "/v2/droplets/autoscale/"+id, body(step.config))
+		text := strings.ReplaceAll(a.text, " ", "")
+		if a.status != 200 {
+			t.Fatalf("PUT %s: %d %s, want 200", step.config, a.status, a.text)
+		}
+		for _, want := range step.has {
+			if !strings.Contains(text, want) {
+				t.Errorf("after PUT of %s the pool has no %s: %s", step.config, want, text)
+			}
+		}
+		for _, not := range step.lacks {
+			if strings.Contains(text, not) {
+				t.Errorf("after PUT of %s the pool still has %s: %s", step.config, not, text)
+			}
+		}
+	}
+}
