@@ -207,7 +207,7 @@ func (t *term) inUse(ctx context.Context, tx *store.Tx, m weir.Machine, now time
 	}
 	drain := t.Drain
 	for _, c := range configs {
-		drain = max(drain, c.Proxy.Drain)
+		drain = max(drain, finishing(c))
 	}
 	if now.After(m.Deleting.Add(drain + drainGrace)) {
 		return "", nil

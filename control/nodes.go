@@ -93,7 +93,7 @@ type nodes struct {
 	// Who may send requests to a server.
 	serving map[weir.ID][]weir.ID // by server, the nodes whose configuration has it
 	dropped []drop                // those that had one until lately, the oldest first
-	kept    time.Duration         // how long that is
+	kept    time.Duration         // how long that is: for as long as any node may let a server finish its requests
 	since   time.Time             // since when drops are noted; zero before all configurations are here
 	at      int64                 // the revision up to which they are
 	moved   chan struct{}         // closed, and replaced, when at rises
@@ -146,6 +146,9 @@ func (n *nodes) follow(ctx context.Context, db *store.Store, log *slog.Logger) {
 func (n *nodes) noteServers(node weir.ID, was, is weir.NodeConfig) {
 	had, has := serversOf(was), serversOf(is)
 	now := time.Now()
+	if longest := max(finishing(was), finishing(is)); longest > 0 {
+		n.kept = max(n.kept, longest+drainGrace)
+	}
 	for id := range had {
 		if has[id] {
 			continue
@@ -165,6 +168,15 @@ func (n *nodes) noteServers(node weir.ID, was, is weir.NodeConfig) {
 		old++
 	}
 	n.dropped = slices.Delete(n.dropped, 0, old)
+}
+
+// finishing returns how long a node lets servers finish their requests, at most.
+func finishing(c weir.NodeConfig) time.Duration {
+	longest := c.Proxy.Drain
+	for _, d := range c.Proxy.Drains {
+		longest = max(longest, d)
+	}
+	return longest
 }
 
 func serversOf(c weir.NodeConfig) map[weir.ID]bool {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"weir/cloud"
+	"weir/store"
 	"weir/weir"
 )
 
@@ -195,4 +196,35 @@ func TestAnApplySaysWhatItChangesOfAPolicyAndNoSecrets(t *testing.T) {
 	if len(lb.Policy.Drained) != 1 {
 		t.Error("who was drained is not any more, want that an apply leaves that as it is")
 	}
+}
+
+func TestAServerIsKeptForAsLongAsItsLoadBalancerLetsItFinish(t *testing.T) {
+	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
+		put := func(servers ...weir.Server) {
+			t.Helper()
+			config := weir.NodeConfig{Node: "n1", Proxy: weir.Proxy{Drain: 10 * time.Minute, Backends: []weir.Backend{{Name: "servers-http-80", Servers: servers}}}}
+			err := c.Store.Update(t.Context(), func(tx *store.Tx) error {
+				nodeConfigs.Put(tx, "n1", config)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		put(weir.Server{ID: "s1"})
+		time.Sleep(15 * time.Minute)
+		put()
+		for _, at := range []struct {
+			after time.Duration
+			want  []weir.ID
+		}{{5 * time.Minute, []weir.ID{"n1"}}, {10 * time.Minute, nil}} {
+			time.Sleep(at.after)
+			put(weir.Server{ID: weir.ID(at.after.String())}) // old drops are forgotten with the next change
+			ids, all, err := c.nodes.mayServe(t.Context(), c.Store, "s1")
+			if err != nil || !all || !slices.Equal(ids, at.want) {
+				t.Errorf("%s later it may be served by %v, all %v (%v), want %v", at.after, ids, all, err, at.want)
+			}
+		}
+	})
 }
