@@ -190,7 +190,7 @@ var reference = []group{
 			body: TargetDrain{}, ok: answer{200, object{{"load_balancer", loadBalancerWire{}}, {"alone", true}}, false}},
 		{at: "POST /v2/weir/load_balancers/{id}/undrain", says: "Let a drained target get requests again.", body: TargetDrain{}, ok: one("load_balancer", loadBalancerWire{})},
 		{at: "GET /v2/weir/load_balancers/{id}/logs", says: "Show the access log: the last requests, in the order in which they began, one JSON object on each line.",
-			more: "With follow=true those that end from now on come too, whichever instance serves them, until the caller leaves; now and then there is an empty line, and {\"left_out\": N} where more lines came than are sent (500 a second and instance). Requests that no weir.access_log has logged are not there. The fields are those of AccessLine.",
+			more: "With follow=true those that end from now on come too, whichever instance serves them, until the caller leaves; now and then there is an empty line, and {\"left_out\": N} where more lines came than are sent (500 a second and instance). Requests that no weir.access_log has logged are not there. The fields are those of AccessLine. Four may read a load balancer's log at a time, at each member.",
 			query: []parameter{{"lines", "integer", "How many of the last: 0 to 1000; 100 if left out."}, {"follow", "boolean", "Go on with those that come."},
 				{"status", "string", "Only those with this status: 404, 5xx, >=500, 500-503."}, {"method", "string", "Only those with this method."}, {"host", "string", "Only those for this host."},
 				{"path", "string", "Only those whose path begins so."}, {"client", "string", "Only those of this address or network."}, {"server", "string", "Only those that the droplet of this ID or name was sent."},
