@@ -153,6 +153,14 @@ func (w *writer) limits(f *weir.Frontend, p *weir.Proxy, on Host) {
 	}
 }
 
+// lengths has requests refused whose Content-Length HAProxy 2.6 may read as another: it notices most numbers above 64 bits, takes
+// 18446744073709551617 for 1, and passes the header on as it is to servers, for which what follows may be the body.
+func (w *writer) lengths(f *weir.Frontend) {
+	if f.Mode == weir.HTTP {
+		w.line("    http-request reject if { req.fhdr(content-length) -m len gt 18 }")
+	}
+}
+
 // page writes what an answer has in it: the page of the document, from its file, or one of ours.
 func (w *writer) page(given, file, ours string, on Host) *writer {
 	if given == "" {

@@ -239,6 +239,7 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 		w.clients("welcome", "unless ", p.Clients)
 	}
 	w.limits(f, p, on)
+	w.lengths(f)
 	w.word("    timeout client ").time(f.Idle).line("")
 	w.access(f, p, on)
 	w.snippet(snippetOf(&p.Snippets, f.Name))
