@@ -14,6 +14,9 @@
 // A node watches the other instances of its load balancer by heartbeats, and its own links,
 // and reports what it sees to every member of the control plane at once. Where no cloud
 // leads the load balancer's address to it, it holds the address by itself for as long as it may.
+//
+// Lines of the access log go from HAProxy to package accesslog, and from there to whichever member of the control plane
+// asks for them.
 package agent
 
 import (
@@ -30,6 +33,7 @@ import (
 	"syscall"
 	"time"
 
+	"weir/accesslog"
 	"weir/haproxy"
 	"weir/heartbeat"
 	"weir/nodeapi"
@@ -53,6 +57,7 @@ type Config struct {
 // outside is what the agent needs of the world; [Run] makes one, and tests another.
 type outside struct {
 	proxy  Proxy
+	access *accesslog.Log // what HAProxy logs
 	beats  func(self weir.ID) Heartbeats
 	holder Holder
 	links  func(context.Context) iter.Seq2[map[string]bool, error] // as vip.Links
@@ -125,8 +130,11 @@ type agent struct {
 // then. It returns an error if c is unusable, if HAProxy can never run here, or if the
 // control plane refuses a node that has nothing to serve yet.
 func Run(ctx context.Context, c Config) error {
+	access := accesslog.New(accesslog.Options{Dir: filepath.Join(c.Dir, "logs"), Log: c.Log})
 	return run(ctx, c, outside{
-		proxy: haproxy.New(haproxy.Options{Dir: filepath.Join(c.Dir, "haproxy"), Binary: c.HAProxy, Keep: true, Log: c.Log}),
+		access: access,
+		proxy: haproxy.New(haproxy.Options{Dir: filepath.Join(c.Dir, "haproxy"), Binary: c.HAProxy, Keep: true, Log: c.Log,
+			Access: func(a haproxy.Access) { access.Take(a.Text, a.Response, a.Total) }}),
 		beats: func(self weir.ID) Heartbeats {
 			return heartbeat.New(heartbeat.Options{Self: self, Port: weir.BeatPort, Log: c.Log, Beat: beatEvery, Late: beatLate, Silent: beatSilent})
 		},
@@ -186,6 +194,7 @@ func run(ctx context.Context, c Config, o outside) error {
 	part(a.proxy.Run)
 	part(a.holder.Run)
 	part(a.watch)
+	wg.Go(func() { a.access.Run(ctx) })
 	wg.Go(func() { a.follow(ctx, stored) })
 	wg.Go(func() { a.speak(ctx) })
 	if c.Alive != nil {

@@ -49,6 +49,7 @@ func (a *agent) try(ctx context.Context, candidates []document) error {
 		}
 		if err == nil {
 			a.Log.Info("configuration live", "revision", doc.Revision, "took", time.Since(began))
+			a.access.Set(doc.Proxy.Log, doc.Node)
 			a.note(doc.Revision, candidates[0].Revision, refused)
 			if stageErr == nil {
 				stageErr = a.disk.keep()

@@ -57,6 +57,7 @@ func (a *agent) speak(ctx context.Context) {
 			members = append(members, m)
 			wg.Go(func() { a.poll(its, m) })
 			wg.Go(func() { a.report(its, m) })
+			wg.Go(func() { a.tellLogs(its, m) })
 		}
 		select {
 		case <-ctx.Done():

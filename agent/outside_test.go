@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
+	"weir/accesslog"
 	"weir/heartbeat"
 	"weir/vip"
 	"weir/weir"
@@ -18,7 +20,7 @@ func around(p Proxy) outside {
 }
 
 func surroundings(p Proxy, beats *fakeBeats, holder *fakeHolder, links chan map[string]bool) outside {
-	return outside{proxy: p, holder: holder,
+	return outside{proxy: p, access: accesslog.New(accesslog.Options{Log: slog.New(slog.DiscardHandler)}), holder: holder,
 		beats: func(weir.ID) Heartbeats { return beats },
 		links: func(ctx context.Context) iter.Seq2[map[string]bool, error] {
 			return func(yield func(map[string]bool, error) bool) {

@@ -68,6 +68,9 @@ func send(ctx context.Context, statuses chan<- weir.NodeStatus, s weir.NodeStatu
 // status returns what the node does.
 func (a *agent) status(ctx context.Context) weir.NodeStatus {
 	haproxy, servers, err := a.proxy.Status(ctx)
+	if haproxy.Counts != nil {
+		haproxy.Counts.Access = a.access.Counts()
+	}
 	a.mu.Lock()
 	s := weir.NodeStatus{Node: a.identity.Load().node, Revision: a.live, Tried: a.tried, Agent: weir.Version,
 		HAProxy: haproxy, Servers: servers, Host: a.host()}

@@ -266,6 +266,7 @@ func (a *api) routes() map[string]handler {
 		"POST /v2/weir/nodes":                        a.addNode,
 		"DELETE /v2/weir/nodes/{name}":               a.removeNode,
 		"GET /v2/weir/droplets/{id}/boot":            a.boot,
+		"GET /v2/weir/load_balancers/{id}/logs":      a.accessLog,
 		"GET /v2/weir/load_balancers/{id}/config":    a.config,
 		"POST /v2/weir/load_balancers/{id}/reload":   a.reload,
 		"POST /v2/weir/load_balancers/{id}/failover": a.failover,

@@ -231,6 +231,11 @@ type Control interface {
 	// Events returns what happened after the event with that ID, at most limit of the newest,
 	// the oldest of them first; of one load balancer unless lb is empty. A limit of 0 is none.
 	Events(ctx context.Context, lb, after weir.ID, limit int) ([]weir.Event, error)
+	// AccessLog gives tell what q asks of the access log of a load balancer, in lines, the last ones of all instances in
+	// order of time, and if q says so those that come; now and then an empty line. It ends when ctx does, tell fails, or
+	// there is no access log any more. Where there was none it is weir.Invalid.
+	AccessLog(ctx context.Context, lb weir.ID, q weir.LogQuery, tell func(lines []byte) error) error
+
 	// LoadBalancerFigure returns a figure of a load balancer after start and until end, one series for
 	// each class of responses or each server where the figure is of those. A figure that is not
 	// known has none; one that there is not is weir.NotFound.

@@ -17,7 +17,7 @@ func (a *api) showPool(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return reply(w, http.StatusOK, map[string]any{"pool": PoolState{Pool: poolWords(&s.Pool), Autoscale: s.Pool.Autoscale != nil, Machines: s.Machines,
-		Scale: ConfigOf(s.Pool.Scale), Load: s.Load, Verdict: s.Verdict}})
+		Scale: ConfigOf(s.Pool.Scale), Load: s.Load, Verdict: s.Verdict, Capacity: s.Units, PoolMore: moreOf(&s.Pool)}})
 }
 
 // tellPool lists how the size of a pool has changed.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -75,6 +76,7 @@ func AppOf(pool *weir.Pool, lb weir.LoadBalancer, passwords map[string]string) A
 	}
 	app.Name, app.Region, app.Size, app.Image = pool.Name, pool.Template.Region, pool.Template.Size, pool.Template.Image
 	app.UserData, app.HostnamePrefix, app.SSHKeys, app.Tags = pool.Template.UserData, pool.Prefix, pool.Template.SSHKeys, pool.Template.Tags
+	app.PoolMore = moreOf(pool)
 	if app.Scale = ConfigOf(pool.Scale); app.Scale == nil && !pool.KeepCount {
 		app.Count = &pool.Count
 	}
@@ -107,6 +109,7 @@ func (app *App) refuseTemplate() error {
 	}{
 		{"size", app.Size != ""}, {"image", app.Image != ""}, {"user_data", app.UserData != ""}, {"hostname_prefix", app.HostnamePrefix != ""},
 		{"ssh_keys", len(app.SSHKeys) > 0}, {"tags", len(app.Tags) > 0}, {"count", app.Count != nil}, {"scale", app.Scale != nil},
+		{"sizes", len(app.Sizes) > 0}, {"rolling", app.Rolling != nil}, {"replace_unhealthy", app.Heal != nil},
 	} {
 		if field.said {
 			return invalid("%s is about machines that Weir makes, and servers says that there are others: leave one of them out", field.name)
@@ -128,14 +131,18 @@ func (app *App) pool(region string) (*weir.Pool, error) {
 		KeepCount: app.Count == nil,
 		Template: weir.Template{
 			Region:   cmp.Or(app.Region, region),
-			Size:     cmp.Or(app.Size, weir.DefaultNodeSize),
+			Size:     cmp.Or(app.Size, app.firstSize(), weir.DefaultNodeSize),
 			Image:    cmp.Or(app.Image, weir.DefaultImage),
 			UserData: app.UserData,
 			SSHKeys:  app.SSHKeys,
 			Tags:     join([]string{app.Name}, app.Tags),
 		},
 	}
+	app.PoolMore.set(&pool)
 	if app.Scale != nil {
+		if w := app.Scale.Weir; w != nil && !reflect.DeepEqual(w.PoolMore, PoolMore{}) {
+			return nil, invalid("scale.weir has sizes, rolling or replace_unhealthy, which are said beside scale: move them there")
+		}
 		if app.Count != nil || app.Scale.Fixed != 0 {
 			return nil, invalid("scale says that the pool follows its load, and count or target_number_instances how many machines it has: leave one of them out")
 		}
@@ -145,6 +152,14 @@ func (app *App) pool(region string) (*weir.Pool, error) {
 		}
 	}
 	return &pool, pool.Check(region)
+}
+
+// firstSize returns the first of the sizes that machines may have, if any are named.
+func (app *App) firstSize() string {
+	if len(app.Sizes) == 0 {
+		return ""
+	}
+	return app.Sizes[0].Size
 }
 
 // balancer returns the load balancer that an App asks for.

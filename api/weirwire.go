@@ -28,6 +28,8 @@ type App struct {
 	Scale          *AutoscaleConfig `json:"scale,omitempty"`           // instead of Count, without target_number_instances
 	Servers        []string         `json:"servers,omitempty"`         // by address
 	LoadBalancer   AppLoadBalancer  `json:"load_balancer"`
+
+	PoolMore
 }
 
 // AppLoadBalancer is an App's load balancer.
@@ -74,6 +76,9 @@ type PoolState struct {
 	Scale     *AutoscaleConfig `json:"scale,omitempty"`   // nil: it has as many machines as users say
 	Load      weir.PoolLoad    `json:"load"`              // at the moment
 	Verdict   *weir.Verdict    `json:"verdict,omitempty"` // what was last decided of its size
+	Capacity  float64          `json:"capacity"`          // what its machines are worth, in machines of its first size
+
+	PoolMore
 }
 
 // Growth is the body of POST /v2/weir/pools/{name}/machines, which is answered as the

@@ -38,6 +38,54 @@ type AutoscaleMore struct {
 	Budget        float64             `json:"max_hourly_cost,omitempty"`            // that all machines together may cost
 	Price         float64             `json:"machine_hourly_cost,omitempty"`        // of one machine
 	Schedules     []AutoscaleSchedule `json:"schedules,omitempty"`                  // when there are more machines than the load needs
+
+	PoolMore
+}
+
+// PoolMore is what a pool may say of its machines. It goes with target_number_instances too.
+type PoolMore struct {
+	Sizes   []PoolSize   `json:"sizes,omitempty"`             // that machines may have, the template's first; that alone if left out
+	Rolling *PoolRolling `json:"rolling,omitempty"`           // how machines are replaced when the template has changed
+	Heal    *bool        `json:"replace_unhealthy,omitempty"` // whether machines are replaced that load balancers find down; if it follows its load
+}
+
+// PoolSize is a size that the machines of a pool may have. The pool's size is counted in machines of the first.
+type PoolSize struct {
+	Size   string  `json:"size"`
+	Region string  `json:"region,omitempty"`      // the pool's
+	Price  float64 `json:"hourly_cost,omitempty"` // of one machine; the next machine is of the size that costs least for its weight
+	Weight float64 `json:"weight,omitempty"`      // how many machines of the first size it is worth; as many as it has times their vCPUs
+	Share  float64 `json:"share,omitempty"`       // how many machines have it beside those of other sizes, whatever they cost
+	Max    int     `json:"max,omitempty"`         // the most machines of it
+}
+
+// PoolRolling says by how many machines a pool may be smaller and larger while its machines are replaced.
+type PoolRolling struct {
+	Unavailable int  `json:"max_unavailable,omitempty"` // so many fewer may serve
+	Surge       *int `json:"max_surge,omitempty"`       // so many more there may be; a tenth of the pool, at least 1
+}
+
+// set sets what m says on a pool.
+func (m *PoolMore) set(p *weir.Pool) {
+	p.Heal = m.Heal
+	for _, s := range m.Sizes {
+		p.Sizes = append(p.Sizes, weir.Offer(s))
+	}
+	if m.Rolling != nil {
+		p.Rolling = &weir.Rolling{Unavailable: m.Rolling.Unavailable, Surge: m.Rolling.Surge}
+	}
+}
+
+// moreOf puts what a pool says of its machines in words.
+func moreOf(p *weir.Pool) (m PoolMore) {
+	m.Heal = p.Heal
+	for _, o := range p.Sizes {
+		m.Sizes = append(m.Sizes, PoolSize(o))
+	}
+	if p.Rolling != nil {
+		m.Rolling = &PoolRolling{p.Rolling.Unavailable, p.Rolling.Surge}
+	}
+	return m
 }
 
 // AutoscaleSchedule is when a pool has more machines than its load needs.
@@ -80,6 +128,9 @@ func (q *autoscaleRequest) pool(region string) (weir.Pool, error) {
 	if p.Template, err = droplet.template(region); err != nil {
 		return p, fmt.Errorf("droplet_template: %w", err)
 	}
+	if q.Config.Weir != nil {
+		q.Config.Weir.PoolMore.set(&p)
+	}
 	p.Scale, err = q.Config.scale()
 	return p, err
 }
@@ -88,8 +139,14 @@ func (q *autoscaleRequest) pool(region string) (weir.Pool, error) {
 func (c *AutoscaleConfig) scale() (*weir.Scale, error) {
 	dynamic := *c
 	dynamic.Fixed = 0
+	if c.Weir != nil {
+		more := *c.Weir
+		if more.PoolMore = (PoolMore{}); reflect.DeepEqual(more, AutoscaleMore{}) {
+			dynamic.Weir = nil
+		}
+	}
 	switch {
-	case *c == AutoscaleConfig{}:
+	case dynamic == AutoscaleConfig{} && c.Fixed == 0:
 		return nil, invalid("config says nothing, want target_number_instances, or min_instances, max_instances and a target")
 	case c.Fixed != 0 && dynamic != AutoscaleConfig{}:
 		return nil, invalid("config has target_number_instances, which is for a pool of a fixed size, and also what is for one that scales: leave one of them out")
@@ -171,6 +228,12 @@ func autoscaleWords(p weir.Pool, load weir.PoolLoad) autoscaleWire {
 	w.Config = AutoscaleConfig{Fixed: p.Count}
 	if p.Scale != nil {
 		w.Config = *ConfigOf(p.Scale)
+	}
+	if more := moreOf(&p); !reflect.DeepEqual(more, PoolMore{}) {
+		if w.Config.Weir == nil {
+			w.Config.Weir = &AutoscaleMore{}
+		}
+		w.Config.Weir.PoolMore = more
 	}
 	if load.CPU != nil && load.Memory != nil {
 		w.Use = &utilization{*load.Memory, *load.CPU}

@@ -27,8 +27,17 @@ type BalancerPolicy struct {
 	ConnectionLimit    int                 `json:"connection_limit,omitempty"`    // how many connections each client may have at a time
 	BasicAuth          *BasicAuth          `json:"basic_auth,omitempty"`          // clients log in by a name and a password
 	ClientCertificates *ClientCertificates `json:"client_certificates,omitempty"` // clients show certificates
+	AccessLog          *AccessLog          `json:"access_log,omitempty"`          // requests are logged, and have IDs
 	SlowStartSeconds   int64               `json:"slow_start_seconds,omitempty"`  // a server that comes up gets its full share after this
 	DrainSeconds       int64               `json:"drain_seconds,omitempty"`       // for which a server that leaves may finish its requests: 30 if left out
+}
+
+// AccessLog says what becomes of the access log. Whatever it says, each instance remembers its last lines, and whoever may
+// read the load balancer can follow them.
+type AccessLog struct {
+	File   bool   `json:"file,omitempty"`   // each instance keeps files of them
+	Syslog string `json:"syslog,omitempty"` // where instances send them, as in RFC 5424: udp://HOST:PORT or tcp://HOST:PORT; for an operator to set
+	Sample int    `json:"sample,omitempty"` // one request of so many is logged; all if left out
 }
 
 // TargetGroup is servers beside a load balancer's own droplets.
@@ -169,6 +178,9 @@ func (w *BalancerPolicy) set(lb *weir.LoadBalancer, was *weir.Login) error {
 	if c := w.ClientCertificates; c != nil {
 		h.ClientCerts = &weir.ClientCertificates{CA: c.CA, Optional: c.Optional}
 	}
+	if l := w.AccessLog; l != nil {
+		p.Log = &weir.AccessLog{File: l.File, Syslog: l.Syslog, Sample: l.Sample}
+	}
 	lb.Policy = p
 	return nil
 }
@@ -293,6 +305,9 @@ func policyWords(p *weir.Policy) BalancerPolicy {
 			route.Rewrite = &Rewrite{Host: d.Host, Path: d.Path, PathPrefix: d.Prefix}
 		}
 		w.Routes = append(w.Routes, route)
+	}
+	if l := p.Log; l != nil {
+		w.AccessLog = &AccessLog{File: l.File, Syslog: l.Syslog, Sample: l.Sample}
 	}
 	w.RequestHeaders, w.ResponseHeaders = headerWords(&h.Headers)
 	for status, page := range h.Pages {

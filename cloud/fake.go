@@ -22,6 +22,9 @@ type FakeOptions struct {
 	Addresses int    // how many reserved IPs it has of each family, and of the private network; 100 if 0
 	Spread    int    // how many machines can have one; 8 if 0
 
+	// Full says of which sizes there is no room for another machine, whatever there is of others. Of none if nil.
+	Full func(size string) bool
+
 	// Boots says how long a new machine's user-data runs and what becomes of it. If
 	// nil, it is done at once.
 	Boots func(Spec) (time.Duration, weir.Boot)
@@ -220,7 +223,7 @@ func (f *Fake) create(spec Spec) (*fakeMachine, error) {
 	if err := spec.Check(f.o.Region); err != nil {
 		return nil, err
 	}
-	if err := f.room(1); err != nil {
+	if err := f.room(spec.Size, 1); err != nil {
 		return nil, err
 	}
 	slot := f.slot()
@@ -262,11 +265,14 @@ func (f *Fake) Room(ctx context.Context, t weir.Template, n int) error {
 		if err := t.Check(f.o.Region); err != nil {
 			return err
 		}
-		return f.room(n)
+		return f.room(t.Size, n)
 	}, "ask for room for %d machines", n)
 }
 
-func (f *Fake) room(n int) error {
+func (f *Fake) room(size string, n int) error {
+	if n > 0 && f.o.Full != nil && f.o.Full(size) {
+		return weir.Errorf(weir.Exhausted, "there is no room for more machines of size %s", size)
+	}
 	if free := f.o.Machines - len(f.machines); n > free {
 		return weir.Errorf(weir.Exhausted, "there is room for %d more machines of %d, want %d", free, f.o.Machines, n)
 	}

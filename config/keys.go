@@ -2,10 +2,13 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 
 	"weir/weir"
 )
@@ -24,9 +27,12 @@ func appKeys() []key {
 		{"name", setName},
 		{"region", setRegion},
 		{"size", text(func(a *App, s string) { a.Pool.Template.Size = s })},
+		{"sizes", setSizes}, // before count, whose budget they bear on
 		{"image", text(func(a *App, s string) { a.Pool.Template.Image = s })},
 		{"hostname_prefix", setPrefix},
 		{"count", setCount},
+		{"rolling", setRolling},
+		{"replace_unhealthy", flag(func(a *App, on bool) { a.Pool.Heal = &on })},
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},
@@ -92,6 +98,13 @@ func balancerKeys() []key {
 		{"health_check", func(a *App, v value) error {
 			return v.mapping(a, checkKeys(func(a *App) *weir.HealthCheck { return &a.LoadBalancer.Health }))
 		}},
+		{"access_log", func(a *App, v value) error {
+			if _, null := v.node.(*ast.NullNode); null {
+				return nil
+			}
+			a.LoadBalancer.Policy.Log = new(weir.AccessLog)
+			return v.mapping(a, accessLogKeys())
+		}},
 		{"http_idle_timeout_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Idle = d })},
 
 		{"target_groups", setGroups},
@@ -114,6 +127,14 @@ func balancerKeys() []key {
 		{"client_certificates", setClientCertificates},
 		{"slow_start_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.SlowStart = d })},
 		{"drain_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.Drain = d })},
+	}
+}
+
+func accessLogKeys() []key {
+	return []key{
+		{"file", flag(func(a *App, on bool) { a.LoadBalancer.Policy.Log.File = on })},
+		{"syslog", text(func(a *App, s string) { a.LoadBalancer.Policy.Log.Syslog = s })},
+		{"sample", whole(fmt.Sprintf("from 1 to %d", weir.MaxSample), func(a *App, n int) { a.LoadBalancer.Policy.Log.Sample = n })},
 	}
 }
 
@@ -355,7 +376,7 @@ func setTags(a *App, v value) error {
 
 // machineKeys are about machines that Weir makes, and there are none where servers are
 // given by address.
-var machineKeys = []string{"size", "image", "hostname_prefix", "count", "user_data", "ssh_keys", "tags"}
+var machineKeys = []string{"size", "image", "hostname_prefix", "count", "sizes", "rolling", "replace_unhealthy", "user_data", "ssh_keys", "tags"}
 
 func setServers(a *App, v value) error {
 	list, err := v.list("a list of addresses")

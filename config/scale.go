@@ -36,6 +36,55 @@ func setCount(a *App, v value) error {
 	return nil
 }
 
+// setSizes sets which sizes machines may have; the first is the pool's own.
+func setSizes(a *App, v value) error {
+	list, err := v.list("a list of sizes")
+	if err != nil {
+		return err
+	}
+	for i, v := range list {
+		if !v.has("size") {
+			return v.errorf("one of the sizes has no size, want one such as %s", defaultSize)
+		}
+		var o weir.Offer
+		if err := v.mapping(a, offerKeys(&o)); err != nil {
+			return err
+		}
+		if i == 0 {
+			if was := a.Pool.Template.Size; was != defaultSize && was != o.Size {
+				return v.errorf("the first of the sizes is %s, and size is %s: leave size out", o.Size, was)
+			}
+			a.Pool.Template.Size = o.Size
+		}
+		a.Pool.Sizes = append(a.Pool.Sizes, o)
+		if err := a.check(); err != nil {
+			return v.errorf("%w", err)
+		}
+	}
+	return nil
+}
+
+// offerKeys returns the keys of a size.
+func offerKeys(o *weir.Offer) []key {
+	return []key{
+		{"size", text(func(_ *App, s string) { o.Size = s })},
+		{"region", text(func(_ *App, s string) { o.Region = s })},
+		{"hourly_cost", number(func(_ *App, n float64) { o.Price = n })},
+		{"weight", number(func(_ *App, n float64) { o.Weight = n })},
+		{"share", number(func(_ *App, n float64) { o.Share = n })},
+		{"max", whole("from 1 to 1000", func(_ *App, n int) { o.Max = n })},
+	}
+}
+
+// setRolling has machines replaced when what they are made from has changed.
+func setRolling(a *App, v value) error {
+	a.Pool.Rolling = &weir.Rolling{}
+	return v.mapping(a, []key{
+		{"max_unavailable", whole("of machines", func(a *App, n int) { a.Pool.Rolling.Unavailable = n })},
+		{"max_surge", whole("of machines", func(a *App, n int) { a.Pool.Rolling.Surge = &n })},
+	})
+}
+
 func scaleKeys() []key {
 	scale := func(a *App) *weir.Scale { return a.Pool.Scale }
 	return []key{

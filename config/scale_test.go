@@ -57,3 +57,41 @@ func TestCountThatCannotBeFollowedSaysWhere(t *testing.T) {
 		}
 	}
 }
+
+func TestPoolMayHaveSeveralSizes(t *testing.T) {
+	a, err := Parse("weir.yaml", []byte(`
+name: web
+sizes:
+  - {size: s-2vcpu-2gb, hourly_cost: 0.02}
+  - {size: s-4vcpu-8gb, hourly_cost: 0.05, weight: 1.9, max: 3}
+count: {max: 10, max_hourly_cost: 0.2}
+rolling: {max_unavailable: 1, max_surge: 0}
+replace_unhealthy: false
+`), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	none, no := 0, false
+	want := &weir.Pool{Sizes: []weir.Offer{{Size: "s-2vcpu-2gb", Price: 0.02}, {Size: "s-4vcpu-8gb", Price: 0.05, Weight: 1.9, Max: 3}},
+		Rolling: &weir.Rolling{Unavailable: 1, Surge: &none}, Heal: &no}
+	got := &weir.Pool{Sizes: a.Pool.Sizes, Rolling: a.Pool.Rolling, Heal: a.Pool.Heal}
+	if diff := cmp.Diff(want, got); diff != "" || a.Pool.Template.Size != "s-2vcpu-2gb" {
+		t.Errorf("the pool's size is %s, the rest (-want +got):\n%s", a.Pool.Template.Size, diff)
+	}
+	for file, want := range map[string]string{
+		"name: web\nsizes: s-1vcpu-1gb\n":                                                      `weir.yaml:2: sizes is "s-1vcpu-1gb", want a list of sizes`,
+		"name: web\nsizes:\n  - {max: 2}\n":                                                    `weir.yaml:3: one of the sizes has no size, want one such as s-1vcpu-1gb`,
+		"name: web\nsizes:\n  - {size: huge}\n":                                                `weir.yaml:3: sizes[0]: size "huge" is not offered, want one of s-1vcpu-512mb-10gb, s-1vcpu-1gb, s-1vcpu-2gb, s-2vcpu-2gb, s-2vcpu-4gb, s-4vcpu-8gb, s-8vcpu-16gb`,
+		"name: web\nsizes:\n  - {size: s-1vcpu-1gb}\n  - {size: s-2vcpu-2gb, share: 2}\n":      `weir.yaml:4: sizes[1]: share is there for some sizes alone, want it for all or for none`,
+		"name: web\nsize: s-4vcpu-8gb\nsizes:\n  - {size: s-1vcpu-1gb}\n":                      `weir.yaml:4: the first of the sizes is s-1vcpu-1gb, and size is s-4vcpu-8gb: leave size out`,
+		"name: web\nrolling: {max_surge: 0}\n":                                                 `weir.yaml:2: max_unavailable and max_surge are both 0, with which nothing can be replaced: want one of them over 0`,
+		"name: web\nrolling: {max_unavailable: x}\n":                                           `weir.yaml:2: max_unavailable is "x", want a whole number of machines`,
+		"name: web\nreplace_unhealthy: 1\n":                                                    `weir.yaml:2: replace_unhealthy is "1", want true or false`,
+		"name: web\nsizes:\n  - {size: s-1vcpu-1gb}\nservers: [192.0.2.21]\n":                  `weir.yaml:2: sizes is about machines that Weir makes, and servers says that there are others: leave one of them out`,
+		"name: web\nsizes:\n  - {size: s-1vcpu-1gb}\ncount:\n  max: 3\n  max_hourly_cost: 1\n": `weir.yaml:6: max_hourly_cost is there without the hourly_cost of its sizes, want what one machine of each costs`,
+	} {
+		if _, err := Parse("weir.yaml", []byte(file), "."); err == nil || err.Error() != want {
+			t.Errorf("%s:\n got %v\nwant %s", file, err, want)
+		}
+	}
+}

@@ -194,7 +194,7 @@ func (t *term) seenAddresses(ctx context.Context, owner weir.ID) (map[weir.Famil
 	return seen, nil
 }
 
-func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) error {
+func (t *term) addressFailed(ctx context.Context, owner weir.ID, why error) error {
 	return t.db.Update(ctx, func(tx *store.Tx) error {
 		row, err := addresses.Get(ctx, tx, owner)
 		if errors.Is(err, weir.NotFound) {
@@ -203,7 +203,7 @@ func (t *term) addressFailed(ctx context.Context, owner weir.ID, why string) err
 		if err != nil {
 			return err
 		}
-		row.Err = why
+		row.Err = why.Error()
 		addresses.Put(tx, owner, row)
 		return nil
 	})

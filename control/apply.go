@@ -63,16 +63,19 @@ func (c *Control) checkPool(ctx context.Context, pool weir.Pool) error {
 	if err := c.checkScaled(&pool); err != nil {
 		return err
 	}
-	add, err := c.growth(ctx, pool)
+	var was *weir.Pool
+	err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+		was, err = poolNamed(ctx, tx, pool.Name)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if add > 0 {
-		err = c.room(ctx, pool.Template, add)
-	} else {
-		err = c.Cloud.Room(ctx, pool.Template, 0) // can such a machine be made at all?
+	is, _ := mergePool(was, pool)
+	if was == nil {
+		was = &weir.Pool{}
 	}
-	if err != nil {
+	if err := c.admitChange(ctx, was, is); err != nil {
 		return fmt.Errorf("pool %q: %w", pool.Name, err)
 	}
 	return nil
@@ -102,30 +105,15 @@ func applyPool(ctx context.Context, tx *store.Tx, pool weir.Pool, dry bool) (cha
 	}
 	pools.Put(tx, wanted.ID, wanted)
 	switch {
-	case wanted.Scale != nil && (was == nil || was.Scale == nil || was.Count != wanted.Count):
+	case wanted.Told() && (was == nil || !was.Told() || was.Scale == nil && wanted.Scale != nil || was.Count != wanted.Count || !reflect.DeepEqual(was.Former, wanted.Former)):
 		err = beginScaling(ctx, tx, wanted, weir.ScaledByUser, "")
-	case wanted.Scale == nil && was != nil && was.Scale != nil:
+	case !wanted.Told() && was != nil && was.Told():
 		forgetScale(tx, wanted.ID)
 	}
+	if wanted.Scale == nil {
+		forgetVerdicts(tx, wanted.ID)
+	}
 	return changes, err
-}
-
-// growth returns by how many machines a pool would grow that became what want is.
-func (c *Control) growth(ctx context.Context, want weir.Pool) (n int, err error) {
-	err = c.Store.View(ctx, func(tx *store.Tx) error {
-		was, err := poolNamed(ctx, tx, want.Name)
-		if err != nil {
-			return err
-		}
-		have := 0
-		if was != nil {
-			have = was.Count
-		}
-		p, _ := mergePool(was, want)
-		n = p.Count - have
-		return nil
-	})
-	return n, err
 }
 
 // balancerNamed returns the caller's load balancer of that name that is to stay, or nil.
@@ -148,7 +136,7 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 		want.Count = was.Count
 	}
 	if want.Scale != nil {
-		want.Count = want.Scale.Clamp(want.Count)
+		want.Count = want.Clamp(want.Count)
 	}
 	want.KeepCount = false
 	if was == nil {
@@ -162,6 +150,9 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 		{"count", p.Count, want.Count},
 		{"scale", scaling(p.Scale), scaling(want.Scale)},
 		{"hostname_prefix", p.Prefix, want.Prefix},
+		{"sizes", sized(p), sized(want)},
+		{"rolling", rolled(p), rolled(want)},
+		{"replace_unhealthy", p.Heals(), want.Heals()},
 	})
 	template := changed("pool "+p.Name+": new machines", []field{
 		{"size", p.Template.Size, want.Template.Size},
@@ -170,13 +161,53 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 		{"tags", p.Template.Tags, want.Template.Tags},
 	})
 	if p.Template.UserData != want.Template.UserData {
-		template = append(template, fmt.Sprintf("pool %s: new machines: user_data is another; those that are there keep theirs", p.Name))
+		template = append(template, fmt.Sprintf("pool %s: new machines: user_data is another; those that are there %s", p.Name, renewed(want)))
 	}
 	if len(template) == 0 && !slices.Equal(p.Template.SSHKeys, want.Template.SSHKeys) {
 		template = []string{fmt.Sprintf("pool %s: new machines: ssh_keys are others", p.Name)}
 	}
 	p.Count, p.Scale, p.Prefix, p.Template = want.Count, want.Scale, want.Prefix, want.Template
+	p.Sizes, p.Rolling, p.Heal = want.Sizes, want.Rolling, want.Heal
+	renew(&p, *was)
 	return p, append(changes, template...)
+}
+
+// renewed says what becomes of the machines that a pool has when its template changes.
+func renewed(p weir.Pool) string {
+	if p.Rolls() {
+		return "are replaced"
+	}
+	return "keep theirs"
+}
+
+// sized says which sizes the machines of a pool have, as a person would say it.
+func sized(p weir.Pool) []string {
+	var said []string
+	for _, o := range p.Sizes {
+		words := o.Size
+		for _, part := range []struct {
+			name  string
+			value float64
+		}{{"hourly cost", o.Price}, {"weight", o.Weight}, {"share", o.Share}, {"max", float64(o.Max)}} {
+			if part.value != 0 {
+				words += fmt.Sprintf(" %s %v", part.name, part.value)
+			}
+		}
+		said = append(said, words)
+	}
+	return said
+}
+
+// rolled says how the machines of a pool are replaced, as a person would say it.
+func rolled(p weir.Pool) string {
+	if p.Rolling == nil {
+		return "none"
+	}
+	surge := "a tenth"
+	if p.Rolling.Surge != nil {
+		surge = fmt.Sprint(*p.Rolling.Surge)
+	}
+	return fmt.Sprintf("%d fewer, %s more", p.Rolling.Unavailable, surge)
 }
 
 // bounded says between which sizes a pool follows its load, if it does.

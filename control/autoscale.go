@@ -58,10 +58,10 @@ func (c *Control) CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Po
 		return p, err
 	}
 	p = mergeAutoscale(weir.Pool{Autoscale: &weir.Autoscale{}}, p)
-	p.Autoscale.Edition = 0
+	p.Edition, p.Editions, p.Former = 0, 0, nil
 	p.Team = weir.CallerOf(ctx).Team
 	p.Created = p.Autoscale.Updated
-	if err := c.room(ctx, p.Template, p.Count); err != nil {
+	if err := c.admit(ctx, &p, nil); err != nil {
 		return p, fmt.Errorf("pool %q: %w", p.Name, err)
 	}
 	made := p
@@ -74,7 +74,7 @@ func (c *Control) CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Po
 		if err := beginScaling(ctx, tx, made, weir.ScaledByUser, ""); err != nil {
 			return err
 		}
-		if _, err := addMembers(ctx, tx, &made, made.Count); err != nil {
+		if _, err := addMembers(ctx, tx, &made, planPool(made, nil, nil, made.Created).add); err != nil {
 			return err
 		}
 		pools.Put(tx, made.ID, made)
@@ -92,12 +92,7 @@ func (c *Control) UpdateAutoscalePool(ctx context.Context, id weir.ID, want weir
 	if err := c.checkScaled(&want); err != nil {
 		return p, err
 	}
-	if add := mergeAutoscale(p, want).Count - p.Count; add > 0 {
-		err = c.room(ctx, want.Template, add)
-	} else {
-		err = c.Cloud.Room(ctx, want.Template, 0) // can such a machine be made at all?
-	}
-	if err != nil {
+	if err := c.admitChange(ctx, &p, mergeAutoscale(p, want)); err != nil {
 		return p, fmt.Errorf("pool %q: %w", want.Name, err)
 	}
 	err = c.Store.Update(ctx, func(tx *store.Tx) error {
@@ -112,7 +107,7 @@ func (c *Control) UpdateAutoscalePool(ctx context.Context, id weir.ID, want weir
 		if err := putAutoscale(ctx, tx, &p); err != nil {
 			return err
 		}
-		if p.Count == was.Count && p.Autoscale.Edition == was.Autoscale.Edition {
+		if p.Count == was.Count && p.Edition == was.Edition && reflect.DeepEqual(p.Former, was.Former) {
 			return nil // its machines stay what they are
 		}
 		return beginScaling(ctx, tx, p, weir.ScaledByUser, "")
@@ -126,8 +121,9 @@ func mergeAutoscale(was, want weir.Pool) weir.Pool {
 	p.Name, p.Prefix, p.Template, p.Count = want.Name, want.Prefix, want.Template, want.Count
 	p.Autoscale = &a
 	p.Scale, a.Written = want.Scale, want.Autoscale.Written
+	p.Sizes, p.Rolling, p.Heal = want.Sizes, want.Rolling, want.Heal
 	if p.Scale != nil {
-		p.Count = p.Scale.Clamp(was.Count)
+		p.Count = p.Clamp(was.Count)
 	}
 	for _, list := range []*[]string{&p.Template.Tags, &p.Template.SSHKeys, &a.Written.SSHKeys} {
 		if len(*list) == 0 {
@@ -138,15 +134,14 @@ func mergeAutoscale(was, want weir.Pool) weir.Pool {
 		return was
 	}
 	a.Updated = time.Now().UTC()
-	if !sameMachines(p.Template, was.Template) {
-		a.Edition++
-	}
+	renew(&p, was)
 	return p
 }
 
-// sameMachines reports whether two templates make machines that are the same.
+// sameMachines reports whether two templates make machines that are the same but for their size.
 func sameMachines(a, b weir.Template) bool {
 	for _, t := range []*weir.Template{&a, &b} {
+		t.Size = ""
 		t.Tags, t.SSHKeys = slices.Sorted(slices.Values(t.Tags)), slices.Sorted(slices.Values(t.SSHKeys))
 	}
 	return reflect.DeepEqual(a, b)
@@ -190,7 +185,7 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 			return err
 		}
 		for _, m := range members {
-			m.Pool, m.Edition = "", 0
+			m.Pool, m.Edition, m.Worth, m.Condemned = "", 0, 0, ""
 			machines.Put(tx, m.ID, m)
 		}
 		forgetPool(tx, id)
@@ -213,35 +208,12 @@ func (c *Control) PoolMembers(ctx context.Context, id weir.ID) (members []weir.M
 		for _, m := range all {
 			members = append(members, weir.Member{Machine: m, Unwell: m.Trouble()})
 		}
-		return judgeMembers(ctx, tx, members)
+		found, err := c.find(ctx, tx, all, time.Now())
+		judgeMembers(members, found)
+		return err
 	})
 	byNumber(members, func(m weir.Member) weir.ID { return m.ID })
 	return members, err
-}
-
-// judgeMembers has those of members unwell whose health check fails, as the load balancers see it
-// that clients reach.
-func judgeMembers(ctx context.Context, tx *store.Tx, members []weir.Member) error {
-	lbs, err := loadBalancers.All(ctx, tx)
-	if err != nil {
-		return err
-	}
-	for _, lb := range lbs {
-		for _, active := range lb.Status.Actives() {
-			s, err := nodeStatuses.Get(ctx, tx, active)
-			if err != nil && !errors.Is(err, weir.NotFound) {
-				return err
-			}
-			for i := range members {
-				m := &members[i]
-				at := slices.IndexFunc(s.Servers, func(s weir.ServerStatus) bool { return s.ID == m.ID && s.State == weir.ServerDown })
-				if at >= 0 && m.Unwell == "" {
-					m.Unwell = fmt.Sprintf("load balancer %s finds it down%s", lb.Name, because(s.Servers[at].Why))
-				}
-			}
-		}
-	}
-	return nil
 }
 
 // PoolHistory returns how an autoscale pool has changed, the newest first.
@@ -271,7 +243,7 @@ func beginScaling(ctx context.Context, tx *store.Tx, p weir.Pool, reason weir.Sc
 	if err != nil {
 		return err
 	}
-	scalings.Put(tx, p.ID, withScaling(history, p.Count, p.Status.Active, reason, why))
+	scalings.Put(tx, p.ID, withScaling(history, p.Count, p.Status.Units, reason, why))
 	return nil
 }
 
@@ -292,24 +264,25 @@ func newest(history []weir.Scaling) *weir.Scaling {
 	return &history[len(history)-1]
 }
 
-// powered returns how many of a pool's members are powered on and to stay.
-func powered(members []weir.Machine) (n int) {
+// powered returns those of a pool's members that are powered on and to stay.
+func powered(members []weir.Machine) (on []weir.Machine) {
 	for _, m := range members {
 		if m.Deleting.IsZero() && m.Status.Phase == weir.MachineActive {
-			n++
+			on = append(on, m)
 		}
 	}
-	return n
+	return on
 }
 
-// observePool brings what there is of an autoscale pool's machines, of which so many are being
-// added, into its status, and into the newest entry of its history. Machines that nobody has asked
+// observePool brings what there is of a pool's machines, of which so many are being added and so many dropped, into its
+// status, and into the newest entry of its history. Machines that nobody has asked
 // for, in the place of some that are gone, begin an entry of their own.
-func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, add int) error {
-	p.Status.Active = powered(members)
-	settled := add == 0 && len(members) == p.Count
+func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, add, drop int) error {
+	on := powered(members)
+	p.Status.Active, p.Status.Units = len(on), int(worth(on)+1e-9)
+	settled := add == 0 && drop == 0 && p.Status.Stuck == "" && (p.Mixed() || len(members) == p.Count)
 	for _, m := range members {
-		if !m.Deleting.IsZero() || m.Status.Phase == weir.MachineNew || p.Stale(&m) {
+		if !m.Deleting.IsZero() || m.Status.Phase == weir.MachineNew || p.Leaves(&m) {
 			settled = false
 		}
 		if m.Deleting.IsZero() && m.Status.Phase == weir.MachineNew && m.Status.Err != "" && p.Status.Stuck == "" {
@@ -322,14 +295,14 @@ func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir
 	}
 	s := newest(history)
 	if add > 0 && (s == nil || !s.Ended.IsZero()) {
-		history = withScaling(history, p.Count, p.Status.Active, weir.ScaledUp, "a machine is gone")
+		history = withScaling(history, p.Count, p.Status.Units, weir.ScaledUp, "a machine is gone")
 		s = newest(history)
 	}
 	if s == nil || !s.Ended.IsZero() {
 		return nil
 	}
 	is := *s
-	is.Have, is.Err = p.Status.Active, p.Status.Stuck
+	is.Have, is.Err = p.Status.Units, p.Status.Stuck
 	if settled {
 		is.Ended = time.Now().UTC()
 	}

@@ -161,25 +161,34 @@ func TestNewTemplateReplacesMachinesAndNeverServesByFewer(t *testing.T) {
 	})
 }
 
-func TestNewTemplateThatFailsReplacesNothing(t *testing.T) {
+func TestNewTemplateThatFailsIsRolledBack(t *testing.T) {
 	inLab(t, cloud.FakeOptions{Boots: slow}, func(t *testing.T, c *Control) {
 		p := must(c.CreateAutoscalePool(t.Context(), webPool(3)))(t)
 		time.Sleep(time.Minute)
 		broken := webPool(3)
 		broken.Template.UserData = "#!/bin/sh\nexit 3\n"
 		p = must(c.UpdateAutoscalePool(t.Context(), p.ID, broken))(t)
-		time.Sleep(time.Hour)
-		alike(t, "after an hour", namesOf(t, c, p.ID), "web-1", "web-2", "web-3", "web-4")
-		last := must(c.PoolMembers(t.Context(), p.ID))(t)[3]
-		if why := last.Unwell; why != "user-data exited with 3" {
-			t.Errorf("web-4 is unwell: %q, want its user-data's failure", why)
+		time.Sleep(45 * time.Second)
+		is := must(c.AutoscalePool(t.Context(), p.ID))(t)
+		if want := "replacing its machines is paused: web-4: user-data exited with 3"; is.Status.Stuck != want {
+			t.Errorf("after the first has failed it says %q, want %q", is.Status.Stuck, want)
 		}
+		alike(t, "it tries one more", namesOf(t, c, p.ID), "web-1", "web-2", "web-3", "web-5")
+		time.Sleep(time.Hour)
+		alike(t, "after an hour", namesOf(t, c, p.ID), "web-1", "web-2", "web-3")
+		is = must(c.AutoscalePool(t.Context(), p.ID))(t)
+		if is.Template.UserData != "" || is.Former != nil || is.Status.Stuck != "" || !is.Autoscale.Updated.After(p.Autoscale.Updated) {
+			t.Errorf("it is %+v, want its former template and nothing more to do", is)
+		}
+		why := "web-5: user-data exited with 3, after web-4: user-data exited with 3"
+		alike(t, "history", told(t, c, p.ID), "CONFIGURATION_CHANGE 3 of 3 success", "CONFIGURATION_CHANGE 4 of 3 error: went back to the former template: "+why, "CONFIGURATION_CHANGE 3 of 3 success")
+		alike(t, "events", happened(t, c, "web"), "pauses replacing its machines, and tries one more: web-4: user-data exited with 3", "goes back to its former template: "+why)
+
 		mended := webPool(3)
 		mended.Template.UserData = "#!/bin/sh\n"
 		p = must(c.UpdateAutoscalePool(t.Context(), p.ID, mended))(t)
 		time.Sleep(time.Hour)
-		alike(t, "once it is mended", namesOf(t, c, p.ID), "web-5", "web-6", "web-7")
-		alike(t, "history", told(t, c, p.ID), "CONFIGURATION_CHANGE 3 of 3 success", "CONFIGURATION_CHANGE 4 of 3 error: "+superseded, "CONFIGURATION_CHANGE 3 of 3 success")
+		alike(t, "once it is mended", namesOf(t, c, p.ID), "web-6", "web-7", "web-8")
 	})
 }
 
@@ -223,7 +232,7 @@ func TestWhatChangesNothingLeavesNoTrace(t *testing.T) {
 		other := scaled(2, 5)
 		other.Template.Tags, other.Scale.CPU, other.Name = nil, 0.7, "www"
 		p = must(c.UpdateAutoscalePool(t.Context(), p.ID, other))(t)
-		if p.Autoscale.Edition != 0 || p.Scale.CPU != 0.7 || p.Name != "www" || p.Autoscale.Updated.Equal(updated) {
+		if p.Edition != 0 || p.Scale.CPU != 0.7 || p.Name != "www" || p.Autoscale.Updated.Equal(updated) {
 			t.Errorf("%+v %+v, want another name and target, and the same machines", p, p.Autoscale)
 		}
 		alike(t, "history", told(t, c, p.ID), "CONFIGURATION_CHANGE 2 of 2 success")
@@ -349,8 +358,6 @@ func TestNoWeirYAMLChangesAnAutoscalePool(t *testing.T) {
 }
 
 func TestMemberIsAsItsLoadBalancersFindIt(t *testing.T) {
-	db := store.Memory()
-	defer db.Close()
 	members := []weir.Machine{{ID: "100001"}, {ID: "100002"}, {ID: "100003"}, {ID: "100004"}, {ID: "100005"}}
 	for i := range members {
 		members[i].Tags = []string{"web"}
@@ -362,41 +369,26 @@ func TestMemberIsAsItsLoadBalancersFindIt(t *testing.T) {
 	server := func(backend string, id weir.ID, state weir.ServerState) weir.ServerStatus {
 		return weir.ServerStatus{Backend: backend, ID: id, State: state}
 	}
-	err := db.Update(t.Context(), func(tx *store.Tx) error {
-		for _, lb := range []weir.LoadBalancer{balancer("front", "100011", weir.LoadBalancerActive), balancer("silent", "", weir.LoadBalancerNew)} {
-			loadBalancers.Put(tx, lb.ID, lb)
-		}
-		nodeStatuses.Put(tx, "100011", weir.NodeStatus{Servers: []weir.ServerStatus{
-			server("http", "100001", weir.ServerUp), server("tcp", "100001", weir.ServerUp),
-			server("http", "100002", weir.ServerUp), server("tcp", "100002", weir.ServerChecking),
-			{Backend: "http", ID: "100003", State: weir.ServerDown, Why: "L4CON: Connection refused"},
-		}})
-		nodeStatuses.Put(tx, "100012", weir.NodeStatus{Servers: []weir.ServerStatus{server("http", "100004", weir.ServerUp)}}) // stands by
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stands := weir.NodeStatus{Servers: []weir.ServerStatus{server("http", "100004", weir.ServerUp)}}
+	says := map[weir.ID]telling{"100012": {stands, stands}, "100011": {stored: weir.NodeStatus{Servers: []weir.ServerStatus{
+		server("http", "100001", weir.ServerUp), server("tcp", "100001", weir.ServerUp),
+		server("http", "100002", weir.ServerUp), server("tcp", "100002", weir.ServerChecking),
+		{Backend: "http", ID: "100003", State: weir.ServerDown, Why: "L4CON: Connection refused"},
+	}}}}
+	lbs := []weir.LoadBalancer{balancer("front", "100011", weir.LoadBalancerActive), balancer("silent", "", weir.LoadBalancerNew)}
+	found := findings(lbs, map[weir.ID][]weir.ID{"front": {"100011", "100012"}}, says, members, time.Now())
 	var got []string
-	err = db.View(t.Context(), func(tx *store.Tx) error {
-		waits, err := waitsForBalancer(t.Context(), tx, members)
-		for id := range waits {
+	for id, f := range found {
+		if f.waits {
 			got = append(got, string(id))
 		}
-		return err
-	})
-	slices.Sort(got)
-	if err != nil {
-		t.Fatal(err)
 	}
+	slices.Sort(got)
 	alike(t, "those that wait", got, "100002", "100003", "100004")
 
 	got = nil
 	judged := []weir.Member{{Machine: members[0]}, {Machine: members[1]}, {Machine: members[2]}, {Machine: members[3], Unwell: "it is powered off"}}
-	err = db.View(t.Context(), func(tx *store.Tx) error { return judgeMembers(t.Context(), tx, judged) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	judgeMembers(judged, found)
 	for _, m := range judged {
 		got = append(got, m.Unwell)
 	}

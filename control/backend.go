@@ -65,27 +65,27 @@ func (v *balancerView) inRotation(group string, m *weir.Machine) bool {
 // mostWeight is HAProxy's.
 const mostWeight = 256
 
-// weights returns the weight of each machine that gets requests of a group. Without a split all have the same. With one, the
-// servers of each part share its percentage, as exactly as whole numbers up to 256 can say: where a part's percentage is
-// too small for so many servers, the last ones of it have weight 0, and wait for others to go. A machine in several
-// parts counts for the first.
+// weights returns the weight of each machine that gets requests of a group. Without a split they are in proportion to what
+// machines are worth. With one, the servers of each part so share its percentage, as exactly as whole numbers up to 256 can
+// say: where a part's percentage is too small for so many servers, the last ones of it have weight 0, and wait for others to
+// go. A machine in several parts counts for the first.
 func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
 	weights := map[weir.ID]int{}
 	type part struct {
-		percent int
-		ids     []weir.ID
+		percent  float64
+		machines []*weir.Machine
 	}
 	var parts []part
 	add := func(name string, percent int) {
-		part := part{percent: percent}
+		part := part{percent: float64(percent)}
 		for i := range v.machines {
 			m := &v.machines[i]
 			if _, there := weights[m.ID]; !there && v.inRotation(name, m) {
 				weights[m.ID] = 0
-				part.ids = append(part.ids, m.ID)
+				part.machines = append(part.machines, m)
 			}
 		}
-		if len(part.ids) > 0 {
+		if len(part.machines) > 0 {
 			parts = append(parts, part)
 		}
 	}
@@ -97,28 +97,41 @@ func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
 	for _, name := range slices.Sorted(maps.Keys(g.Split)) {
 		add(name, g.Split[name])
 	}
+	if len(parts) == 1 {
+		for i, weight := range evenWeights(parts[0].machines) {
+			weights[parts[0].machines[i].ID] = weight
+		}
+		return weights
+	}
+	// share is what the lightest and the heaviest of the first n servers of a part have of 100, and what one that is worth
+	// 1 has.
+	share := func(p part, n int) (least, most, each float64) {
+		sum, least := 0.0, math.Inf(1)
+		for _, m := range p.machines[:n] {
+			sum, least, most = sum+m.Capacity(), min(least, m.Capacity()), max(most, m.Capacity())
+		}
+		each = p.percent / sum
+		return least * each, most * each, each
+	}
 	// The largest share that one server has gets the largest weight.
 	most := 0.0
 	for _, p := range parts {
-		most = max(most, float64(p.percent)/float64(len(p.ids)))
+		_, large, _ := share(p, len(p.machines))
+		most = max(most, large)
 	}
 	for _, p := range parts {
-		ids := p.ids
-		if len(parts) == 1 {
-			for _, id := range ids {
-				weights[id] = 1
-			}
-			return weights
-		}
 		if p.percent == 0 {
 			continue
 		}
-		// As many as have at least one 256th of that.
-		if fit := int(float64(p.percent) * mostWeight / most); fit < len(ids) {
-			ids = ids[:max(fit, 1)]
+		n := len(p.machines)
+		for ; n > 1; n-- {
+			if least, _, _ := share(p, n); least >= most/mostWeight {
+				break
+			}
 		}
-		for _, id := range ids {
-			weights[id] = max(int(math.Round(float64(p.percent)/float64(len(ids))*mostWeight/most)), 1)
+		_, _, each := share(p, n)
+		for _, m := range p.machines[:n] {
+			weights[m.ID] = min(max(int(math.Round(each*m.Capacity()*mostWeight/most)), 1), mostWeight)
 		}
 	}
 	return weights

@@ -111,6 +111,7 @@ type Control struct {
 	Options
 	nodes   *nodes
 	figures *figures
+	asks    *asks
 	leads   atomic.Pointer[term] // nil while another member does
 	tokens  tokenBook
 	lists   mirrored
@@ -137,7 +138,7 @@ func New(o Options) *Control {
 	if o.Store != nil {
 		o.Store = o.Store.Witnessed(witness)
 	}
-	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), numbers: make(chan struct{}, 1)}
+	c := &Control{Options: o, nodes: newNodes(o.Drain + drainGrace), figures: newFigures(), asks: newAsks(), numbers: make(chan struct{}, 1)}
 	c.nodes.count = c.figures.hear
 	c.lists = newMirrored(c.Store)
 	return c
@@ -211,12 +212,12 @@ type term struct {
 
 func newTerm(c *Control, led *store.Store) *term {
 	t := &term{Control: c, db: led, watching: newWatch()}
-	loop := func(kind string, workers int, do reconcile.Func, failed func(context.Context, weir.ID, string) error) *reconcile.Loop {
+	loop := func(kind string, workers int, do reconcile.Func, failed func(context.Context, weir.ID, error) error) *reconcile.Loop {
 		return reconcile.New(kind, func(ctx context.Context, id weir.ID) (time.Duration, error) {
 			again, err := do(ctx, id)
 			if err != nil && ctx.Err() == nil {
 				// The row shows why it is not done yet; the loop logs and tries again.
-				err = errors.Join(err, failed(ctx, id, err.Error()))
+				err = errors.Join(err, failed(ctx, id, err))
 			}
 			return again, err
 		}, reconcile.Options{Workers: workers, Log: c.Log})

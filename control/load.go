@@ -12,9 +12,9 @@ import (
 // staleLoad is how long what a machine or a load balancer bears is taken for what it bears now.
 const staleLoad = 45 * time.Second
 
-// loadOf returns what a pool's machines bear, as far as this member knows it. Among lbs are the load
-// balancers in front of them.
-func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now time.Time) scale.Sample {
+// loadOf returns what a pool's machines bear, as far as this member knows it, and how many of them that are. Among lbs are
+// the load balancers in front of them.
+func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now time.Time) (s scale.Sample, machines int) {
 	front := map[weir.ID]*frontSaid{}
 	for _, lb := range lbs {
 		if lb.Deleting.IsZero() && slices.ContainsFunc(members, func(m weir.Machine) bool { return lb.Targets(&m) }) {
@@ -31,7 +31,7 @@ func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now ti
 			serving = append(serving, m)
 		}
 	}
-	s := scale.NewSample(now, len(serving))
+	s = scale.NewSample(now, worth(serving))
 	s.Load[scale.CPU], s.Load[scale.Memory] = f.used(serving, now)
 	answers, seconds := 0.0, 0.0
 	for _, lb := range lbs {
@@ -50,7 +50,15 @@ func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, now ti
 	if answers > 0 {
 		s.Load[scale.Response] = seconds / answers
 	}
-	return s
+	return s, len(serving)
+}
+
+// worth returns how many machines of their pool's first size machines are worth.
+func worth(all []weir.Machine) (units float64) {
+	for i := range all {
+		units += all[i].Capacity()
+	}
+	return units
 }
 
 // add adds v to a sum that is not known while nothing was added.
@@ -61,25 +69,26 @@ func add(sum *float64, v float64) {
 	*sum += v
 }
 
-// used returns how many machines' CPU and memory are in use. Where those of at least half are known, the
-// others are taken to be like them.
+// used returns how many machines' CPU and memory are in use, each counted as what it is worth. Where those of at least
+// half are known, the others are taken to be like them.
 func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, cpus, memories := 0, 0.0, 0.0
+	known, cpus, memories := 0.0, 0.0, 0.0
 	for _, m := range serving {
 		of := f.machines[m.ID]
 		if of == nil || now.Sub(of.last.Taken) > staleLoad || math.IsNaN(of.busy) || of.last.Memory.Total == 0 {
 			continue
 		}
-		n++
-		cpus += of.busy
-		memories += 1 - float64(of.last.Memory.Available)/float64(of.last.Memory.Total)
+		known += m.Capacity()
+		cpus += of.busy * m.Capacity()
+		memories += (1 - float64(of.last.Memory.Available)/float64(of.last.Memory.Total)) * m.Capacity()
 	}
-	if n == 0 || 2*n < len(serving) {
+	all := worth(serving)
+	if known == 0 || 2*known < all {
 		return math.NaN(), math.NaN()
 	}
-	others := float64(len(serving)) / float64(n)
+	others := all / known
 	return cpus * others, memories * others
 }
 
@@ -134,10 +143,11 @@ func (s *frontSaid) shareOf(members []weir.Machine) (share, sessions float64) {
 			up++
 		}
 	}
-	for _, m := range members {
+	for _, m := range members { // who is worth more is sent more
 		sessions += s.sessions[m.ID]
 		if s.up[m.ID] {
-			ours++
+			ours += m.Capacity()
+			up += m.Capacity() - 1
 		}
 	}
 	if up == 0 {

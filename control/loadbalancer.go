@@ -561,7 +561,7 @@ func (v *balancerView) readInstances(ctx context.Context, tx *store.Tx) error {
 	return nil
 }
 
-func (t *term) loadBalancerFailed(ctx context.Context, id weir.ID, why string) error {
+func (t *term) loadBalancerFailed(ctx context.Context, id weir.ID, why error) error {
 	return t.db.Update(ctx, func(tx *store.Tx) error {
 		lb, err := loadBalancers.Get(ctx, tx, id)
 		if errors.Is(err, weir.NotFound) {
@@ -570,7 +570,7 @@ func (t *term) loadBalancerFailed(ctx context.Context, id weir.ID, why string) e
 		if err != nil {
 			return err
 		}
-		lb.Status.Err = why
+		lb.Status.Err = why.Error()
 		loadBalancers.Put(tx, id, lb)
 		return nil
 	})

@@ -153,6 +153,9 @@ func (c *Control) checkBalancer(ctx context.Context, tx *store.Tx, lb weir.LoadB
 	if err := c.checkPlace(lb); err != nil {
 		return lb, err
 	}
+	if err := checkShipped(ctx, tx, &lb); err != nil {
+		return lb, err
+	}
 	taken, err := c.nameTaken(ctx, tx, lb)
 	if err != nil {
 		return lb, err

@@ -371,7 +371,7 @@ func observed(seen cloud.Machine) weir.MachineStatus {
 }
 
 // machineFailed shows in the row why a machine is not yet as it should be.
-func (t *term) machineFailed(ctx context.Context, id weir.ID, why string) error {
+func (t *term) machineFailed(ctx context.Context, id weir.ID, why error) error {
 	return t.db.Update(ctx, func(tx *store.Tx) error {
 		m, err := machines.Get(ctx, tx, id)
 		if errors.Is(err, weir.NotFound) {
@@ -380,7 +380,7 @@ func (t *term) machineFailed(ctx context.Context, id weir.ID, why string) error 
 		if err != nil {
 			return err
 		}
-		m.Status.Err = why
+		m.Status.Err, m.Status.Short = why.Error(), errors.Is(why, weir.Exhausted)
 		machines.Put(tx, id, m)
 		return nil
 	})

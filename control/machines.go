@@ -158,7 +158,7 @@ func (c *Control) deleteMachine(ctx context.Context, tx *store.Tx, m weir.Machin
 	}
 	if p, err := pools.Get(ctx, tx, m.Pool); err == nil {
 		if p.Autoscale == nil {
-			p.Count = max(0, p.Count-1)
+			p.Count = max(0, p.Count-max(1, int(m.Capacity()+0.5)))
 			pools.Put(tx, p.ID, p)
 		}
 	} else if !errors.Is(err, weir.NotFound) {

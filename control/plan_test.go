@@ -73,7 +73,8 @@ func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
 		{2, 0, []weir.ID{"100002", "100004", "100005"}},
 		{0, 0, []weir.ID{"100002", "100004", "100005", "100003", "100001"}},
 	} {
-		add, drop := planPool(weir.Pool{Count: test.count}, members, nil)
+		plan := planPool(weir.Pool{Count: test.count}, members, nil, testNow)
+		add, drop := len(plan.add), plan.drop
 		var ids []weir.ID
 		for _, m := range drop {
 			ids = append(ids, m.ID)
@@ -82,7 +83,7 @@ func TestPoolDropsWhatFailedThenTheNewest(t *testing.T) {
 			t.Errorf("count %d: add %d, drop %v, want %d, %v", test.count, add, ids, test.add, test.drop)
 		}
 	}
-	if _, drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members, nil); len(drop) != 5 {
+	if drop := planPool(weir.Pool{Count: 5, Deleting: testNow}, members, nil, testNow).drop; len(drop) != 5 {
 		t.Errorf("a pool that is deleted drops %d machines, want all 5", len(drop))
 	}
 }
@@ -122,7 +123,12 @@ func TestPoolReplacesWhatWasMadeFromAnOlderTemplate(t *testing.T) {
 		{"one that grows makes new ones alone", 5, old(3), nil, 3, nil},
 		{"new ones that are too many go too", 1, append(old(1), member("100011", 2, done), member("100012", 2, done)), nil, 0, []weir.ID{"100001", "100012"}},
 	} {
-		add, drop := planPool(weir.Pool{Count: test.count, Autoscale: &weir.Autoscale{Edition: 2}}, test.members, test.waits)
+		found := map[weir.ID]finding{}
+		for id := range test.waits {
+			found[id] = finding{waits: true}
+		}
+		plan := planPool(weir.Pool{Count: test.count, Autoscale: &weir.Autoscale{}, Edition: 2, Sizes: []weir.Offer{{Size: ""}}}, test.members, found, testNow)
+		add, drop := len(plan.add), plan.drop
 		var ids []weir.ID
 		for _, m := range drop {
 			ids = append(ids, m.ID)

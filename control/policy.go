@@ -172,6 +172,7 @@ func changedPolicy(of string, was, want *weir.Policy) (changes []string) {
 		{"connection_limit", w.Connections, h.Connections},
 		{"basic_auth", entitled(w.Login), entitled(h.Login)},
 		{"client_certificates", certified(w.ClientCerts), certified(h.ClientCerts)},
+		{"access_log", logged(was.Log), logged(want.Log)},
 		{"slow_start_seconds", int(was.SlowStart / time.Second), int(want.SlowStart / time.Second)},
 		{"drain_seconds", int(was.Drain / time.Second), int(want.Drain / time.Second)},
 	})
@@ -323,4 +324,22 @@ func certified(c *weir.ClientCertificates) string {
 		return "asked for"
 	}
 	return "demanded"
+}
+
+// logged returns what becomes of an access log, in words.
+func logged(l *weir.AccessLog) string {
+	if l == nil {
+		return "none"
+	}
+	said := "on"
+	if l.File {
+		said += ", in files"
+	}
+	if l.Syslog != "" {
+		said += ", to " + l.Syslog
+	}
+	if l.Sample > 1 {
+		said += fmt.Sprintf(", one request of %d", l.Sample)
+	}
+	return said
 }

@@ -13,87 +13,6 @@ import (
 	"weir/weir"
 )
 
-// failedFor is how long after its making a machine whose user-data failed is replaced, so that one template
-// that fails now and then costs a machine in that time, and no more.
-const failedFor = 5 * time.Minute
-
-// failed returns the oldest of a pool's members that will never serve, since its user-data failed, and that is
-// to be replaced now, or when one is to be. None is while no other member shows that the template can make
-// machines that serve, or while a new template replaces them all. Only pools that keep their own size by
-// themselves replace machines: of others users know each.
-func failed(p weir.Pool, members []weir.Machine, now time.Time) (m *weir.Machine, again time.Duration) {
-	serves := false
-	for i := range members {
-		is := &members[i]
-		switch {
-		case p.Stale(is):
-			return nil, 0
-		case is.Deleting.IsZero() && is.Serves():
-			serves = true
-		case is.Deleting.IsZero() && is.Status.Boot.State == weir.BootFailed && (m == nil || is.Created.Before(m.Created)):
-			m = is
-		}
-	}
-	if !p.Told() || !p.Deleting.IsZero() || !serves || m == nil {
-		return nil, 0
-	}
-	if age := now.Sub(m.Created); age < failedFor {
-		return nil, failedFor - age
-	}
-	return m, 0
-}
-
-// planPool returns how many machines a pool must add, and which of its members must
-// go: those that failed first, then the newest. Members that were made from an older
-// template go as soon as there are as many that serve without them; those in waits
-// do not serve yet.
-func planPool(p weir.Pool, members []weir.Machine, waits map[weir.ID]bool) (add int, drop []weir.Machine) {
-	want := p.Count
-	if !p.Deleting.IsZero() {
-		want = 0
-	}
-	var stale, fresh []weir.Machine
-	arrived := 0
-	for _, m := range members {
-		switch {
-		case !m.Deleting.IsZero():
-		case p.Stale(&m):
-			stale = append(stale, m)
-		default:
-			fresh = append(fresh, m)
-			if m.Serves() && !waits[m.ID] || m.Off || m.Drained { // somebody wants those to be as they are
-				arrived++
-			}
-		}
-	}
-	worstFirst(stale)
-	worstFirst(fresh)
-	drop = append(drop, stale[:max(0, len(stale)-max(0, want-arrived))]...)
-	drop = append(drop, fresh[:max(0, len(fresh)-want)]...)
-	most := want // for the time of a replacement there are some more
-	if len(stale) > 0 {
-		most += max(1, want/10)
-	}
-	return max(0, min(want-len(fresh), most-(len(stale)+len(fresh)-len(drop)))), drop
-}
-
-// worstFirst sorts members by how little would be lost with them.
-func worstFirst(members []weir.Machine) {
-	worth := func(m weir.Machine) int {
-		switch {
-		case m.Status.Boot.State == weir.BootFailed:
-			return 0
-		case !m.Serves():
-			return 1
-		default:
-			return 2
-		}
-	}
-	slices.SortFunc(members, func(a, b weir.Machine) int {
-		return cmp.Or(cmp.Compare(worth(a), worth(b)), cmp.Compare(number(b.ID), number(a.ID)))
-	})
-}
-
 // reconcilePool gives a pool as many machines as it should have.
 func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Duration, err error) {
 	err = t.db.Update(ctx, func(tx *store.Tx) error {
@@ -109,76 +28,105 @@ func (t *term) reconcilePool(ctx context.Context, id weir.ID) (again time.Durati
 		if err != nil {
 			return err
 		}
-		var waits map[weir.ID]bool
-		if slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Stale(&m) }) {
-			if waits, err = waitsForBalancer(ctx, tx, members); err != nil {
-				return err
-			}
-			again = time.Second // what nodes say of their servers touches no pool
-		}
-		add, drop := planPool(p, members, waits)
-		if m, later := failed(p, members, time.Now()); m != nil && add == 0 && len(drop) == 0 {
-			drop = append(drop, *m)
-		} else if later > 0 && again == 0 {
-			again = later
-		}
-		if _, err := addMembers(ctx, tx, &p, add); err != nil {
-			return err
-		}
-		for _, m := range drop {
-			if err := t.leave(ctx, tx, m); err != nil {
-				return err
-			}
-		}
 		if !p.Deleting.IsZero() && len(members) == 0 {
 			forgetPool(tx, id)
 			return nil
 		}
-		p.Status = weir.PoolStatus{}
-		if p.Told() && p.Deleting.IsZero() {
-			if err := observePool(ctx, tx, &p, members, add); err != nil {
-				return err
-			}
-		}
-		for _, m := range members {
-			switch {
-			case !m.Deleting.IsZero() || slices.ContainsFunc(drop, func(d weir.Machine) bool { return d.ID == m.ID }):
-				p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("delete %s", m.Name))
-			case p.Stale(&m):
-				p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("replace %s, which was made from an older template", m.Name))
-			}
-		}
-		pools.Put(tx, id, p)
-		return nil
+		again, err = t.keepPool(ctx, tx, &p, members, time.Now())
+		return err
 	})
 	return again, err
 }
 
-// waitsForBalancer returns which of members a load balancer that serves clients does not send requests
-// to yet, since it has not found them to be up.
-func waitsForBalancer(ctx context.Context, tx *store.Tx, members []weir.Machine) (waits map[weir.ID]bool, err error) {
-	lbs, err := loadBalancers.All(ctx, tx)
+// keepPool gives p, whose machines are members, as many as it should have, and writes its row.
+func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, now time.Time) (again time.Duration, err error) {
+	soonest := func(d time.Duration) {
+		if d > 0 && (again == 0 || d < again) {
+			again = d
+		}
+	}
+	weighMembers(tx, p, members)
+	var found map[weir.ID]finding
+	if p.Deleting.IsZero() && (p.Heals() || p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) })) {
+		if found, err = t.find(ctx, tx, members, now); err != nil {
+			return 0, err
+		}
+		if p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) }) {
+			soonest(time.Second) // what nodes say of their servers touches no pool
+		}
+	}
+	drop, err := t.roll(ctx, tx, p, members, found, now)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	waits = map[weir.ID]bool{}
-	for _, lb := range lbs {
-		if !lb.Deleting.IsZero() || lb.Status.Phase != weir.LoadBalancerActive {
-			continue
-		}
-		for _, active := range lb.Status.Actives() {
-			s, err := nodeStatuses.Get(ctx, tx, active)
-			if err != nil && !errors.Is(err, weir.NotFound) {
-				return nil, err
-			}
-			for _, m := range members {
-				if lb.Targets(&m) && !s.HasUp(m.ID) {
-					waits[m.ID] = true
-				}
+	if err := heal(ctx, tx, p, members, found, now); err != nil {
+		return 0, err
+	}
+	instead := noteShort(p, members, now)
+	tellShort(tx, p, instead)
+	drop = append(drop, instead...)
+	for _, until := range p.Status.Short {
+		soonest(until.Sub(now) + time.Second)
+	}
+	plan := planPool(*p, members, found, now)
+	drop = append(drop, plan.drop...)
+	if m, later := failed(*p, members, now); m != nil && len(plan.add) == 0 && len(drop) == 0 {
+		drop = append(drop, *m)
+	} else {
+		soonest(later)
+	}
+	if _, err := addMembers(ctx, tx, p, plan.add); err != nil {
+		return 0, err
+	}
+	gone := map[weir.ID]bool{}
+	for _, m := range drop {
+		if !gone[m.ID] {
+			gone[m.ID] = true
+			if err := t.leave(ctx, tx, m); err != nil {
+				return 0, err
 			}
 		}
 	}
-	return waits, nil
+	p.Status = weir.PoolStatus{Short: p.Status.Short, Stuck: plan.why}
+	if p.Former != nil && !p.Former.Paused.IsZero() {
+		p.Status.Stuck = "replacing its machines is paused: " + p.Former.Why
+	}
+	if p.Told() && p.Deleting.IsZero() {
+		if err := observePool(ctx, tx, p, members, len(plan.add), len(drop)); err != nil {
+			return 0, err
+		}
+	}
+	for _, m := range members {
+		switch {
+		case !m.Deleting.IsZero() || gone[m.ID]:
+			p.Status.Plan = append(p.Status.Plan, "delete "+m.Name)
+		case m.Condemned != "":
+			p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("replace %s: %s", m.Name, m.Condemned))
+		case p.Stale(&m):
+			p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("replace %s, which was made from an older template", m.Name))
+		}
+	}
+	pools.Put(tx, p.ID, *p)
+	return again, nil
+}
+
+// weighMembers has members be worth what their pool says of their sizes.
+func weighMembers(tx *store.Tx, p *weir.Pool, members []weir.Machine) {
+	for i := range members {
+		m := &members[i]
+		if o, ok := p.Offer(m.Size); ok && m.Deleting.IsZero() && m.Worth != worthOf(o) {
+			m.Worth = worthOf(o)
+			machines.Put(tx, m.ID, *m)
+		}
+	}
+}
+
+// worthOf returns what the row of a machine says of its worth.
+func worthOf(o weir.Offer) float64 {
+	if o.Weight == 1 {
+		return 0
+	}
+	return o.Weight
 }
 
 // membersOf returns the machines that a pool has, those that are being deleted among them. The pool's row has been read
@@ -192,7 +140,7 @@ func (c *Control) membersOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]
 	return slices.DeleteFunc(all, func(m weir.Machine) bool { return m.Pool != pool }), nil
 }
 
-func (t *term) poolFailed(ctx context.Context, id weir.ID, why string) error {
+func (t *term) poolFailed(ctx context.Context, id weir.ID, why error) error {
 	return t.db.Update(ctx, func(tx *store.Tx) error {
 		p, err := pools.Get(ctx, tx, id)
 		if errors.Is(err, weir.NotFound) {
@@ -201,19 +149,19 @@ func (t *term) poolFailed(ctx context.Context, id weir.ID, why string) error {
 		if err != nil {
 			return err
 		}
-		p.Status.Err = why
+		p.Status.Err = why.Error()
 		pools.Put(tx, id, p)
 		return nil
 	})
 }
 
-// addMembers adds n machines to a pool and moves its serial on.
-func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, n int) (made []weir.Machine, err error) {
-	for range n {
+// addMembers adds a machine of each of those sizes to a pool and moves its serial on.
+func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, sizes []weir.Offer) (made []weir.Machine, err error) {
+	for _, o := range sizes {
 		p.Serial++
-		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template}
+		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template, Edition: p.Edition, Worth: worthOf(o)}
+		m.Size = o.Size
 		if p.Autoscale != nil {
-			m.Edition = p.Autoscale.Edition
 			m.Place.Project, err = stillProject(ctx, tx, p.Team, p.Autoscale.Written.Project)
 			if err != nil {
 				return nil, err
@@ -223,9 +171,21 @@ func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, n int) (made []
 		if err != nil {
 			return nil, err
 		}
+		if p.Mixed() {
+			tellPool(tx, p, m.ID, weir.EventStep, fmt.Sprintf("creates %s of size %s%s", m.Name, o.Size, priced(o)))
+		}
 		made = append(made, m)
 	}
 	return made, nil
+}
+
+// priced says what a machine is worth and costs.
+func priced(o weir.Offer) string {
+	said := fmt.Sprintf(", worth %v", o.Weight)
+	if o.Price > 0 {
+		said += fmt.Sprintf(", for %v an hour", o.Price)
+	}
+	return said
 }
 
 // newMachine adds a row for a machine that does not exist yet, and the action of its
@@ -283,39 +243,43 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 	if n < 1 {
 		return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow by %d machines, want at least 1", name, n)
 	}
-	grown := func(tx *store.Tx) (*weir.Pool, error) {
+	var members []weir.Machine
+	grown := func(tx *store.Tx) (*weir.Pool, []weir.Offer, error) {
 		p, err := poolNamed(ctx, tx, name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if p == nil {
-			return nil, weir.Errorf(weir.NotFound, "there is no pool named %q", name)
+			return nil, nil, weir.Errorf(weir.NotFound, "there is no pool named %q", name)
 		}
-		p.Count += n
-		if p.Scale != nil && p.Count > p.Scale.Top() {
-			return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d%s", name, p.Count, p.Scale.Max, afforded(p.Scale))
+		if members, err = c.membersOf(ctx, tx, p.ID); err != nil {
+			return nil, nil, err
 		}
-		return p, p.Check(c.Region())
+		more, err := grow(p, members, n)
+		if err != nil {
+			return nil, nil, err
+		}
+		return p, more, p.Check(c.Region())
 	}
-	var t weir.Template
 	if c.cloudless() {
-		return nil, c.Cloud.Room(ctx, t, n) // whether or not there could be such a pool
+		return nil, c.Cloud.Room(ctx, weir.Template{}, n) // whether or not there could be such a pool
 	}
+	var want weir.Pool
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
-		p, err := grown(tx)
+		p, _, err := grown(tx)
 		if err == nil {
-			t = p.Template
+			want = *p
 		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := c.room(ctx, t, n); err != nil {
+	if err := c.admit(ctx, &want, members); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", name, err)
 	}
 	err = c.numbered(ctx, func(tx *store.Tx) error {
-		p, err := grown(tx)
+		p, more, err := grown(tx)
 		if err != nil {
 			return err
 		}
@@ -331,7 +295,7 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 				return err
 			}
 		}
-		if made, err = addMembers(ctx, tx, p, n); err != nil {
+		if made, err = addMembers(ctx, tx, p, more); err != nil {
 			return err
 		}
 		pools.Put(tx, p.ID, *p)
@@ -340,12 +304,38 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 	return made, err
 }
 
+// grow has p have n machines more than it has, and returns of which sizes.
+func grow(p *weir.Pool, members []weir.Machine, n int) (more []weir.Offer, err error) {
+	was := p.Count
+	p.Count += n
+	x := p.Mix(slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return !m.Deleting.IsZero() || p.Leaves(&m) }), passedOver(p, time.Now()))
+	units := 0.0
+	for range n {
+		o, why := x.Next()
+		if why != "" && p.Mixed() {
+			return nil, weir.Errorf(weir.Exhausted, "pool %q: cannot grow by %d machines: %s", p.Name, n, why)
+		}
+		if why != "" {
+			o = p.Offers()[0] // what is wrong with that is said below
+		}
+		x.Add(o)
+		more, units = append(more, o), units+o.Weight
+	}
+	if p.Mixed() {
+		p.Count = was + max(1, int(units))
+	}
+	if p.Scale != nil && p.Count > p.Top() {
+		return nil, weir.Errorf(weir.Invalid, "pool %q: cannot grow to %d machines, its max_instances is %d%s", p.Name, p.Count, p.Scale.Max, afforded(p))
+	}
+	return more, nil
+}
+
 // afforded says how many machines a budget pays for, if there is one.
-func afforded(s *weir.Scale) string {
-	if s.Affords() == 0 {
+func afforded(p *weir.Pool) string {
+	if p.Affords() == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", and its max_hourly_cost pays for %d", s.Affords())
+	return fmt.Sprintf(", and its max_hourly_cost pays for %d", p.Affords())
 }
 
 // forgetPool deletes the rows of a pool.
@@ -357,6 +347,11 @@ func forgetPool(tx *store.Tx, id weir.ID) {
 // forgetScale deletes what is remembered of how a pool's size has changed.
 func forgetScale(tx *store.Tx, id weir.ID) {
 	scalings.Delete(tx, id)
+	forgetVerdicts(tx, id)
+}
+
+// forgetVerdicts deletes what is remembered of the load of a pool.
+func forgetVerdicts(tx *store.Tx, id weir.ID) {
 	verdicts.Delete(tx, id)
 	pasts.Delete(tx, id)
 }

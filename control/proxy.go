@@ -65,7 +65,7 @@ func cookieKey(lb *weir.LoadBalancer) string {
 // first is that of IPv4 if it has both.
 func (v *balancerView) proxy(drain time.Duration, at ...netip.Addr) weir.Proxy {
 	lb := &v.lb
-	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: cmp.Or(lb.Policy.Drain, drain), Drains: lb.Policy.Drained, Reload: lb.Reload, Health: true,
+	p := weir.Proxy{LoadBalancer: lb.ID, Name: lb.Name, Drain: cmp.Or(lb.Policy.Drain, drain), Drains: lb.Policy.Drained, Reload: lb.Reload, Health: true, Log: lb.Policy.Log,
 		Clients: clientsOf(lb.Clients.Allow), Denied: clientsOf(lb.Clients.Deny), Handling: lb.Policy.Handling, Snippets: v.snippets}
 	var fronts []weir.Frontend // as they are at each address
 	front := func(name weir.Protocol, port int) weir.Frontend {

@@ -1,10 +1,12 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -79,7 +81,7 @@ func (f *follower) look(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(p weir.Pool) bool { return p.Scale == nil || !p.Deleting.IsZero() })
+	all = slices.DeleteFunc(all, func(p weir.Pool) bool { return p.Scale == nil && !p.Heals() || !p.Deleting.IsZero() })
 	if len(all) == 0 {
 		clear(f.pools)
 		return nil
@@ -98,10 +100,14 @@ func (f *follower) look(ctx context.Context, now time.Time) error {
 			members[m.Pool] = append(members[m.Pool], m)
 		}
 	}
+	f.tend(all, members)
 	gone := f.pools
 	f.pools = make(map[weir.ID]*followed, len(all))
 	var errs []error
 	for _, p := range all {
+		if p.Scale == nil {
+			continue
+		}
 		of := gone[p.ID]
 		if of == nil {
 			of = &followed{booting: map[weir.ID]bool{}, size: -1}
@@ -120,7 +126,8 @@ func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, member
 		return err
 	}
 	of.boot(members, now)
-	of.recent = append(of.recent, f.figures.loadOf(members, lbs, now))
+	sample, _ := f.figures.loadOf(members, lbs, now)
+	of.recent = append(of.recent, sample)
 	first := slices.IndexFunc(of.recent, func(s scale.Sample) bool { return now.Sub(s.At) <= scale.Recall })
 	of.recent = of.recent[first:]
 	pool := scale.Pool{Rules: rulesFor(&p), Size: p.Count, Lately: of.lately, Boots: of.boots, Recent: of.recent, Past: &of.past}
@@ -133,11 +140,12 @@ func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, member
 	if d.Next.Size != 0 {
 		v.Next = &weir.NextSize{Size: d.Next.Size, At: d.Next.At.UTC(), Why: d.Next.Why}
 	}
+	var short map[string]bool
 	if d.Size > p.Count {
-		v = f.roomFor(ctx, &p, v)
+		v, short = f.roomFor(ctx, p, members, v)
 	}
 	if v.Size != p.Count {
-		return f.resize(ctx, p, of, v)
+		return f.resize(ctx, p, of, v, short)
 	}
 	if repeats(of.told, v) {
 		return nil
@@ -173,22 +181,24 @@ func repeats(was, is weir.Verdict) bool {
 	return was.Size == is.Size && next(was) == next(is) && is.At.Sub(was.At) < oldVerdict
 }
 
-// roomFor returns a verdict by which a pool grows by no more than its cloud has room for.
-func (f *follower) roomFor(ctx context.Context, p *weir.Pool, v weir.Verdict) weir.Verdict {
-	for add := v.Size - p.Count; add > 0; add /= 2 {
-		err := f.room(ctx, p.Template, add)
-		if err == nil || !errors.Is(err, weir.Exhausted) {
-			v.Size = p.Count + add
-			return v
-		}
-		v.Why = fmt.Sprintf("there is no room for %d machines (%v)", p.Count+add, err)
+// roomFor returns a verdict by which a pool grows by no more than its cloud has room for, and which sizes it has no room
+// for at all.
+func (f *follower) roomFor(ctx context.Context, p weir.Pool, members []weir.Machine, v weir.Verdict) (weir.Verdict, map[string]bool) {
+	was := p.Count
+	p.Count = v.Size
+	s, err := f.supply(ctx, &p, members, float64(v.Size))
+	if err != nil {
+		return v, nil // what is wrong with the cloud is seen when the machines are made
 	}
-	v.Size = p.Count
-	return v
+	if s.err != nil {
+		v.Why = fmt.Sprintf("there is no room for %d machines (%v)", v.Size, s.err)
+		v.Size = max(was, int(s.units+1e-9))
+	}
+	return v, s.short
 }
 
 // resize makes a pool as large as was decided, unless it has changed meanwhile.
-func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v weir.Verdict) error {
+func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v weir.Verdict, short map[string]bool) error {
 	err := f.db.Update(ctx, func(tx *store.Tx) error {
 		p, err := pools.Get(ctx, tx, was.ID)
 		if err != nil {
@@ -201,8 +211,22 @@ func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v we
 		if v.Size < p.Count {
 			reason = weir.ScaledDown
 		}
-		tellEvent(tx, weir.Event{Team: p.Team, Kind: weir.EventDecision, Name: p.Name, Text: fmt.Sprintf("%d machines → %d: %s", p.Count, v.Size, v.Why)})
+		counted := " machines"
+		if p.Mixed() {
+			counted = " " + p.Template.Size
+		}
+		tellPool(tx, &p, "", weir.EventDecision, fmt.Sprintf("%d%s → %d: %s", p.Count, counted, v.Size, v.Why))
 		p.Count = v.Size
+		for size := range short {
+			if p.Mixed() {
+				p.Status.Short = maps.Clone(p.Status.Short)
+				if p.Status.Short == nil {
+					p.Status.Short = map[string]time.Time{}
+				}
+				p.Status.Short[size] = v.At.Add(shortFor)
+				tellPool(tx, &p, "", weir.EventDecision, fmt.Sprintf("has other sizes than %s for now, which its cloud has no room for", size))
+			}
+		}
 		pools.Put(tx, p.ID, p)
 		verdicts.Put(tx, p.ID, v)
 		return beginScaling(ctx, tx, p, reason, v.Why)
@@ -218,7 +242,7 @@ func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v we
 // rulesFor returns the rules of a pool that scales, without what schedules demand.
 func rulesFor(p *weir.Pool) scale.Rules {
 	s := p.Scale
-	r := scale.Rules{Min: s.Min, Max: s.Max, Most: s.Affords(), Cooldown: s.Cooldown, Stabilisation: s.Stabilisation}
+	r := scale.Rules{Min: s.Min, Max: s.Max, Most: p.Affords(), Cooldown: s.Cooldown, Stabilisation: s.Stabilisation}
 	if s.Cooldown == 0 && p.Autoscale != nil {
 		r.Cooldown = weir.DefaultCooldown
 	}
@@ -412,7 +436,7 @@ func (c *Control) PoolReport(ctx context.Context, name string) (r weir.PoolRepor
 		return ignoreGone(err)
 	})
 	members = slices.DeleteFunc(members, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
-	r.Machines = len(members)
+	r.Machines, r.Units = len(members), worth(members)
 	r.Load = poolLoad(c.figures.loadOf(members, lbs, time.Now()))
 	return r, err
 }
@@ -452,15 +476,15 @@ func (c *Control) PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]w
 }
 
 // poolLoad puts a sample in words.
-func poolLoad(s scale.Sample) weir.PoolLoad {
+func poolLoad(s scale.Sample, machines int) weir.PoolLoad {
 	known := func(v float64) *float64 {
 		if math.IsNaN(v) {
 			return nil
 		}
 		return &v
 	}
-	each := float64(max(1, s.Serving))
-	return weir.PoolLoad{Serving: s.Serving, CPU: known(s.Load[scale.CPU] / each), Memory: known(s.Load[scale.Memory] / each),
+	each := cmp.Or(s.Serving, 1)
+	return weir.PoolLoad{Serving: machines, CPU: known(s.Load[scale.CPU] / each), Memory: known(s.Load[scale.Memory] / each),
 		Requests: known(s.Load[scale.Requests]), Concurrent: known(s.Load[scale.Concurrent]), Response: known(s.Load[scale.Response])}
 }
 

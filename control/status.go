@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,14 +87,19 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	}
 	s.CountMachines()
 	for _, p := range ps {
-		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: p.Status.Err}
+		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: cmp.Or(p.Status.Err, p.Status.Stuck)}
+		units := 0.0
 		for _, m := range ms {
 			if m.Pool == p.ID {
 				o.Machines++
+				units += m.Capacity()
 				if m.Serves() {
 					o.Serving++
 				}
 			}
+		}
+		if p.Mixed() {
+			o.Capacity = int(units + 1e-9)
 		}
 		s.Pools = append(s.Pools, o)
 	}
@@ -101,7 +107,8 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	for _, lb := range lbs {
 		o := weir.LoadBalancerOverview{ID: lb.ID, Team: lb.Team, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address, Addr6: lb.Status.Addr6,
 			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Since: lb.Status.Since, Failover: lb.Status.Failover,
-			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero()}
+			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero(), Drained: slices.SortedFunc(maps.Keys(lb.Policy.Drained), compareNumbers)}
+		o.Maintenance = lb.Policy.Handling.Maintenance != nil && lb.Policy.Handling.Maintenance.On
 		judged := balancerView{lb: lb}
 		owned, err := addresses.Get(ctx, tx, lb.ID)
 		if err != nil && !errors.Is(err, weir.NotFound) {

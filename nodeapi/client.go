@@ -170,6 +170,11 @@ func (c *Client) exchange(ctx context.Context, method, path string, body any) ([
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	return c.roundTrip(req)
+}
+
+// roundTrip makes a request, and returns the body of its answer, nil if it has none.
+func (c *Client) roundTrip(req *http.Request) ([]byte, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if wrapped := new(url.Error); errors.As(err, &wrapped) {

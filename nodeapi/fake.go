@@ -1,8 +1,10 @@
 package nodeapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -17,7 +19,9 @@ type Fake struct {
 	tokens   map[string]*token
 	configs  map[weir.ID]weir.NodeConfig
 	statuses map[weir.ID][]weir.NodeStatus
-	changed  chan struct{} // closed at the next change
+	queries  weir.LogQueries
+	logs     map[weir.ID]string // by query
+	changed  chan struct{}      // closed at the next change
 }
 
 type token struct {
@@ -104,6 +108,76 @@ func (f *Fake) Report(_ context.Context, status weir.NodeStatus) (revision int64
 	return revision, err
 }
 
+// Ask makes queries what is asked of the access logs of all nodes.
+func (f *Fake) Ask(queries ...weir.LogQuery) {
+	f.change(func() { f.queries = weir.LogQueries{Version: f.queries.Version + 1, Queries: queries} })
+}
+
+// Logged returns what a query has been told.
+func (f *Fake) Logged(query weir.ID) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.logs[query]
+}
+
+// LogQueries is [Control.LogQueries].
+func (f *Fake) LogQueries(ctx context.Context, node weir.ID, after int64) (weir.LogQueries, error) {
+	for {
+		f.mu.Lock()
+		f.ready()
+		known, q, changed := f.knows(node), f.queries, f.changed
+		f.mu.Unlock()
+		if !known {
+			return q, weir.Errorf(weir.Denied, "node %s is not known", node)
+		}
+		if q.Version != after {
+			return q, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return q, ctx.Err()
+		}
+	}
+}
+
+// TakeLog is [Control.TakeLog].
+func (f *Fake) TakeLog(ctx context.Context, node, query weir.ID, lines io.ReadCloser) error {
+	asked := func() (bool, <-chan struct{}) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.ready()
+		return f.knows(node) && slices.ContainsFunc(f.queries.Queries, func(q weir.LogQuery) bool { return q.ID == query }), f.changed
+	}
+	if is, _ := asked(); !is {
+		return weir.Errorf(weir.NotFound, "there is no query %.40q", query)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() {
+		for is, changed := asked(); is; is, changed = asked() {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+		lines.Close()
+	})
+	r := bufio.NewReader(lines)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return nil // the node has no more, or is gone, or nobody asks
+		}
+		if line != "\n" {
+			f.change(func() { f.logs[query] += line })
+		}
+	}
+}
+
 // knows needs f.mu.
 func (f *Fake) knows(node weir.ID) bool {
 	for _, t := range f.tokens {
@@ -129,6 +203,7 @@ func (f *Fake) ready() {
 		f.tokens = map[string]*token{}
 		f.configs = map[weir.ID]weir.NodeConfig{}
 		f.statuses = map[weir.ID][]weir.NodeStatus{}
+		f.logs = map[weir.ID]string{}
 		f.changed = make(chan struct{})
 	}
 }

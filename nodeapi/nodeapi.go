@@ -6,6 +6,8 @@
 //	POST /node/v1/enrol            a single-use token and a certificate request, for a certificate
 //	GET  /node/v1/config?after=N   a NodeConfig, as soon as there is one of another revision than N; 204 if there is none for a while
 //	POST /node/v1/status           a NodeStatus, for the revision of the newest NodeConfig
+//	GET  /node/v1/queries?after=N  what is asked of the node's access log, as soon as that is another version than N; 204 if it is not for a while
+//	POST /node/v1/logs?query=ID    lines of the access log, for as long as that is asked
 //	POST /node/v1/renew            a certificate request, for a new certificate
 //
 // A node knows the control plane by the authority that its user-data has, or comes by
@@ -19,6 +21,7 @@ package nodeapi
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"time"
 
@@ -45,6 +48,16 @@ type Control interface {
 	// plane knows it: what the node has got by then may be older. A node that is not
 	// there any more is weir.Denied or weir.NotFound.
 	Report(ctx context.Context, status weir.NodeStatus) (revision int64, err error)
+
+	// LogQueries returns what is asked of the access log of a node's load balancer, as soon as its version is another
+	// than after, waiting for it until ctx ends, which is ctx.Err(). A node that is not there any more is
+	// weir.Denied or weir.NotFound.
+	LogQueries(ctx context.Context, node weir.ID, after int64) (weir.LogQueries, error)
+
+	// TakeLog takes in lines of a node's access log that a query asks for, until there are no more, or nobody asks, which
+	// is no error. It reads no faster than who asks. Closing lines ends a Read. A query that is not of the node's load
+	// balancer is weir.NotFound.
+	TakeLog(ctx context.Context, node, query weir.ID, lines io.ReadCloser) error
 }
 
 // Life is how long a node's certificate is valid.
@@ -55,6 +68,9 @@ const (
 	configPath = "/node/v1/config"
 	statusPath = "/node/v1/status"
 	renewPath  = "/node/v1/renew"
+
+	queriesPath = "/node/v1/queries"
+	logsPath    = "/node/v1/logs"
 )
 
 const (

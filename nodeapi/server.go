@@ -75,6 +75,8 @@ func newHandler(c Control, ca *pki.CA, life time.Duration, log *slog.Logger) *ha
 	h.mux.HandleFunc("POST "+enrolPath, h.enrol)
 	h.mux.HandleFunc("GET "+configPath, h.known(h.config))
 	h.mux.HandleFunc("POST "+statusPath, h.known(h.status))
+	h.mux.HandleFunc("GET "+queriesPath, h.known(h.queries))
+	h.mux.HandleFunc("POST "+logsPath, h.known(h.logs))
 	h.mux.HandleFunc("POST "+renewPath, h.known(h.renew))
 	return h
 }

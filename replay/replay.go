@@ -134,7 +134,7 @@ func (r *run) tick(now time.Time, counts bool) {
 	if now.Sub(r.trace[0].At)%scale.Every != 0 {
 		return
 	}
-	s := scale.NewSample(now, serving)
+	s := scale.NewSample(now, float64(serving))
 	s.Load[scale.CPU], s.Load[scale.Requests] = r.cpu/float64(r.ticks), r.asked/float64(r.ticks)
 	r.cpu, r.asked, r.ticks = 0, 0, 0
 	v := &r.view

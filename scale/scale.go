@@ -49,12 +49,12 @@ func (s Signal) String() string {
 // Sample is what was seen at one moment.
 type Sample struct {
 	At      time.Time
-	Serving int              // machines that served
+	Serving float64          // machines that served; of a pool with several sizes, what they are worth
 	Load    [Signals]float64 // NaN for what is not known
 }
 
 // NewSample returns a sample of which no signal is known.
-func NewSample(at time.Time, serving int) Sample {
+func NewSample(at time.Time, serving float64) Sample {
 	s := Sample{At: at, Serving: serving}
 	for i := range s.Load {
 		s.Load[i] = math.NaN()
@@ -237,7 +237,7 @@ func (j *judge) measure(s *Sample, cost float64) moment {
 		need := load / target
 		switch Signal(signal) {
 		case CPU:
-			if s.Serving > 0 && load >= busy*float64(s.Serving) {
+			if s.Serving > 0 && load >= busy*s.Serving {
 				m.full = true
 				if requests := s.Load[Requests]; cost > 0 && requests >= 0 {
 					need = max(need, requests*cost/target)
@@ -246,7 +246,7 @@ func (j *judge) measure(s *Sample, cost float64) moment {
 				}
 			}
 		case Response:
-			need = float64(s.Serving) * strain(load/target)
+			need = s.Serving * strain(load/target)
 		}
 		if need >= m.need || !m.any {
 			m.need, m.signal, m.any = max(need, m.need), Signal(signal), true
@@ -274,7 +274,7 @@ func (j *judge) cost() float64 {
 	for i := range j.Recent[:max(0, len(j.Recent)-1)] {
 		s := &j.Recent[i]
 		cpu, requests := s.Load[CPU], s.Load[Requests]
-		if requests > 0 && cpu >= 0 && cpu < busy*float64(s.Serving) {
+		if requests > 0 && cpu >= 0 && cpu < busy*s.Serving {
 			all = append(all, cpu/requests)
 		}
 	}
@@ -438,9 +438,9 @@ func (j *judge) tell(m moment, s *Sample, needed float64) string {
 		if m.full {
 			full = ", as busy as can be"
 		}
-		return fmt.Sprintf("%s at %.0f %% of %d%s, with a target of %.0f %% that needs %s", m.signal, 100*load/max(1, float64(s.Serving)), s.Serving, full, 100*target, figure(needed))
+		return fmt.Sprintf("%s at %.0f %% of %.4g%s, with a target of %.0f %% that needs %s", m.signal, 100*load/cmp.Or(s.Serving, 1), s.Serving, full, 100*target, figure(needed))
 	case Response:
-		return fmt.Sprintf("response time %.0f ms of %d, with a target of %.0f ms that needs %s", 1000*load, s.Serving, 1000*target, figure(needed))
+		return fmt.Sprintf("response time %.0f ms of %.4g, with a target of %.0f ms that needs %s", 1000*load, s.Serving, 1000*target, figure(needed))
 	}
 	return fmt.Sprintf("%s %s, with a target of %s a machine that needs %s", figure(load), m.signal, figure(target), figure(needed))
 }

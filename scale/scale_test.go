@@ -17,7 +17,7 @@ func web(size int, busy func(ago time.Duration) float64) *Pool {
 	p := &Pool{Rules: Rules{Min: 1, Max: 50}, Size: size}
 	p.Targets[CPU] = 0.6
 	for ago := Recall; ago >= 0; ago -= Every {
-		s := NewSample(noon.Add(-ago), size)
+		s := NewSample(noon.Add(-ago), float64(size))
 		s.Load[CPU] = min(busy(ago), float64(size))
 		p.Recent = append(p.Recent, s)
 	}
@@ -187,7 +187,7 @@ func TestPastOfAnotherLevelIsNoReasonToGrow(t *testing.T) {
 func noisy(r *rand.Rand, load float64, noise func() float64, hours int) (changes []int) {
 	p := web(int(math.Ceil(load/0.6)), always(load))
 	for now := noon.Add(Every); now.Before(noon.Add(time.Duration(hours) * time.Hour)); now = now.Add(Every) {
-		s := NewSample(now, p.Size)
+		s := NewSample(now, float64(p.Size))
 		s.Load[CPU] = min(load*(1+noise()), float64(p.Size))
 		p.Recent = append(p.Recent[1:], s)
 		if d := Decide(p, now); d.Size != p.Size {
@@ -235,7 +235,7 @@ func arbitrary(r *rand.Rand) *Pool {
 	level, serving := 30*r.Float64(), 1+r.IntN(40)
 	for ago := time.Duration(r.IntN(80)) * Every; ago >= 0; ago -= Every {
 		level = max(0, level*(0.9+0.22*r.Float64()))
-		s := NewSample(noon.Add(-ago), serving)
+		s := NewSample(noon.Add(-ago), float64(serving))
 		for i := range s.Load {
 			if r.IntN(40) > 0 {
 				s.Load[i] = level * (0.9 + 0.2*r.Float64())
@@ -290,7 +290,7 @@ func hold(t *testing.T, seed uint64) {
 	was := *last
 	for i := range last.Load {
 		if Signal(i) == CPU {
-			last.Load[i] = min(last.Load[i]*(1+r.Float64()), float64(last.Serving))
+			last.Load[i] = min(last.Load[i]*(1+r.Float64()), last.Serving)
 		} else {
 			last.Load[i] *= 1 + 3*r.Float64()
 		}

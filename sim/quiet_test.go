@@ -263,17 +263,15 @@ func (w *world) amissFirewalls(s *snapshot, r *report) {
 func (w *world) amissPools(s *snapshot, r *report) {
 	autoscale := 0
 	for _, p := range s.pools {
-		members, stale, failed := 0, 0, 0
+		var members []weir.Machine
+		stale := 0
 		for _, m := range s.machines {
 			if m.Pool != p.ID {
 				continue
 			}
-			members++
-			switch {
-			case p.Stale(&m):
+			members = append(members, m)
+			if p.Stale(&m) {
 				stale++
-			case m.Status.Boot.State == weir.BootFailed:
-				failed++
 			}
 		}
 		if p.Autoscale != nil {
@@ -282,12 +280,13 @@ func (w *world) amissPools(s *snapshot, r *report) {
 				r.want(p.Count >= b.Min && p.Count <= b.Max, "pool %s is to have %d machines, want %d to %d", p.Name, p.Count, b.Min, b.Max)
 			}
 		}
-		if stale > 0 && failed > 0 { // what cannot boot replaces nothing
-			r.want(members >= p.Count && members <= p.Count+1, "pool %s has %d machines, want %d or one more", p.Name, members, p.Count)
-			continue
-		}
 		r.want(stale == 0, "pool %s has %d machines from an older template", p.Name, stale)
-		r.want(members == p.Count, "pool %s has %d machines, want %d", p.Name, members, p.Count)
+		r.want(p.Former == nil, "pool %s may still go back to its former template", p.Name)
+		x := p.Mix(members, nil)
+		r.want(x.Has(float64(p.Count)), "pool %s has machines worth %v, want %d", p.Name, x.Units, p.Count)
+		for _, m := range members {
+			r.want(!x.Spares(&m, float64(p.Count)), "pool %s has machines worth %v, and %s, worth %v, which it could spare for %d", p.Name, x.Units, m.Name, m.Capacity(), p.Count)
+		}
 		r.want(len(p.Status.Plan) == 0, "pool %s still plans %v", p.Name, p.Status.Plan)
 		history, err := scalings.Get(w.ctx, w.truth, p.ID)
 		if p.Autoscale == nil {

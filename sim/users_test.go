@@ -280,6 +280,12 @@ func (u *user) scaled(name string) weir.Pool {
 	if chance(u.r, 30) {
 		p.Template.Size = "s-2vcpu-2gb"
 	}
+	if chance(u.r, 30) {
+		p.Sizes = []weir.Offer{{Size: p.Template.Size, Price: 0.02}, {Size: "s-4vcpu-8gb", Price: 0.03, Max: 1}}
+	}
+	if chance(u.r, 30) {
+		p.Rolling = &weir.Rolling{Unavailable: 1}
+	}
 	return p
 }
 

@@ -271,7 +271,7 @@ func newPool(p weir.PoolOverview) pool {
 	switch {
 	case p.Err != "":
 		v.State = state{"stuck", "bad"}
-	case p.Machines != p.Count || p.Serving != p.Count || len(p.Plan) > 0:
+	case !p.Settled() || len(p.Plan) > 0:
 		v.State = state{"changing", "busy"}
 	}
 	return v

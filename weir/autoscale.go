@@ -7,7 +7,6 @@ import "time"
 // Such a pool makes another machine for each that is deleted, and replaces those that were made
 // from an older template. Its members are what its template says, or are on their way there.
 type Autoscale struct {
-	Edition int       `json:"edition"` // of the pool's template: one more with each change of it
 	Updated time.Time `json:"updated"` // when a user last changed it
 	Written Written   `json:"written"`
 }

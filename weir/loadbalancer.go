@@ -147,7 +147,6 @@ type LoadBalancer struct {
 	Created   time.Time     `json:"created"`
 	Deleting  time.Time     `json:"deleting,omitzero"`
 	Place     Place         `json:"place,omitzero"` // the project that it is in
-	Log       *AccessLog    `json:"log,omitempty"`  // nil: requests are not logged
 
 	Status LoadBalancerStatus `json:"status"`
 }
@@ -397,11 +396,6 @@ func (lb *LoadBalancer) Check(region string) error {
 	}
 	if err := lb.checkPolicy(); err != nil {
 		return bad("%w", err)
-	}
-	if lb.Log != nil {
-		if err := lb.Log.Check(); err != nil {
-			return bad("access_log: %w", err)
-		}
 	}
 	return nil
 }

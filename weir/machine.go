@@ -38,16 +38,18 @@ type Machine struct {
 	Template
 	Blob         ID        `json:"blob,omitempty"`          // in a row, where its user-data is: one copy serves many machines
 	Pool         ID        `json:"pool,omitempty"`          // the pool that it counts in
-	Edition      int       `json:"edition,omitempty"`       // of an autoscale pool's template, which it was made from
+	Edition      int       `json:"edition,omitempty"`       // of its pool's template, which it was made from
+	Worth        float64   `json:"worth,omitempty"`         // in machines of its pool's first size; 1 if 0
 	LoadBalancer ID        `json:"load_balancer,omitempty"` // the load balancer that it is an instance of
 	Own          bool      `json:"own,omitempty"`           // a machine of one's own, which joined: no cloud made it or can end it
 	Created      time.Time `json:"created"`
-	Changed      time.Time `json:"changed,omitzero"`  // when it was last seen to be powered on or off
-	Off          bool      `json:"off,omitempty"`     // it should be powered off
-	Drained      bool      `json:"drained,omitempty"` // an operator keeps it from serving
-	Joined       int64     `json:"joined,omitempty"`  // of an instance, the revision since which its peers know it
-	Deleting     time.Time `json:"deleting,omitzero"` // when its deletion was asked for
-	Place        Place     `json:"place,omitzero"`    // the project that it is in
+	Changed      time.Time `json:"changed,omitzero"`    // when it was last seen to be powered on or off
+	Off          bool      `json:"off,omitempty"`       // it should be powered off
+	Drained      bool      `json:"drained,omitempty"`   // an operator keeps it from serving
+	Condemned    string    `json:"condemned,omitempty"` // why its pool replaces it
+	Joined       int64     `json:"joined,omitempty"`    // of an instance, the revision since which its peers know it
+	Deleting     time.Time `json:"deleting,omitzero"`   // when its deletion was asked for
+	Place        Place     `json:"place,omitzero"`      // the project that it is in
 
 	Firewall *Firewall `json:"firewall,omitempty"` // what its load balancers have reach it; nil for anything: see Wall
 	Rules    *Rules    `json:"rules,omitempty"`    // what the firewalls of its users say; nil if none is for it
@@ -76,8 +78,9 @@ type MachineStatus struct {
 	Public6 netip.Addr   `json:"public6,omitzero"` // if it has IPv6
 	Anchor6 netip.Addr   `json:"anchor6,omitzero"`
 	Boot    Boot         `json:"boot"`
-	Wall    string       `json:"wall,omitempty"` // the digest of the firewall that its cloud keeps
-	Err     string       `json:"err,omitempty"`  // why it is not yet as it should be
+	Wall    string       `json:"wall,omitempty"`  // the digest of the firewall that its cloud keeps
+	Err     string       `json:"err,omitempty"`   // why it is not yet as it should be
+	Short   bool         `json:"short,omitempty"` // that its cloud has too little of something
 }
 
 // BootState says what became of a machine's user-data.

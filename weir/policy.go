@@ -22,6 +22,7 @@ type Policy struct {
 	Groups   []TargetGroup `json:"groups,omitempty"`
 	Routes   []Route       `json:"routes,omitempty"` // the first that fits a request decides
 	Handling Handling      `json:"handling,omitzero"`
+	Log      *AccessLog    `json:"log,omitempty"` // nil: requests are not logged, and have no IDs
 
 	SlowStart time.Duration `json:"slow_start,omitempty"` // a server that comes up gets its full share after this
 	Drain     time.Duration `json:"drain,omitempty"`      // for which a server that leaves may finish its requests; the control plane's choice if 0
@@ -232,6 +233,11 @@ func (p *Policy) check() error {
 		}
 		if r.Group != "" && p.Group(r.Group) == nil {
 			return Errorf(Invalid, "routes[%d].group is %.60q, and target_groups has no such group", i, r.Group)
+		}
+	}
+	if p.Log != nil {
+		if err := p.Log.Check(); err != nil {
+			return Errorf(Invalid, "access_log.%w", err)
 		}
 	}
 	switch {

@@ -20,6 +20,10 @@ type Pool struct {
 	// Autoscale is what it has as a droplet autoscale pool. Nil: it is one of a weir.yaml.
 	Autoscale *Autoscale `json:"autoscale,omitempty"`
 
+	// Sizes are those that its machines may have, of which the template's is the first; none if they have that alone.
+	// Count, and what Scale says, count machines of the first size: one of another is worth as many as its Weight.
+	Sizes []Offer `json:"sizes,omitempty"`
+
 	// KeepCount says, of a pool that is asked for, that one which is there keeps its own
 	// count: Count is for a new one. No row has it.
 	KeepCount bool `json:"-"`
@@ -27,7 +31,34 @@ type Pool struct {
 	// Scale is how its Count follows its load. Nil: Count is what users say.
 	Scale *Scale `json:"scale,omitempty"`
 
+	// Rolling is how its machines are replaced when its template has changed. Nil: those of an autoscale pool by the
+	// defaults, and those of a weir.yaml stay what they are.
+	Rolling *Rolling `json:"rolling,omitempty"`
+
+	// Heal is whether machines are replaced that load balancers find down. Nil: if it follows its load.
+	Heal *bool `json:"heal,omitempty"`
+
+	Edition  int     `json:"edition,omitempty"`  // of its template
+	Editions int     `json:"editions,omitempty"` // the last that was given to one
+	Former   *Former `json:"former,omitempty"`   // what its machines were, while they are being replaced
+
 	Status PoolStatus `json:"status"`
+}
+
+// Rolling says by how many machines a pool may be smaller and larger while they are replaced.
+type Rolling struct {
+	Unavailable int  `json:"max_unavailable,omitempty"` // that many fewer may serve
+	Surge       *int `json:"max_surge,omitempty"`       // that many more there may be; a tenth of the pool, at least one, if nil
+}
+
+// Former is what a pool goes back to if machines of its new template fail.
+type Former struct {
+	Edition  int       `json:"edition"`
+	Template Template  `json:"template"`
+	Sizes    []Offer   `json:"sizes,omitempty"`
+	Written  *Written  `json:"written,omitempty"` // of an autoscale pool
+	Paused   time.Time `json:"paused,omitzero"`   // when the first machine failed, until another serves
+	Why      string    `json:"why,omitempty"`     // how it failed
 }
 
 // PoolStatus is what was last seen of a pool.
@@ -38,7 +69,11 @@ type PoolStatus struct {
 	// Of a pool that has a history, how many of its machines are powered on and to stay, and why one
 	// of them cannot be made at the moment.
 	Active int    `json:"active,omitempty"`
+	Units  int    `json:"units,omitempty"` // what those are worth, in machines of the first size
 	Stuck  string `json:"stuck,omitempty"`
+
+	// Short are the sizes that its cloud had no room for lately, and until when they are passed over.
+	Short map[string]time.Time `json:"short,omitempty"`
 }
 
 // Check returns why p cannot be a pool in a region of that name.
@@ -56,7 +91,13 @@ func (p *Pool) Check(region string) error {
 	if err := CheckName(p.Prefix + "-1000000"); err != nil {
 		return Errorf(Invalid, "pool %q: %s %q is too long: there is no room for a number behind it", p.Name, prefix, p.Prefix)
 	}
+	if err := p.checkSizes(region); err != nil {
+		return Errorf(Invalid, "pool %q: %w", p.Name, err)
+	}
 	if err := p.checkScale(); err != nil {
+		return Errorf(Invalid, "pool %q: %w", p.Name, err)
+	}
+	if err := p.Rolling.check(); err != nil {
 		return Errorf(Invalid, "pool %q: %w", p.Name, err)
 	}
 	if p.Count < 0 || p.Count > MaxPool {
@@ -69,13 +110,15 @@ func (p *Pool) Check(region string) error {
 }
 
 // Told reports whether p has a history of how its size changed.
-func (p *Pool) Told() bool { return p.Autoscale != nil || p.Scale != nil }
+func (p *Pool) Told() bool {
+	return p.Autoscale != nil || p.Scale != nil || p.Rolling != nil || p.Heal != nil
+}
 
 // checkScale returns what is wrong with how large a pool may be.
 func (p *Pool) checkScale() error {
 	switch {
 	case p.Scale != nil:
-		return p.Scale.check()
+		return p.Scale.check(p)
 	case p.Autoscale == nil:
 	case p.Count < 1 || p.Count > MaxPool:
 		return Errorf(Invalid, "target_number_instances is %d, want 1 to %d", p.Count, MaxPool)
@@ -83,6 +126,56 @@ func (p *Pool) checkScale() error {
 	return nil
 }
 
-// Stale reports whether a member of p was made from an older template than p has, and is to be
-// replaced.
-func (p *Pool) Stale(m *Machine) bool { return p.Autoscale != nil && m.Edition < p.Autoscale.Edition }
+// Rolls reports whether members of p are replaced when its template has changed.
+func (p *Pool) Rolls() bool { return p.Autoscale != nil || p.Rolling != nil }
+
+// Heals reports whether members of p are replaced that load balancers find down.
+func (p *Pool) Heals() bool {
+	if p.Heal != nil {
+		return *p.Heal
+	}
+	return p.Scale != nil
+}
+
+// Stale reports whether a member of p is not what p's template says, and is to be replaced.
+func (p *Pool) Stale(m *Machine) bool {
+	if !p.Rolls() {
+		return false
+	}
+	_, offered := p.Offer(m.Size)
+	return m.Edition != p.Edition || !offered
+}
+
+// Leaves reports whether a member of p is to go once another serves in its place.
+func (p *Pool) Leaves(m *Machine) bool { return m.Condemned != "" || p.Stale(m) }
+
+// Surge returns how many machines p may have beside what it should while some are replaced.
+func (p *Pool) Surge() int {
+	if p.Rolling != nil && p.Rolling.Surge != nil {
+		return *p.Rolling.Surge
+	}
+	return max(1, p.Count/10)
+}
+
+// Unavailable returns by how many fewer machines p may serve while some are replaced.
+func (p *Pool) Unavailable() int {
+	if p.Rolling == nil {
+		return 0
+	}
+	return p.Rolling.Unavailable
+}
+
+// check returns why nothing can be replaced so.
+func (r *Rolling) check() error {
+	switch {
+	case r == nil:
+		return nil
+	case r.Unavailable < 0 || r.Unavailable > MaxPool:
+		return Errorf(Invalid, "max_unavailable is %d, want 0 to %d", r.Unavailable, MaxPool)
+	case r.Surge != nil && (*r.Surge < 0 || *r.Surge > MaxPool):
+		return Errorf(Invalid, "max_surge is %d, want 0 to %d", *r.Surge, MaxPool)
+	case r.Surge != nil && *r.Surge == 0 && r.Unavailable == 0:
+		return Errorf(Invalid, "max_unavailable and max_surge are both 0, with which nothing can be replaced: want one of them over 0")
+	}
+	return nil
+}

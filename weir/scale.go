@@ -2,7 +2,6 @@ package weir
 
 import (
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -49,27 +48,8 @@ type Schedule struct {
 	Min  int           `json:"min"`
 }
 
-// Clamp returns the size that a pool may have that is nearest to count.
-func (s *Scale) Clamp(count int) int { return min(max(count, s.Min), s.Top()) }
-
-// Affords returns how many machines the budget pays for, 0 for any number.
-func (s *Scale) Affords() int {
-	if s.Budget == 0 || s.Price == 0 {
-		return 0
-	}
-	return int(min(math.Floor(s.Budget/s.Price+1e-9), MaxPool))
-}
-
-// Top returns how many machines a pool may have, by its maximum and its budget.
-func (s *Scale) Top() int {
-	if n := s.Affords(); n > 0 {
-		return min(n, s.Max)
-	}
-	return s.Max
-}
-
-// check returns why no pool can scale so.
-func (s *Scale) check() error {
+// check returns why p cannot scale so.
+func (s *Scale) check(p *Pool) error {
 	switch {
 	case s.Min < 1 || s.Min > maxPoolMin:
 		return Errorf(Invalid, "min_instances is %d, want 1 to %d", s.Min, maxPoolMin)
@@ -86,11 +66,11 @@ func (s *Scale) check() error {
 	case s.Cooldown != 0 && (s.Cooldown < minCooldown || s.Cooldown > maxCooldown):
 		return Errorf(Invalid, "cooldown_minutes is %d, want %d to %d", s.Cooldown/time.Minute, minCooldown/time.Minute, maxCooldown/time.Minute)
 	}
-	return s.checkMore()
+	return s.checkMore(p)
 }
 
 // checkMore is check of what DigitalOcean has no word for.
-func (s *Scale) checkMore() error {
+func (s *Scale) checkMore(p *Pool) error {
 	for _, f := range []struct {
 		name  string
 		value float64
@@ -109,16 +89,20 @@ func (s *Scale) checkMore() error {
 			return Errorf(Invalid, "%s is %v, want %v to %v", f.name, f.value, f.least, f.most)
 		}
 	}
-	switch {
-	case s.Budget != 0 && s.Price == 0:
+	switch offers := p.Offers(); {
+	case s.Budget != 0 && offers[0].Price == 0 && len(p.Sizes) > 0:
+		return Errorf(Invalid, "max_hourly_cost is there without the hourly_cost of its sizes, want what one machine of each costs")
+	case s.Budget != 0 && offers[0].Price == 0:
 		return Errorf(Invalid, "max_hourly_cost is there without machine_hourly_cost, want what one machine costs")
-	case s.Budget != 0 && s.Affords() < s.Min:
-		return Errorf(Invalid, "max_hourly_cost is %v, which pays for %d machines of %v, want at least min_instances, which is %d", s.Budget, s.Affords(), s.Price, s.Min)
+	case s.Budget != 0 && p.Affords() < s.Min && p.Mixed():
+		return Errorf(Invalid, "max_hourly_cost is %v, which pays for what is worth %d machines of the first size, want at least min_instances, which is %d", s.Budget, p.Affords(), s.Min)
+	case s.Budget != 0 && p.Affords() < s.Min:
+		return Errorf(Invalid, "max_hourly_cost is %v, which pays for %d machines of %v, want at least min_instances, which is %d", s.Budget, p.Affords(), offers[0].Price, s.Min)
 	case len(s.Schedules) > maxSchedules:
 		return Errorf(Invalid, "there are %d schedules, at most %d are allowed", len(s.Schedules), maxSchedules)
 	}
 	for _, d := range s.Schedules {
-		if err := d.check(s.Top()); err != nil {
+		if err := d.check(p.Top()); err != nil {
 			return fmt.Errorf("schedule %q: %w", d.Called(), err)
 		}
 	}
@@ -179,4 +163,5 @@ type PoolReport struct {
 	Load     PoolLoad
 	Verdict  *Verdict // nil if nothing was decided yet, or nothing is to be
 	Machines int      // that it has and is to keep
+	Units    float64  // what those are worth, in machines of the pool's first size
 }

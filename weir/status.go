@@ -60,6 +60,9 @@ type LoadBalancerOverview struct {
 	Err       string             `json:"err,omitempty"`
 	Deleting  bool               `json:"deleting,omitempty"`
 	Instances []InstanceOverview `json:"instances"` // by ID
+
+	Maintenance bool `json:"maintenance,omitempty"` // every request is answered with 503, but those of who is allowed
+	Drained     []ID `json:"drained,omitempty"`     // servers that it sends no requests, by ID
 }
 
 // Actives returns the instances that have lb's address.
@@ -109,9 +112,18 @@ type PoolOverview struct {
 	Name     string   `json:"name"`
 	Count    int      `json:"count"` // machines wanted
 	Machines int      `json:"machines"`
-	Serving  int      `json:"serving"` // of those, how many may get traffic
+	Serving  int      `json:"serving"`            // of those, how many may get traffic
+	Capacity int      `json:"capacity,omitempty"` // of a pool with several sizes, how many of the first its machines are worth
 	Plan     []string `json:"plan,omitempty"`
 	Err      string   `json:"err,omitempty"`
+}
+
+// Has reports whether the pool has all the machines that it should have.
+func (p *PoolOverview) Has() bool { return cmp.Or(p.Capacity, p.Machines) >= p.Count }
+
+// Settled reports whether it has what it should have, and all of that serves.
+func (p *PoolOverview) Settled() bool {
+	return (p.Machines == p.Count || p.Capacity > 0 && p.Has()) && p.Serving == p.Machines
 }
 
 // MachineOverview is one machine at a glance.

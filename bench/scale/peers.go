@@ -23,7 +23,7 @@ func use(s *scale.Sample, by scale.Signal) float64 {
 	if by == scale.Requests {
 		load /= capacity
 	}
-	return load / float64(max(1, s.Serving))
+	return load / max(1, s.Serving)
 }
 
 // hpa is the Kubernetes HorizontalPodAutoscaler by its documentation and its published algorithm (autoscaling/v2): each 15 s
@@ -56,7 +56,7 @@ func (h *hpa) Size(v *replay.View) (int, string) {
 }
 
 func (h *hpa) desired(v *replay.View, s *scale.Sample) int {
-	used := use(s, h.by) * float64(s.Serving) / target
+	used := use(s, h.by) * s.Serving / target
 	current := float64(v.Wanted)
 	if h.by == scale.Requests { // an external metric is of all pods, ready or not
 		if math.Abs(used/current-1) <= 0.1 {
@@ -64,7 +64,7 @@ func (h *hpa) desired(v *replay.View, s *scale.Sample) int {
 		}
 		return int(math.Ceil(used - 1e-9))
 	}
-	ratio := used / float64(max(1, s.Serving))
+	ratio := used / max(1, s.Serving)
 	if booting := v.Booted - v.Serving; booting > 0 && ratio > 1 {
 		again := used / float64(v.Booted)
 		if again <= 1.1 {

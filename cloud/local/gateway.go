@@ -182,6 +182,7 @@ func (g *gateway) plug(r *record) (*os.File, error) {
 			setting{"ipv6/conf/default/accept_ra", "0"},
 			setting{"ipv4/ping_group_range", "0 2147483647"},
 			setting{"core/somaxconn", "65535"},
+			setting{"unix/max_dgram_qlen", "4096"}, // lines of access logs come in bursts; systemd raises it likewise
 		)
 	})
 	if err != nil {

@@ -410,7 +410,7 @@ func (d *dev) watch(ctx context.Context, ctl *control.Control, p *progress) (wel
 			return false // ctx has ended, or the store: run says which
 		}
 		waits := first == nil
-		if first == nil && !slices.ContainsFunc(s.Pools, func(p weir.PoolOverview) bool { return p.Machines < p.Count }) {
+		if first == nil && !slices.ContainsFunc(s.Pools, func(p weir.PoolOverview) bool { return !p.Has() }) {
 			first = map[weir.ID]bool{}
 			for _, m := range s.Machines {
 				first[m.ID] = true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -132,6 +133,9 @@ func TestAnInternalLoadBalancerIsReachedFromThePrivateNetworkAloneAndFailsOver(t
 	was := whole()
 	r.must("machine", "partition", "--link", "public", was.active)
 	answered("without its public link")
+	if now := whole(); now.active != was.active {
+		t.Errorf("without its public link %s is not active any more, and %s is", was.active, now.active)
+	}
 	r.must("lb", "failover", "inside")
 	answered("handed over")
 	if now := whole(); now.active == was.active {
@@ -145,4 +149,38 @@ func TestAnInternalLoadBalancerIsReachedFromThePrivateNetworkAloneAndFailsOver(t
 		return ""
 	})
 	answered("with two active instances")
+}
+
+// A region whose only load balancer is internal has nothing behind its front.
+func TestARegionMayHaveAnInternalLoadBalancerAlone(t *testing.T) {
+	r := newRegion(t)
+	dir := t.TempDir()
+	data, err := os.ReadFile("../../examples/user-data.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := "name: web\nuser_data: user-data.sh\ncount: 1\nload_balancer:\n  network: internal\n  health_check: {check_interval_seconds: 3, healthy_threshold: 2}\n"
+	for name, text := range map[string]string{"weir.yaml": config, "external.yaml": strings.Replace(config, "internal", "external", 1), "user-data.sh": string(data)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start("--config", filepath.Join(dir, "weir.yaml"))
+	p := r.whole()
+	r.within(time.Minute, func() string {
+		if out := r.asked(p.machines["web-1"].ID, p.status.Address.String()); strings.HasPrefix(out, "error") {
+			return out
+		}
+		return ""
+	})
+	if resp, err := http.Get("http://" + r.front + "/"); err == nil {
+		t.Errorf("the front answers %s, want that it leads nowhere", resp.Status)
+		resp.Body.Close()
+	}
+	if out := r.must("apply", "-f", filepath.Join(dir, "weir.yaml")); strings.Contains(out, "network") || strings.Contains(out, "load balancer") {
+		t.Errorf("what is there already, applied, says %q, want no change", out)
+	}
+	if out, errs, code := r.weir("apply", "-f", filepath.Join(dir, "external.yaml")); code == 0 || !strings.Contains(errs, "network is external, and it has internal, which stays as it was created") {
+		t.Errorf("made external: %d %s%s, want that it stays as it was created", code, out, errs)
+	}
 }

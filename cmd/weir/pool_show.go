@@ -60,7 +60,11 @@ func (p *page) pool(s *api.PoolState) {
 	if s.Scale != nil {
 		between = fmt.Sprintf(" of %d to %d", s.Scale.Min, s.Scale.Max)
 	}
-	p.text("", "Pool %s: %s%s, %d there, %d ready to serve", s.Name, count(s.Count, "machine"), between, s.Machines, s.Load.Serving)
+	if len(s.Sizes) > 1 {
+		p.text("", "Pool %s: as much as %s%s, %s there, which are worth %v, %d ready to serve", s.Name, count(s.Count, s.Size), between, count(s.Machines, "machine"), s.Capacity, s.Load.Serving)
+	} else {
+		p.text("", "Pool %s: %s%s, %d there, %d ready to serve", s.Name, count(s.Count, "machine"), between, s.Machines, s.Load.Serving)
+	}
 	if said := loadWords(&s.Load); said != "" {
 		p.text("  ", "load: %s", said)
 	}
@@ -68,6 +72,9 @@ func (p *page) pool(s *api.PoolState) {
 		p.text("  ", "its size is what users say")
 	} else {
 		p.text("  ", "targets: %s", targetWords(s.Scale))
+	}
+	if len(s.Sizes) > 0 {
+		p.text("  ", "sizes: %s", sizeWords(s.Sizes))
 	}
 	if v := s.Verdict; v != nil {
 		p.text("  ", "why: %s", v.Why)
@@ -79,6 +86,24 @@ func (p *page) pool(s *api.PoolState) {
 	if s.Err != "" {
 		p.text("  ! ", "%s", s.Err)
 	}
+}
+
+// sizeWords says which sizes machines may have.
+func sizeWords(sizes []api.PoolSize) string {
+	var said []string
+	for _, s := range sizes {
+		words := s.Size
+		for _, part := range []struct {
+			format string
+			value  float64
+		}{{" at %v an hour", s.Price}, {" worth %v", s.Weight}, {" with a share of %v", s.Share}, {" at most %v", float64(s.Max)}} {
+			if part.value != 0 {
+				words += fmt.Sprintf(part.format, part.value)
+			}
+		}
+		said = append(said, words)
+	}
+	return strings.Join(said, ", ")
 }
 
 // nextWords says what comes next.

@@ -46,7 +46,8 @@ The pool is one that is there, given by name or ID, or one of a weir.yaml (-f), 
 CPU between --min and --max; these and --target may be given with all of them. Of its targets CPU and
 requests a second are simulated: a machine's CPU is busy by its share of the load as a part of
 --capacity, and it serves well up to 80 % of that. What was so before the trace is not known: give it
-some days more to see what is learnt of them.`,
+some days more to see what is learnt of them. All machines of a pool with several sizes are taken to be of
+the first.`,
 		Example: `  weir pool simulate web --trace week.csv --capacity 120
   weir pool simulate --min 2 --max 20 --trace week.csv --capacity 120 --svg week.svg
   weir pool simulate -f weir.yaml --trace week.csv --capacity 120 -o json | jq .cost`,
@@ -99,7 +100,7 @@ func (s *poolSimulate) run(ctx context.Context, args []string, changed func(stri
 	if s.boot < 0 || s.boot > 24*time.Hour {
 		return usageErrorf("--boot is %s, want 0s to 24h", s.boot)
 	}
-	c, err := s.scale(ctx, args, changed)
+	pool, err := s.pool(ctx, args, changed)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func (s *poolSimulate) run(ctx context.Context, args []string, changed func(stri
 	if err != nil {
 		return err
 	}
-	policy, err := policyOf(c)
+	policy, err := policyOf(pool)
 	if err != nil {
 		return err
 	}
@@ -120,7 +121,7 @@ func (s *poolSimulate) run(ctx context.Context, args []string, changed func(stri
 	for _, m := range result.Minutes {
 		said.Most = max(said.Most, m.Wanted)
 	}
-	said.Cost = said.MachineHours * c.Price
+	said.Cost = said.MachineHours * pool.Offers()[0].Price
 	if s.svg != "" {
 		if err := writeFile(s.svg, func(w io.Writer) error { return drawSVG(w, result.Minutes) }); err != nil {
 			return err
@@ -144,9 +145,10 @@ func (s *poolSimulate) run(ctx context.Context, args []string, changed func(stri
 // good is the share of its CPU up to which a machine is taken to serve well.
 const good = 0.8
 
-// scale returns how the pool that is meant follows its load.
-func (s *poolSimulate) scale(ctx context.Context, args []string, changed func(string) bool) (*weir.Scale, error) {
+// pool returns the pool that is meant, as far as its size goes.
+func (s *poolSimulate) pool(ctx context.Context, args []string, changed func(string) bool) (*weir.Pool, error) {
 	c := &weir.Scale{Min: s.min, Max: s.max, CPU: s.target}
+	sim := &weir.Pool{Name: "simulated", Prefix: "simulated", Template: weir.Template{Size: weir.DefaultNodeSize, Image: weir.DefaultImage}}
 	switch {
 	case len(args) > 0 && s.file != "":
 		return nil, usageErrorf("there are a pool and -f, want one of them")
@@ -166,6 +168,10 @@ func (s *poolSimulate) scale(ctx context.Context, args []string, changed func(st
 			if c, err = api.ScaleOf(p.Scale); err != nil {
 				return nil, err
 			}
+			for _, o := range p.Sizes {
+				sim.Sizes = append(sim.Sizes, weir.Offer(o))
+			}
+			sim.Template.Size = p.Size
 		}
 	case s.file != "":
 		app, err := config.Load(s.file)
@@ -175,10 +181,10 @@ func (s *poolSimulate) scale(ctx context.Context, args []string, changed func(st
 		if app.Pool == nil || app.Pool.Scale == nil {
 			return nil, fmt.Errorf("%s: its count does not follow the load, want one with min and max", s.file)
 		}
-		c = app.Pool.Scale
+		c, sim.Sizes, sim.Template.Size = app.Pool.Scale, app.Pool.Sizes, app.Pool.Template.Size
 	}
 	for flag, set := range map[string]func(){"min": func() { c.Min = s.min }, "max": func() { c.Max = s.max },
-		"target": func() { c.CPU = s.target }, "price": func() { c.Price = s.price }} {
+		"target": func() { c.CPU = s.target }, "price": func() { c.Price, sim.Sizes = s.price, nil }} {
 		if changed(flag) {
 			set()
 		}
@@ -187,16 +193,17 @@ func (s *poolSimulate) scale(ctx context.Context, args []string, changed func(st
 	if c.CPU == 0 && c.Requests == 0 {
 		return nil, errors.New("the pool has no target of CPU or requests a second, and others are not simulated: say --target")
 	}
-	p := weir.Pool{Name: "simulated", Prefix: "simulated", Template: weir.Template{Size: weir.DefaultNodeSize, Image: weir.DefaultImage}, Scale: c}
-	if err := p.Check(""); err != nil {
+	sim.Scale = c
+	if err := sim.Check(""); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return sim, nil
 }
 
-// policyOf returns the policy of a pool that scales so.
-func policyOf(c *weir.Scale) (*replay.Weir, error) {
-	w := &replay.Weir{Rules: scale.Rules{Min: c.Min, Max: c.Max, Most: c.Affords(), Cooldown: c.Cooldown, Stabilisation: c.Stabilisation}}
+// policyOf returns the policy of a pool.
+func policyOf(p *weir.Pool) (*replay.Weir, error) {
+	c := p.Scale
+	w := &replay.Weir{Rules: scale.Rules{Min: c.Min, Max: c.Max, Most: p.Affords(), Cooldown: c.Cooldown, Stabilisation: c.Stabilisation}}
 	if c.Pause != 0 {
 		w.Rules.Cooldown = c.Pause
 	}

@@ -109,6 +109,9 @@ func howFar(s *weir.RegionStatus, id weir.ID, tags []string) far {
 		}
 		server, ok := serverOf(&lb, id)
 		switch {
+		case slices.Contains(lb.Drained, id):
+			said = "drained from load balancer " + lb.Name
+			continue
 		case !ok && lb.Err != "":
 			return far{said: fmt.Sprintf("active, but load balancer %s is not: %s", lb.Name, lb.Err)}
 		case !ok && lb.Phase != weir.LoadBalancerActive:

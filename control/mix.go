@@ -1,0 +1,206 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// shortFor is how long a size that a cloud had no room for is passed over, if there is another.
+const shortFor = 5 * time.Minute
+
+// passedOver reports for p which sizes the cloud had no room for lately.
+func passedOver(p *weir.Pool, now time.Time) func(size string) bool {
+	return func(size string) bool { return p.Status.Short[size].After(now) }
+}
+
+// noteShort notes of which sizes the cloud has no room, since it cannot make members that are to be of these, and returns
+// those members, if others can be made instead of them.
+func noteShort(p *weir.Pool, members []weir.Machine, now time.Time) (instead []weir.Machine) {
+	maps.DeleteFunc(p.Status.Short, func(_ string, until time.Time) bool { return !until.After(now) })
+	if len(p.Status.Short) == 0 {
+		p.Status.Short = nil
+	}
+	if !p.Mixed() || !p.Deleting.IsZero() {
+		return nil
+	}
+	var others, waiting []weir.Machine
+	for _, m := range members {
+		switch {
+		case !m.Deleting.IsZero() || p.Leaves(&m):
+		case m.Status.Phase == weir.MachineNew && m.Status.Short:
+			waiting = append(waiting, m)
+			if p.Status.Short == nil {
+				p.Status.Short = map[string]time.Time{}
+			}
+			if !p.Status.Short[m.Size].After(now) {
+				p.Status.Short[m.Size] = now.UTC().Add(shortFor)
+			}
+		default:
+			others = append(others, m)
+		}
+	}
+	x := p.Mix(others, passedOver(p, now))
+	for _, m := range waiting {
+		o, why := x.Next()
+		if why != "" {
+			break // there is nothing better than to wait
+		}
+		x.Add(o)
+		instead = append(instead, m)
+	}
+	return instead
+}
+
+// tellShort tells that another size is tried.
+func tellShort(tx *store.Tx, p *weir.Pool, instead []weir.Machine) {
+	told := map[string]bool{}
+	for _, m := range instead {
+		if !told[m.Size] {
+			told[m.Size] = true
+			tellPool(tx, p, m.ID, weir.EventDecision, fmt.Sprintf("has another size in place of %s, which its cloud has no room for: %s", m.Size, m.Status.Err))
+		}
+	}
+}
+
+// tellPool tells of a pool, and one of its machines if any is meant.
+func tellPool(tx *store.Tx, p *weir.Pool, machine weir.ID, kind weir.EventKind, text string) {
+	tellEvent(tx, weir.Event{Team: p.Team, Kind: kind, Name: p.Name, Machine: machine, Text: text})
+}
+
+// supply is which machines a pool can get.
+type supply struct {
+	units float64         // that it has with them
+	short map[string]bool // sizes that the cloud has no room for
+	err   error           // why that is less than was asked for
+}
+
+// supply asks the cloud for room for machines that bring a pool with those members to be worth so much. If what is
+// missing is room, supply says how far it gets.
+func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machine, units float64) (s supply, err error) {
+	_, coming, err := c.lists.machines.page(ctx, comingList, 0, 0)
+	if err != nil {
+		return s, err
+	}
+	stay := slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return !m.Deleting.IsZero() || p.Leaves(&m) })
+	s.short = map[string]bool{}
+	most := map[string]int{} // that there is room for, of sizes of which there is less than was wanted
+	for again := true; again; {
+		again = false
+		wanted := map[string]int{}
+		x := p.Mix(stay, func(size string) bool {
+			n, limited := most[size]
+			return limited && wanted[size] >= n
+		})
+		for !x.Has(units) {
+			o, why := x.Next()
+			if why != "" {
+				s.err = cmp.Or(s.err, error(weir.Errorf(weir.Exhausted, "%s", why)))
+				break
+			}
+			x.Add(o)
+			wanted[o.Size]++
+		}
+		if s.units = x.Units; x.Has(units) {
+			s.err = nil
+		}
+		for _, size := range slices.Sorted(maps.Keys(wanted)) {
+			if _, limited := most[size]; limited {
+				continue
+			}
+			fits, err := c.fits(ctx, p.Template, size, wanted[size], coming)
+			if err != nil && !errors.Is(err, weir.Exhausted) {
+				return s, err
+			}
+			if fits < wanted[size] {
+				most[size], s.short[size], again = fits, fits == 0, true
+				s.err = cmp.Or(s.err, err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// fits returns how many of n machines of a size the cloud has room for beside those that are coming, as far as that is worth
+// finding out, and why not for all.
+func (c *Control) fits(ctx context.Context, t weir.Template, size string, n, coming int) (int, error) {
+	t.Size = size
+	var why error
+	for ; n > 0; n /= 2 {
+		err := c.Cloud.Room(ctx, t, n+coming)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, weir.Exhausted) {
+			return 0, err
+		}
+		if why == nil {
+			why = err
+		}
+	}
+	return n, why
+}
+
+// admit returns why a pool with those members cannot become as large as its Count, or its machines what its template and its
+// sizes say.
+func (c *Control) admit(ctx context.Context, p *weir.Pool, members []weir.Machine) error {
+	for _, o := range p.Offers() {
+		t := p.Template
+		t.Size = o.Size
+		if err := c.Cloud.Room(ctx, t, 0); err != nil { // can such a machine be made at all?
+			return err
+		}
+	}
+	s, err := c.supply(ctx, p, members, float64(p.Count))
+	if err != nil {
+		return err
+	}
+	return s.err
+}
+
+// admitChange returns why a pool cannot become what it would be.
+func (c *Control) admitChange(ctx context.Context, was *weir.Pool, is weir.Pool) error {
+	var members []weir.Machine
+	if is.Count <= was.Count {
+		is.Count = 0 // it needs no room
+	} else if err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if _, err := pools.Get(ctx, tx, was.ID); err != nil {
+			return ignoreGone(err)
+		}
+		members, err = c.membersOf(ctx, tx, was.ID)
+		return err
+	}); err != nil {
+		return err
+	}
+	return c.admit(ctx, &is, members)
+}
+
+// evenWeights returns the weight of each of all in one backend: in proportion to what they are worth, in small whole numbers. Who
+// is no machine of a pool with several sizes is worth 1.
+func evenWeights(all []*weir.Machine) []int {
+	const finest = 10
+	times, most := 1, 1.0
+	for _, m := range all {
+		w := m.Capacity()
+		most = max(most, w)
+		for times < finest && !whole(w*float64(times)) {
+			times++
+		}
+	}
+	scale := min(float64(times), mostWeight/most)
+	weights := make([]int, len(all))
+	for i, m := range all {
+		weights[i] = max(1, int(math.Round(m.Capacity()*scale)))
+	}
+	return weights
+}
+
+func whole(v float64) bool { return math.Abs(v-math.Round(v)) < 0.01*v }

@@ -1,0 +1,277 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"weir/store"
+	"weir/weir"
+)
+
+// failedFor is how long after its making a machine whose user-data failed is replaced, so that one template
+// that fails now and then costs a machine in that time, and no more.
+const failedFor = 5 * time.Minute
+
+// How long a machine may take until its load balancers find it up, and until its user-data has ended: one of a new
+// template that takes longer has failed.
+const (
+	joinFor = 10 * time.Minute
+	bootFor = 30 * time.Minute
+)
+
+// failed returns the oldest of a pool's members that will never serve, since its user-data failed, and that is
+// to be replaced now, or when one is to be. None is while no other member shows that the template can make
+// machines that serve, or while a new template replaces them all. Only pools that keep their own size by
+// themselves replace machines: of others users know each.
+func failed(p weir.Pool, members []weir.Machine, now time.Time) (m *weir.Machine, again time.Duration) {
+	serves := false
+	for i := range members {
+		is := &members[i]
+		switch {
+		case p.Leaves(is):
+			return nil, 0
+		case is.Deleting.IsZero() && is.Serves():
+			serves = true
+		case is.Deleting.IsZero() && is.Status.Boot.State == weir.BootFailed && (m == nil || is.Created.Before(m.Created)):
+			m = is
+		}
+	}
+	if !p.Told() || !p.Deleting.IsZero() || !serves || m == nil {
+		return nil, 0
+	}
+	if age := now.Sub(m.Created); age < failedFor {
+		return nil, failedFor - age
+	}
+	return m, 0
+}
+
+// poolPlan is what is to be done about the machines of a pool.
+type poolPlan struct {
+	add  []weir.Offer // a machine of each
+	drop []weir.Machine
+	why  string // why there are to be more, and none can be added
+}
+
+// planPool returns which machines a pool must add, and which of its members must go: those that failed first, then
+// those of the size that is dearest for what it is worth, then the newest. Members that are to be replaced go as soon as
+// there is as much that serves without them as there must be.
+func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, now time.Time) (plan poolPlan) {
+	want := float64(p.Count)
+	if !p.Deleting.IsZero() {
+		want = 0
+	}
+	var old, fresh []weir.Machine
+	arrived, coming := 0.0, false
+	for _, m := range members {
+		switch {
+		case !m.Deleting.IsZero():
+		case p.Leaves(&m):
+			old = append(old, m)
+		default:
+			fresh = append(fresh, m)
+			if has(&m, found) {
+				arrived += m.Capacity()
+			} else {
+				coming = true
+			}
+		}
+	}
+	replaces := len(old) > 0
+	paused := p.Former != nil && !p.Former.Paused.IsZero()
+	keep := want - arrived - float64(p.Unavailable())
+	if paused {
+		keep = want
+	}
+	left := worth(old)
+	worstFirst(old)
+	for _, m := range old {
+		if left-m.Capacity() >= max(0, keep)-1e-9 {
+			left -= m.Capacity()
+			plan.drop = append(plan.drop, m)
+		}
+	}
+	x := p.Mix(fresh, passedOver(&p, now))
+	for len(fresh) > 0 {
+		i := spare(x, fresh, want)
+		if i < 0 {
+			break
+		}
+		plan.drop = append(plan.drop, fresh[i])
+		x.Remove(&fresh[i])
+		fresh = slices.Delete(fresh, i, i+1)
+	}
+	for !x.Has(want) {
+		switch {
+		case replaces && left+x.Units >= want+float64(p.Surge())-1e-9: // there are as many more as there may be for that time
+			return plan
+		case paused && (coming || len(plan.add) > 0): // one is tried at a time
+			return plan
+		}
+		o, why := x.Next()
+		if why != "" {
+			plan.why = fmt.Sprintf("it has %v of %v: %s", x.Units, want, why)
+			return plan
+		}
+		x.Add(o)
+		plan.add = append(plan.add, o)
+	}
+	return plan
+}
+
+// has reports whether a member serves as far as it is to.
+func has(m *weir.Machine, found map[weir.ID]finding) bool {
+	return m.Serves() && !found[m.ID].waits || m.Off || m.Drained // somebody wants those to be as they are
+}
+
+// lost says how much would be lost with a member.
+func lost(m *weir.Machine) int {
+	switch {
+	case m.Status.Boot.State == weir.BootFailed:
+		return 0
+	case !m.Serves():
+		return 1
+	default:
+		return 2
+	}
+}
+
+// worstFirst sorts members by how little would be lost with them.
+func worstFirst(members []weir.Machine) {
+	slices.SortFunc(members, func(a, b weir.Machine) int {
+		return cmp.Or(cmp.Compare(lost(&a), lost(&b)), cmp.Compare(number(b.ID), number(a.ID)))
+	})
+}
+
+// spare returns which of the machines that make up a mix is the first that can go where it should be worth so much, -1 if
+// none can.
+func spare(x *weir.Mix, all []weir.Machine, want float64) int {
+	best := -1
+	for i := range all {
+		if !x.Spares(&all[i], want) {
+			continue
+		}
+		if best < 0 || cmp.Or(cmp.Compare(lost(&all[i]), lost(&all[best])), cmp.Compare(x.Rank(all[best].Size), x.Rank(all[i].Size)),
+			cmp.Compare(number(all[best].ID), number(all[i].ID))) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// renew has p remember what was, of which machines are to be replaced because p has another template or does not
+// offer their size.
+func renew(p *weir.Pool, was weir.Pool) {
+	others := !sameMachines(p.Template, was.Template)
+	if f := p.Former; f != nil && sameMachines(p.Template, f.Template) && p.Template.Size == f.Template.Size && slices.Equal(p.Sizes, f.Sizes) {
+		p.Edition, p.Former = f.Edition, nil // who changed it has changed it back
+		return
+	}
+	if others {
+		p.Editions++
+		p.Edition = p.Editions
+	}
+	for _, o := range was.Offers() {
+		_, offered := p.Offer(o.Size)
+		others = others || !offered
+	}
+	if !others || !p.Rolls() {
+		return
+	}
+	if p.Former == nil {
+		p.Former = &weir.Former{Edition: was.Edition, Template: was.Template, Sizes: was.Sizes}
+		if was.Autoscale != nil {
+			written := was.Autoscale.Written
+			p.Former.Written = &written
+		}
+		return
+	}
+	former := *p.Former // of what was to replace that there may be nothing yet that serves
+	former.Paused, former.Why = time.Time{}, ""
+	p.Former = &former
+}
+
+// roll goes on with replacing the machines of a pool that has a new template: it is paused when a new machine fails, until
+// another one serves; if that fails too, the pool goes back to its former template. It returns what is to go because
+// it failed.
+func (t *term) roll(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, found map[weir.ID]finding, now time.Time) (drop []weir.Machine, err error) {
+	if p.Former == nil || !p.Deleting.IsZero() {
+		return nil, nil
+	}
+	old, arrived := false, 0.0
+	var bad *weir.Machine
+	why, proven := "", false
+	for i := range members {
+		m := &members[i]
+		switch {
+		case !m.Deleting.IsZero():
+		case p.Stale(m):
+			old = true
+		case has(m, found):
+			arrived += m.Capacity()
+			proven = proven || !m.Created.Before(p.Former.Paused)
+		case bad == nil:
+			if why = flaw(m, found[m.ID], now); why != "" {
+				bad = m
+			}
+		}
+	}
+	former := *p.Former
+	switch {
+	case bad == nil && !old && arrived >= float64(p.Count)-1e-9:
+		p.Former = nil
+		return nil, nil
+	case bad == nil && !former.Paused.IsZero() && proven:
+		former.Paused, former.Why = time.Time{}, ""
+		p.Former = &former
+		tellPool(tx, p, "", weir.EventDecision, "goes on with replacing its machines: a new one serves")
+		return nil, nil
+	case bad == nil:
+		return nil, nil
+	case former.Paused.IsZero():
+		former.Paused, former.Why = now.UTC(), bad.Name+": "+why
+		p.Former = &former
+		tellPool(tx, p, bad.ID, weir.EventDecision, fmt.Sprintf("pauses replacing its machines, and tries one more: %s", former.Why))
+		return []weir.Machine{*bad}, nil
+	}
+	why = fmt.Sprintf("%s, after %s", bad.Name+": "+why, former.Why)
+	return nil, rollBack(ctx, tx, p, why)
+}
+
+// flaw returns why a machine of a new template is no good, or "".
+func flaw(m *weir.Machine, f finding, now time.Time) string {
+	age := now.Sub(m.Created)
+	switch {
+	case m.Status.Boot.State == weir.BootFailed:
+		return cmp.Or(m.Status.Boot.Why, "its user-data failed")
+	case m.Serves() && f.waits && age > joinFor:
+		return cmp.Or(f.down, fmt.Sprintf("no load balancer has found it up in %s", joinFor))
+	case m.Status.Boot.State == weir.BootRunning && age > bootFor:
+		return fmt.Sprintf("its user-data has not ended in %s", bootFor)
+	}
+	return ""
+}
+
+// rollBack has a pool go back to its former template.
+func rollBack(ctx context.Context, tx *store.Tx, p *weir.Pool, why string) error {
+	f := p.Former
+	p.Edition, p.Template, p.Sizes, p.Former = f.Edition, f.Template, f.Sizes, nil
+	if p.Autoscale != nil && f.Written != nil {
+		a := *p.Autoscale
+		a.Written, a.Updated = *f.Written, time.Now().UTC()
+		p.Autoscale = &a
+	}
+	tellPool(tx, p, "", weir.EventDecision, "goes back to its former template: "+why)
+	history, err := historyOf(ctx, tx, p.ID)
+	if err != nil {
+		return err
+	}
+	if s := newest(history); s != nil && s.Ended.IsZero() {
+		now := time.Now().UTC()
+		s.Err, s.Ended, s.Updated = "went back to the former template: "+why, now, now
+	}
+	scalings.Put(tx, p.ID, withScaling(history, p.Count, p.Status.Units, weir.ScaledByUser, "back to the former template: "+why))
+	return nil
+}
