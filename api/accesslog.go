@@ -59,7 +59,10 @@ func (a *api) accessLog(w http.ResponseWriter, r *http.Request) error {
 		if _, err := w.Write(lines); err != nil {
 			return err
 		}
-		return rc.Flush()
+		if err := rc.Flush(); !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		return nil
 	})
 	if err != nil && begun {
 		// What was to be answered is under way: whoever reads it sees that it ends. That it was cut off, and not

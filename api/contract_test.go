@@ -106,6 +106,8 @@ func (e *echo) Write(b []byte) (int, error) {
 	return e.ResponseWriter.Write(b)
 }
 
+func (e *echo) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+
 // keeps returns what of a request and its answer the document does not have.
 func keeps(doc *openapi3.T, r *http.Request, asked []byte, heard *echo) error {
 	_, path, _ := strings.Cut(r.Pattern, " ")

@@ -64,6 +64,7 @@ type (
 	}
 	either []any
 	text   string
+	lines  struct{ of any } // each an object, as they come
 )
 
 var (
@@ -489,6 +490,8 @@ func (g *generator) response(a answer) yaml.MapSlice {
 	switch a.body.(type) {
 	case nil:
 		return r
+	case lines:
+		return append(r, y("content", y("application/x-ndjson", y("schema", g.body(a.body.(lines).of))))...)
 	case text:
 		headers = append(headers, yaml.MapItem{Key: LiveHeader, Value: y("description", "Whether the configuration is live.", "required", true, "schema", y("type", "string", "enum", []any{"true", "false"}))})
 		return y("description", says, "headers", headers, "content", y("text/plain", y("schema", y("type", "string"))))

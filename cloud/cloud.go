@@ -4,7 +4,8 @@
 // operation can be repeated: what Weir creates carries Weir's own ID before it exists,
 // so that asking again, after an error or a crash at any moment, never makes a second
 // one. Errors have a kind (weir.Exhausted, Unavailable, Invalid, Denied, NotFound),
-// which says whether to try again. A call ends with its context, and may or may not have
+// which says whether to try again; where the cloud itself says when (429 and Retry-After), it is
+// weir.Later. A call ends with its context, and may or may not have
 // taken effect then.
 //
 // Package cloudtest holds every driver to the promises made here; [Fake] is a cloud

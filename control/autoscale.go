@@ -285,6 +285,9 @@ func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir
 		if !m.Deleting.IsZero() || m.Status.Phase == weir.MachineNew || p.Leaves(&m) {
 			settled = false
 		}
+		if !m.Deleting.IsZero() && m.Status.Err != "" && p.Status.Stuck == "" {
+			p.Status.Stuck = fmt.Sprintf("%s cannot be deleted: %s", m.Name, m.Status.Err)
+		}
 		if m.Deleting.IsZero() && m.Status.Phase == weir.MachineNew && m.Status.Err != "" && p.Status.Stuck == "" {
 			p.Status.Stuck = fmt.Sprintf("%s: %s", m.Name, m.Status.Err)
 		}

@@ -208,6 +208,37 @@ type term struct {
 	ruled   sync.Map // the IDs of machines whose rows have rules
 	waiting sync.Map // the IDs of certificates that wait for a load balancer to answer the authority
 	leaving sync.Map // the IDs of machines that finish their requests before they go
+
+	rests atomic.Pointer[time.Time] // until when the cloud wants to be asked nothing; nil if it has never said so
+}
+
+// rest has the cloud asked nothing for as long as it wanted, if err is of that.
+func (t *term) rest(err error) {
+	if wait := weir.WaitOf(err); wait > 0 && wait > t.resting() {
+		until := time.Now().Add(wait)
+		t.rests.Store(&until)
+		t.Log.Warn("cloud wants to be left alone", "for", wait, "err", err)
+	}
+}
+
+// resting returns for how long the cloud wants to be asked nothing.
+func (t *term) resting() time.Duration {
+	if until := t.rests.Load(); until != nil {
+		return time.Until(*until)
+	}
+	return 0
+}
+
+// asking is do, which asks the cloud, for when that may be.
+func (t *term) asking(do reconcile.Func) reconcile.Func {
+	return func(ctx context.Context, id weir.ID) (time.Duration, error) {
+		if wait := t.resting(); wait > 0 {
+			return wait, nil
+		}
+		again, err := do(ctx, id)
+		t.rest(err)
+		return again, err
+	}
 }
 
 func newTerm(c *Control, led *store.Store) *term {
@@ -222,9 +253,9 @@ func newTerm(c *Control, led *store.Store) *term {
 			return again, err
 		}, reconcile.Options{Workers: workers, Log: c.Log})
 	}
-	t.machines = loop("machine", 16, t.reconcileMachine, t.machineFailed)
+	t.machines = loop("machine", 16, t.asking(t.reconcileMachine), t.machineFailed)
 	t.pools = loop("pool", 2, t.reconcilePool, t.poolFailed)
-	t.addresses = loop("address", 4, t.reconcileAddress, t.addressFailed)
+	t.addresses = loop("address", 4, t.asking(t.reconcileAddress), t.addressFailed)
 	t.loadBalancers = loop("lb", 16, t.reconcileLoadBalancer, t.loadBalancerFailed)
 	t.pairs = loop("pair", 64, t.reconcilePair, t.loadBalancerFailed)
 	t.certificates = reconcile.New("certificate", t.reconcileCertificate, reconcile.Options{Workers: 4, Log: c.Log})
@@ -371,9 +402,10 @@ func (t *term) watchCloud(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			t.Log.Warn("cloud not seen", "err", err)
 		}
+		t.rest(err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(t.Poll, 10*time.Since(began))): // it may not be all that this member does
+		case <-time.After(max(t.Poll, 10*time.Since(began), t.resting())): // it may not be all that this member does
 		}
 	}
 }

@@ -20,7 +20,8 @@ import (
 //
 // What it takes: of a load balancer 2 KiB, and 1 KiB for each of 25 figures that is not always
 // 0, as about 15 are with HTTP; of each of its servers 1 KiB, and 0.7 KiB more if it has
-// connections; of a machine that the cloud tells the load of 7 KiB.
+// connections; of an access log 9 KiB, and 1 KiB for each of the times that there are, 30 perhaps; of a machine that the cloud
+// tells the load of 7 KiB.
 type figures struct {
 	mu        sync.Mutex
 	balancers map[weir.ID]*balancerFigures
@@ -77,6 +78,8 @@ type balancerFigures struct {
 	window  *series.Window
 	nodes   map[weir.ID]*nodeFigures
 	servers map[weir.ID]*serverFigures
+
+	durations *series.Window // of the access log; nil if there never was one
 }
 
 // nodeFigures are what one instance said last.
@@ -86,6 +89,8 @@ type nodeFigures struct {
 	workers map[int]*workerFigures
 	counts  *weir.Counts
 	servers map[weir.ID]serverSaid
+
+	durations series.Source // of the access log
 }
 
 // workerFigures follow what one worker of HAProxy counts.
@@ -149,6 +154,7 @@ func (f *figures) hear(s *weir.NodeStatus, config *weir.NodeConfig) {
 			b.window.Rise(i, n.heard, s.Seen, by)
 		}
 	}
+	b.hearDurations(n, first, counts.Access, n.heard, s.Seen)
 	n.heard, n.taken, n.counts, n.servers = s.Seen, counts.Taken, counts, serversSaid(s, config)
 	b.note(s.Seen)
 }
@@ -458,6 +464,7 @@ type balancerFigure struct {
 	read   reading
 	codes  int     // where the counters begin, for one series for each class of responses; 0 for none
 	server reading // for one series for each server
+	log    reading // of the access log: without one there is no series
 }
 
 var balancerReadings = map[weir.Figure]balancerFigure{
@@ -478,12 +485,13 @@ var balancerReadings = map[weir.Figure]balancerFigure{
 	"droplets_http_session_duration_avg": {read: mean(ofSessionTime)},
 	"droplets_queue_size":                {read: gauge(atQueue)},
 
-	// HAProxy keeps means of times, and no distribution.
-	"droplets_http_response_time_50p":    {},
-	"droplets_http_response_time_95p":    {},
-	"droplets_http_response_time_99p":    {},
-	"droplets_http_session_duration_50p": {},
-	"droplets_http_session_duration_95p": {},
+	// HAProxy keeps means of times, and no distribution; its log has each of them.
+	"droplets_http_response_time_50p":    {log: percentile(ofAnswered, .50)},
+	"droplets_http_response_time_90p":    {log: percentile(ofAnswered, .90)},
+	"droplets_http_response_time_95p":    {log: percentile(ofAnswered, .95)},
+	"droplets_http_response_time_99p":    {log: percentile(ofAnswered, .99)},
+	"droplets_http_session_duration_50p": {log: percentile(ofEnded, .50)},
+	"droplets_http_session_duration_95p": {log: percentile(ofEnded, .95)},
 	// There is no limit to handshakes, no UDP, no network load balancer, and firewalls do not count.
 	"frontend_tls_connections_limit":                {},
 	"frontend_tls_connections_exceeding_rate_limit": {},
@@ -523,6 +531,10 @@ func (c *Control) LoadBalancerFigure(ctx context.Context, lb weir.ID, figure wei
 	switch {
 	case how.read != nil:
 		add(b.window, how.read, "", "")
+	case how.log != nil:
+		if b.durations != nil {
+			add(b.durations, how.log, "", "")
+		}
 	case how.codes > 0:
 		for i, class := range weir.ResponseClasses {
 			if b.window.Total(how.codes+i) > 0 {
@@ -558,6 +570,7 @@ func (b *balancerFigures) traffic(lb weir.LoadBalancer, now time.Time) weir.Traf
 	defer b.mu.Unlock()
 	t := weir.Traffic{LoadBalancer: lb.ID, Name: lb.Name, Requests: b.window.Total(ofRequests),
 		HTTPBytes: b.window.Total(ofHTTPBytes), TCPBytes: b.window.Total(ofTCPBytes), TLS: b.window.Total(ofTLS)}
+	t.Answered, t.Ended = b.durationsOf(0), b.durationsOf(1)
 	for i := range t.Responses {
 		t.Responses[i] = b.window.Total(ofResponses + i)
 	}

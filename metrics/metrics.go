@@ -10,6 +10,7 @@ package metrics
 import (
 	"context"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -79,6 +80,9 @@ var (
 	queue       = balancer("queue", "Requests that wait for a server.")
 	servers     = balancer("servers", "Servers that get requests (up), and those that do not.", "state")
 
+	answered = balancer("response_seconds", "How long servers took to begin to answer, of the requests in the access log.")
+	ended    = balancer("request_seconds", "How long requests took from their first byte to the last of their answer, of those in the access log.")
+
 	waiting  = controller("waiting", "Things that are to be looked at, some of them later.")
 	running  = controller("running", "Things that are being looked at.")
 	runs     = controller("runs_total", "How often a thing was looked at, since this member leads.")
@@ -87,7 +91,7 @@ var (
 
 // Describe keeps the promise of prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requests, responses, bytes, handshakes, connections, queue, servers, waiting, running, runs, failures} {
+	for _, d := range []*prometheus.Desc{requests, responses, bytes, handshakes, connections, queue, servers, answered, ended, waiting, running, runs, failures} {
 		to <- d
 	}
 }
@@ -124,5 +128,29 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		tell(queue, gauge, t.Queue, id, t.Name)
 		tell(servers, gauge, float64(t.ServersUp), id, t.Name, "up")
 		tell(servers, gauge, float64(t.Servers-t.ServersUp), id, t.Name, "down")
+		for _, h := range []struct {
+			desc *prometheus.Desc
+			of   weir.TrafficDurations
+		}{{answered, t.Answered}, {ended, t.Ended}} {
+			if h.of.Counts != nil {
+				count, buckets := histogram(h.of.Counts)
+				to <- prometheus.MustNewConstHistogram(h.desc, count, h.of.Seconds, buckets, id, t.Name)
+			}
+		}
 	}
+}
+
+// histogram returns what is counted of times in larger steps, each about twice the one before, as Prometheus counts: what took no
+// longer.
+func histogram(counts []float64) (all uint64, buckets map[float64]uint64) {
+	buckets = map[float64]uint64{}
+	sum, last := 0.0, time.Duration(0)
+	for i, n := range counts {
+		sum += n
+		if bound := weir.DurationBounds[i]; bound >= time.Millisecond && bound >= last*19/10 {
+			buckets[bound.Seconds()] = uint64(math.Round(sum))
+			last = bound
+		}
+	}
+	return uint64(math.Round(sum)), buckets
 }

@@ -38,7 +38,8 @@ func read(t *testing.T, m http.Handler) string {
 
 func TestMetricsTellWhatTheRegionTells(t *testing.T) {
 	r := &region{traffic: []weir.Traffic{{LoadBalancer: "4de7", Name: `the "shop"`, Requests: 10, Responses: [6]float64{1: 8, 4: 2},
-		HTTPBytes: 5000, TCPBytes: 70, TLS: 3, Connections: 4, Queue: 2, Servers: 3, ServersUp: 2}}}
+		HTTPBytes: 5000, TCPBytes: 70, TLS: 3, Connections: 4, Queue: 2, Servers: 3, ServersUp: 2,
+		Answered: durations(3*time.Millisecond, 3*time.Millisecond, 100*time.Millisecond)}}}
 	m := metrics.New(r, slog.New(slog.DiscardHandler))
 	m.Answered("GET /v2/droplets/{id}", 200, 3*time.Millisecond)
 	m.Answered("GET /v2/droplets/{id}", 404, 3*time.Millisecond)
@@ -62,6 +63,11 @@ func TestMetricsTellWhatTheRegionTells(t *testing.T) {
 		`weir_api_requests_total{code="404",route="GET /v2/droplets/{id}"} 1`,
 		`weir_api_request_seconds_bucket{route="GET /v2/droplets/{id}",le="0.0025"} 0`,
 		`weir_api_request_seconds_bucket{route="GET /v2/droplets/{id}",le="0.005"} 2`,
+		`weir_load_balancer_response_seconds_bucket{id="4de7",name="the \"shop\"",le="0.002"} 0`,
+		`weir_load_balancer_response_seconds_bucket{id="4de7",name="the \"shop\"",le="0.004"} 2`,
+		`weir_load_balancer_response_seconds_bucket{id="4de7",name="the \"shop\"",le="+Inf"} 3`,
+		`weir_load_balancer_response_seconds_sum{id="4de7",name="the \"shop\""} 0.106`,
+		`weir_load_balancer_response_seconds_count{id="4de7",name="the \"shop\""} 3`,
 		`go_goroutines `,
 	} {
 		if !strings.Contains(text, "\n"+want) {
@@ -77,6 +83,19 @@ func TestMetricsTellWhatTheRegionTells(t *testing.T) {
 			t.Errorf("%s: %s", p.Metric, p.Text)
 		}
 	}
+}
+
+// durations counts times as an access log does.
+func durations(all ...time.Duration) (t weir.TrafficDurations) {
+	var d weir.Durations
+	for _, took := range all {
+		d.Add(took)
+	}
+	for _, n := range d.Counts {
+		t.Counts = append(t.Counts, float64(n))
+	}
+	t.Seconds = d.Sum.Seconds()
+	return t
 }
 
 func TestMetricsTellTheRestWhileTheStoreIsAway(t *testing.T) {

@@ -59,30 +59,30 @@ func (l *AccessLog) Destination() (network, address string, err error) {
 // AccessLine is one line of an access log: a request, or where HTTP is not spoken a connection, that has ended.
 // Times are in milliseconds; one that was not reached is -1. What is not known is empty.
 type AccessLine struct {
-	Time       time.Time `json:"time"`                 // when the request began
-	RequestID  string    `json:"request_id,omitempty"` // which the server was told, and the client, as X-Request-ID
-	Client     string    `json:"client"`               // its address
-	ClientPort int       `json:"client_port"`
-	Frontend   string    `json:"frontend"`             // the rule's: http-80
-	Method     string    `json:"method,omitempty"`     // of HTTP, like those up to Status
-	Host       string    `json:"host,omitempty"`       // at most 256 bytes of it
-	Path       string    `json:"path,omitempty"`       // with the query, at most 2,048 bytes
-	Protocol   string    `json:"protocol,omitempty"`   // HTTP/1.1, HTTP/2.0, or TCP; empty if what came was not HTTP
-	Status     int       `json:"status,omitempty"`     // of the response
-	BytesIn    int64     `json:"bytes_in"`             // from the client
-	BytesOut   int64     `json:"bytes_out"`            // to it
-	Total      int       `json:"total_ms"`             // from the first byte of the request to the last of its answer
-	Idle       int       `json:"idle_ms,omitempty"`    // for which the connection was idle before that
-	Request    int       `json:"request_ms,omitempty"` // until the request's headers were here
-	Queue      int       `json:"queue_ms"`             // until there was a server for it
-	Connect    int       `json:"connect_ms"`           // until the server was reached
-	Response   int       `json:"response_ms"`          // until the server began to answer
-	End        string    `json:"termination"`          // HAProxy's two letters of how it ended; "--" if nothing was amiss
-	TLSVersion string    `json:"tls_version,omitempty"`
-	TLSCipher  string    `json:"tls_cipher,omitempty"`
-	TLSName    string    `json:"tls_sni,omitempty"`    // the name that the client asked for
-	UserAgent  string    `json:"user_agent,omitempty"` // at most 512 bytes of it
-	Referer    string    `json:"referer,omitempty"`    // at most 1,024 bytes of it
+	Time       time.Time `json:"time"`                  // when the request began
+	RequestID  string    `json:"request_id,omitempty"`  // which the server was told, and the client, as X-Request-ID
+	Client     string    `json:"client"`                // its address
+	ClientPort int       `json:"client_port"`           // and the port of it
+	Frontend   string    `json:"frontend"`              // the rule's: http-80
+	Method     string    `json:"method,omitempty"`      // of HTTP, like those up to Status
+	Host       string    `json:"host,omitempty"`        // at most 256 bytes of it
+	Path       string    `json:"path,omitempty"`        // with the query, at most 2,048 bytes
+	Protocol   string    `json:"protocol,omitempty"`    // HTTP/1.1, HTTP/2.0, or TCP; empty if what came was not HTTP
+	Status     int       `json:"status,omitempty"`      // of the response
+	BytesIn    int64     `json:"bytes_in"`              // from the client
+	BytesOut   int64     `json:"bytes_out"`             // to it
+	Total      int       `json:"total_ms"`              // from the first byte of the request to the last of its answer
+	Idle       int       `json:"idle_ms,omitempty"`     // for which the connection was idle before that
+	Request    int       `json:"request_ms,omitempty"`  // until the request's headers were here
+	Queue      int       `json:"queue_ms"`              // until there was a server for it
+	Connect    int       `json:"connect_ms"`            // until the server was reached
+	Response   int       `json:"response_ms"`           // until the server began to answer
+	End        string    `json:"termination"`           // HAProxy's two letters of how it ended; "--" if nothing was amiss
+	TLSVersion string    `json:"tls_version,omitempty"` // TLSv1.3, where the load balancer ends TLS
+	TLSCipher  string    `json:"tls_cipher,omitempty"`  // that was agreed on
+	TLSName    string    `json:"tls_sni,omitempty"`     // the name that the client asked for
+	UserAgent  string    `json:"user_agent,omitempty"`  // at most 512 bytes of it
+	Referer    string    `json:"referer,omitempty"`     // at most 1,024 bytes of it
 	Backend    string    `json:"backend"`
 	Server     string    `json:"server,omitempty"`      // the ID of its machine, or its address
 	ServerName string    `json:"server_name,omitempty"` // the machine's name
@@ -189,8 +189,8 @@ type LogQueries struct {
 
 // AccessCounts are what a node's agent has counted of its access log since it started.
 type AccessCounts struct {
-	Since     time.Time `json:"since"` // when it did
-	Lines     int64     `json:"lines"`
+	Since     time.Time `json:"since"`               // when it did
+	Lines     int64     `json:"lines"`               // that came
 	Malformed int64     `json:"malformed,omitempty"` // that were no JSON
 	Unfiled   int64     `json:"unfiled,omitempty"`   // that are in no file, since the disk was too slow or full
 	Unsent    int64     `json:"unsent,omitempty"`    // that were not sent to Syslog, which did not take them
@@ -201,7 +201,7 @@ type AccessCounts struct {
 // Durations counts times by how long they were, to within 10 %.
 type Durations struct {
 	Counts []int64       `json:"counts,omitempty"` // as DurationBounds has them; those of the end that are 0 are left out
-	Sum    time.Duration `json:"sum,omitempty"`
+	Sum    time.Duration `json:"sum,omitempty"`    // of all of them
 }
 
 // DurationBounds are the longest times that are counted together, each with those after the one before.

@@ -39,4 +39,14 @@ type Traffic struct {
 	Queue        float64
 	ServersUp    int
 	Servers      int
+
+	// How long requests took until their server began to answer, and in all, of those that the access log has. Without a
+	// log there are none.
+	Answered, Ended TrafficDurations
+}
+
+// TrafficDurations are times, counted as DurationBounds has them.
+type TrafficDurations struct {
+	Counts  []float64 // nil: nobody counts
+	Seconds float64   // of all of them
 }

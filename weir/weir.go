@@ -11,6 +11,7 @@ package weir
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Version is the release of this build; the linker sets it (-X weir/weir.Version=…).
@@ -50,6 +51,26 @@ type kindError struct {
 func (e *kindError) Error() string        { return e.err.Error() }
 func (e *kindError) Unwrap() error        { return e.err }
 func (e *kindError) Is(target error) bool { return target == error(e.kind) }
+
+// Later is Errorf of kind Unavailable, for whoever asks too much: it is of no use to ask again before wait is over.
+func Later(wait time.Duration, format string, args ...any) error {
+	return &laterError{Errorf(Unavailable, format, args...), wait}
+}
+
+type laterError struct {
+	error
+	wait time.Duration
+}
+
+func (e *laterError) Unwrap() error { return e.error }
+
+// WaitOf returns how long to wait until what failed is asked for again, 0 if err does not say.
+func WaitOf(err error) time.Duration {
+	if later := (*laterError)(nil); errors.As(err, &later) {
+		return later.wait
+	}
+	return 0
+}
 
 // KindOf returns the kind of err, or "" if it has none.
 func KindOf(err error) Kind {
