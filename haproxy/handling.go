@@ -114,8 +114,9 @@ func (w *writer) handled(p *weir.Proxy, on Host) {
 	}
 }
 
-// limits writes what each client may have of a frontend. Who is refused counts, too.
-func (w *writer) limits(f *weir.Frontend, p *weir.Proxy, on Host) {
+// limits writes how clients are counted, and which connections are refused where no HTTP is spoken: see busy. Who is refused
+// counts, too.
+func (w *writer) limits(f *weir.Frontend, p *weir.Proxy) {
 	h := &p.Handling
 	if f.Mode == weir.HTTP && len(h.Pages) > 0 {
 		w.line("    errorfiles weir")
@@ -139,17 +140,35 @@ func (w *writer) limits(f *weir.Frontend, p *weir.Proxy, on Host) {
 		}
 		return
 	}
-	busy := func(after time.Duration) *writer {
+	if h.Connections > 0 {
+		// Those that were there before go on.
+		w.word("    tcp-request ").word(of).word(" set-var(sess.over) bool(true) if { sc_conn_cur(0) gt ").int(int64(h.Connections)).line(" }")
+	}
+}
+
+// busy writes what a client is answered that is beyond its limits.
+func (w *writer) busy(f *weir.Frontend, p *weir.Proxy, on Host) {
+	h := &p.Handling
+	if f.Mode != weir.HTTP {
+		return
+	}
+	answer := func(after time.Duration) *writer {
 		return w.word("    http-request return status 429 content-type '"+htmlType+"' ").page(h.Pages[http.StatusTooManyRequests], busyFile, busyPage, on).
 			word(" hdr Cache-Control no-cache hdr Retry-After ").seconds(after)
 	}
 	if h.Connections > 0 {
-		// Those that were there before go on.
-		w.word("    tcp-request ").word(of).word(" set-var(sess.over) bool(true) if { sc_conn_cur(0) gt ").int(int64(h.Connections)).line(" }")
-		busy(time.Second).line(" hdr Connection close if { var(sess.over) -m bool }")
+		answer(time.Second).line(" hdr Connection close if { var(sess.over) -m bool }")
 	}
 	if h.Rate != nil {
-		busy(h.Rate.Period).word(" if { sc_http_req_rate(0) gt ").int(int64(h.Rate.Requests)).line(" }")
+		answer(h.Rate.Period).word(" if { sc_http_req_rate(0) gt ").int(int64(h.Rate.Requests)).line(" }")
+	}
+}
+
+// lengths has requests refused whose Content-Length HAProxy 2.6 may read as another: it notices most numbers above 64 bits, takes
+// 18446744073709551617 for 1, and passes the header on as it is to servers, for which what follows may be the body.
+func (w *writer) lengths(f *weir.Frontend) {
+	if f.Mode == weir.HTTP {
+		w.line("    http-request reject if { req.fhdr(content-length) -m len gt 18 }")
 	}
 }
 

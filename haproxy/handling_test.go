@@ -780,3 +780,27 @@ func TestWhatCannotBeRenderedIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestStreamsOfHTTP2AreRequests(t *testing.T) {
+	_, _, front := serve(t, func(d *weir.Proxy) {
+		*d = withTLS(*d, certificate(t, 1, "shop.example"))
+		d.Handling.Rate = &weir.RateLimit{Requests: 3, Period: time.Hour}
+	})
+	c := client(true) // one connection
+	var statuses []int
+	for range 5 {
+		resp, err := c.Get(fmt.Sprintf("https://%s/", front))
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 {
+			t.Errorf("%s is spoken, want HTTP/2", resp.Proto)
+		}
+		statuses = append(statuses, resp.StatusCode)
+	}
+	if want := []int{200, 200, 200, 429, 429}; !slices.Equal(statuses, want) {
+		t.Errorf("answered %v, want %v", statuses, want)
+	}
+}

@@ -238,9 +238,11 @@ func (w *writer) frontend(f *weir.Frontend, p *weir.Proxy, on Host) {
 	} else {
 		w.clients("welcome", "unless ", p.Clients)
 	}
+	w.limits(f, p)
 	w.word("    timeout client ").time(f.Idle).line("")
-	w.access(f, p, on) // of what limits refuse, too
-	w.limits(f, p, on)
+	w.access(f, p, on) // of what is refused, too
+	w.lengths(f)
+	w.busy(f, p, on)
 	w.snippet(snippetOf(&p.Snippets, f.Name))
 	if f.Mode == weir.HTTP && f.TLS == nil {
 		w.challenges(p.Thumbprint)
