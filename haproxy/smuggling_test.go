@@ -115,7 +115,7 @@ func TestOneRequestIsNeverTwo(t *testing.T) {
 		{"a length's name with an underscore", chunked + "Content_Length: 500\r\n\r\n0\r\n\r\n", "200", []string{"transfer-encoding: chunked\r\n"}},
 		{"a zero byte in a name", get + "X\x00Y: 1\r\n\r\n", "400", nil},
 		// HAProxy 2.6 passes it on, as it is. Servers that would end the value there see no other requests for that.
-		{"a zero byte in a value", get + "X: a\x00b\r\n\r\n", "502", []string{"\r\nx: a\x00b\r\n"}},
+		{"a zero byte in a value", get + "X: a\x00b\r\n\r\n", "400|502", []string{"\r\nx: a\x00b\r\n"}},
 		{"a zero byte in a length", post + "Content-Length: 5\x00\r\n\r\nhello", "400", nil},
 		{"a length with spaces", post + "Content-Length: 5 5\r\n\r\nhello", "400", nil},
 		{"a length with a fraction", post + "Content-Length: 5.0\r\n\r\nhello", "400", nil},
@@ -168,7 +168,8 @@ func TestOneRequestIsNeverTwo(t *testing.T) {
 		status := send(c.request)
 		seen, raw := settled(r)
 		first, _, _ := strings.Cut(raw, "\r\n\r\n")
-		if status != c.status || (len(c.has) == 0) != (raw == "") {
+		// Whether a server's refusal or its hanging up comes first is for the server to say.
+		if !slices.Contains(strings.Split(c.status, "|"), status) || (len(c.has) == 0) != (raw == "") {
 			t.Errorf("%s: answered %s, want %s; the server was sent %.300q", c.name, status, c.status, raw)
 			continue
 		}
@@ -272,8 +273,8 @@ func TestHTTP2IsNotAWayAroundHTTP1(t *testing.T) {
 		{"an upgrade", with(field{Name: "upgrade", Value: "websocket"}), nil, ""},
 		{"a length and no body", with(field{Name: "content-length", Value: "5"}), nil, "200"}, // which is passed on without
 		{"a length that overflows 64 bits", with(field{Name: "content-length", Value: "18446744073709551617"}), []string{"h"}, ""},
-		{"a body longer than its length", with(field{Name: "content-length", Value: "3"}), []string{"hello" + hidden}, ""},
-		{"a body where there is none", with(field{Name: "content-length", Value: "0"}), []string{hidden}, ""},
+		{"a body longer than its length", with(field{Name: "content-length", Value: "3"}), []string{"hello" + hidden}, "head"},
+		{"a body where there is none", with(field{Name: "content-length", Value: "0"}), []string{hidden}, "head"},
 		{"two lengths", with(field{Name: "content-length", Value: "5"}, field{Name: "content-length", Value: "6"}), []string{"hello"}, ""},
 		{"a length with a sign", with(field{Name: "content-length", Value: "+5"}), []string{"hello"}, ""},
 		{"a pseudo header late", append([]field{{Name: "x-first", Value: "1"}}, base...), nil, ""},
@@ -306,6 +307,9 @@ func TestHTTP2IsNotAWayAroundHTTP1(t *testing.T) {
 		switch {
 		case c.want == "200" && (got != "200" || len(seen) != 1):
 			t.Errorf("%s: %s, and the server has seen %q, want one: %.300q", c.name, got, seen, raw)
+		// The head may be on its way before the body turns out to be wrong.
+		case c.want == "head" && (got == "200" || len(seen) > 1 || strings.Contains(raw, "hidden")):
+			t.Errorf("%s: %s, and the server has seen %q, want no more than a head: %.300q", c.name, got, seen, raw)
 		case c.want == "" && (got == "200" || len(seen) > 0):
 			t.Errorf("%s: %s, and the server has seen %q, want nothing: %.300q", c.name, got, seen, raw)
 		}
