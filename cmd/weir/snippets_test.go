@@ -36,9 +36,15 @@ func TestSnippetsOfTheOperatorAreReadAtStartAndAtASignal(t *testing.T) {
 	}
 	write("http-request deny deny_status 429 if { path_beg /private }")
 	r.start("--config", file)
-	if got := status(); got != 429 {
-		t.Errorf("status %d of what a snippet denies, want 429", got)
+	is := func(want int) func() string {
+		return func() string {
+			if got := status(); got != want {
+				return fmt.Sprintf("status %d, want %d", got, want)
+			}
+			return ""
+		}
 	}
+	eventually(t, "the snippet denies", is(429))
 	if text := r.must("generate"); !strings.Contains(text, "deny_status 429") || !strings.Contains(text, "tune.ssl.cachesize 50000") {
 		t.Errorf("weir generate does not show the snippets:\n%s", text)
 	}
@@ -57,12 +63,7 @@ func TestSnippetsOfTheOperatorAreReadAtStartAndAtASignal(t *testing.T) {
 	}
 	write("http-request deny deny_status 410 if { path_beg /private }")
 	r.cmd.Process.Signal(syscall.SIGUSR1)
-	eventually(t, "the snippet is another", func() string {
-		if got := status(); got != 410 {
-			return fmt.Sprintf("status %d, want 410", got)
-		}
-		return ""
-	})
+	eventually(t, "the snippet is another", is(410))
 
 	// Who applies the file is told that this is not sent, and nobody else can send any.
 	if _, errs, code := r.weir("apply", "-f", file); code != 0 || !strings.Contains(errs, "haproxy: left as it is") {
