@@ -126,8 +126,7 @@ func (c *Client) certificate(ctx context.Context, path string, body any) ([]byte
 // returns the text of it too, to be stored as it came: what a newer control plane says in
 // it, a newer agent will understand. Without text there was none.
 func (c *Client) NodeConfig(ctx context.Context, after int64) (cfg weir.NodeConfig, text []byte, err error) {
-	path := configPath + "?after=" + strconv.FormatInt(after, 10)
-	if text, err = c.do(ctx, pollWait+answerTime, http.MethodGet, path, nil); err != nil || text == nil {
+	if text, err = c.poll(ctx, configPath, after); err != nil || text == nil {
 		return cfg, nil, err
 	}
 	return cfg, text, c.decode(text, &cfg)
@@ -143,6 +142,11 @@ func (c *Client) Report(ctx context.Context, status weir.NodeStatus) (revision i
 	var got taken
 	err = c.decode(answer, &got)
 	return got.Revision, err
+}
+
+// poll waits for the answer to what the server's poll answers, nil if nothing is new.
+func (c *Client) poll(ctx context.Context, path string, after int64) ([]byte, error) {
+	return c.do(ctx, pollWait+answerTime, http.MethodGet, path+"?after="+strconv.FormatInt(after, 10), nil)
 }
 
 // do makes one request, and returns the body of its answer, nil if it has none.

@@ -75,23 +75,31 @@ func (f *Fake) Enrol(_ context.Context, secret string, publicKey []byte) (weir.I
 
 // NodeConfig is [Control.NodeConfig].
 func (f *Fake) NodeConfig(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
+	return await(ctx, f, node, func() (weir.NodeConfig, bool) {
+		cfg, there := f.configs[node]
+		return cfg, there && cfg.Revision != after
+	})
+}
+
+// await returns what look returns, which needs f.mu, as soon as that is news for the node.
+func await[T any](ctx context.Context, f *Fake, node weir.ID, look func() (got T, news bool)) (T, error) {
+	var none T
 	for {
 		f.mu.Lock()
 		f.ready()
-		known := f.knows(node)
-		cfg, there := f.configs[node]
-		changed := f.changed
+		known, changed := f.knows(node), f.changed
+		got, news := look()
 		f.mu.Unlock()
 		if !known {
-			return weir.NodeConfig{}, weir.Errorf(weir.Denied, "node %s is not known", node)
+			return none, weir.Errorf(weir.Denied, "node %s is not known", node)
 		}
-		if there && cfg.Revision != after {
-			return cfg, nil
+		if news {
+			return got, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return weir.NodeConfig{}, ctx.Err()
+			return none, ctx.Err()
 		}
 	}
 }
@@ -122,23 +130,7 @@ func (f *Fake) Logged(query weir.ID) string {
 
 // LogQueries is [Control.LogQueries].
 func (f *Fake) LogQueries(ctx context.Context, node weir.ID, after int64) (weir.LogQueries, error) {
-	for {
-		f.mu.Lock()
-		f.ready()
-		known, q, changed := f.knows(node), f.queries, f.changed
-		f.mu.Unlock()
-		if !known {
-			return q, weir.Errorf(weir.Denied, "node %s is not known", node)
-		}
-		if q.Version != after {
-			return q, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return q, ctx.Err()
-		}
-	}
+	return await(ctx, f, node, func() (weir.LogQueries, bool) { return f.queries, f.queries.Version != after })
 }
 
 // TakeLog is [Control.TakeLog].

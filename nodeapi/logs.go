@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
@@ -20,29 +19,6 @@ const (
 	quietTime = 20 * time.Second // between signs of life of who sends them: an empty line, if there is no other
 	deafTime  = 3 * quietTime    // after which who sends them is thought to be gone
 )
-
-// queries answers which lines of the node's access log are asked for.
-func (h *handler) queries(w http.ResponseWriter, r *http.Request, node weir.ID) {
-	after, err := strconv.ParseInt(r.FormValue("after"), 10, 64)
-	if err != nil {
-		h.fail(w, r, weir.Errorf(weir.Invalid, "after is %.20q, want a version", r.FormValue("after")))
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), pollWait)
-	defer cancel()
-	q, err := h.control.LogQueries(ctx, node, after)
-	switch {
-	case err == nil:
-		answer(w, http.StatusOK, q)
-	case r.Context().Err() != nil:
-		w.Header().Set("Connection", "close")
-		h.fail(w, r, weir.Errorf(weir.Unavailable, "the control plane stops"))
-	case ctx.Err() != nil:
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		h.fail(w, r, err)
-	}
-}
 
 // logs takes in lines of the node's access log, until there are no more, or nobody asks for them.
 func (h *handler) logs(w http.ResponseWriter, r *http.Request, node weir.ID) {
@@ -101,7 +77,7 @@ func (d *deadlined) Close() error {
 // LogQueries waits up to a minute until another version than after is asked of the access log of the node's load balancer.
 // Without ok nothing is new.
 func (c *Client) LogQueries(ctx context.Context, after int64) (q weir.LogQueries, ok bool, err error) {
-	text, err := c.do(ctx, pollWait+answerTime, http.MethodGet, queriesPath+"?after="+strconv.FormatInt(after, 10), nil)
+	text, err := c.poll(ctx, queriesPath, after)
 	if err != nil || text == nil {
 		return q, false, err
 	}

@@ -73,9 +73,9 @@ type handler struct {
 func newHandler(c Control, ca *pki.CA, life time.Duration, log *slog.Logger) *handler {
 	h := &handler{c, ca, life, log, http.NewServeMux()}
 	h.mux.HandleFunc("POST "+enrolPath, h.enrol)
-	h.mux.HandleFunc("GET "+configPath, h.known(h.config))
+	h.mux.HandleFunc("GET "+configPath, h.known(poll(h, h.config)))
 	h.mux.HandleFunc("POST "+statusPath, h.known(h.status))
-	h.mux.HandleFunc("GET "+queriesPath, h.known(h.queries))
+	h.mux.HandleFunc("GET "+queriesPath, h.known(poll(h, c.LogQueries)))
 	h.mux.HandleFunc("POST "+logsPath, h.known(h.logs))
 	h.mux.HandleFunc("POST "+renewPath, h.known(h.renew))
 	return h
@@ -152,29 +152,39 @@ func (h *handler) sign(w http.ResponseWriter, r *http.Request, csr []byte, node 
 	answer(w, http.StatusOK, signed{string(cert)})
 }
 
-func (h *handler) config(w http.ResponseWriter, r *http.Request, node weir.ID) {
-	after, err := strconv.ParseInt(r.FormValue("after"), 10, 64)
-	if err != nil {
-		h.fail(w, r, weir.Errorf(weir.Invalid, "after is %.20q, want a revision", r.FormValue("after")))
-		return
+// poll answers with what next returns, once that is another than the one after which the node asks; with 204 if it is not for a while.
+func poll[T any](h *handler, next func(ctx context.Context, node weir.ID, after int64) (T, error)) func(http.ResponseWriter, *http.Request, weir.ID) {
+	return func(w http.ResponseWriter, r *http.Request, node weir.ID) {
+		after, err := strconv.ParseInt(r.FormValue("after"), 10, 64)
+		if err != nil {
+			h.fail(w, r, weir.Errorf(weir.Invalid, "after is %.20q, want a number", r.FormValue("after")))
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), pollWait)
+		defer cancel()
+		got, err := next(ctx, node, after)
+		switch {
+		case err == nil:
+			answer(w, http.StatusOK, got)
+		case r.Context().Err() != nil:
+			// The node is gone, and nobody reads this; or Serve is at its end.
+			w.Header().Set("Connection", "close")
+			h.fail(w, r, weir.Errorf(weir.Unavailable, "the control plane stops"))
+		case ctx.Err() != nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			h.fail(w, r, err)
+		}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), pollWait)
-	defer cancel()
+}
+
+// config returns the configuration of the node that asks, and no other's.
+func (h *handler) config(ctx context.Context, node weir.ID, after int64) (weir.NodeConfig, error) {
 	cfg, err := h.control.NodeConfig(ctx, node, after)
-	switch {
-	case err == nil && cfg.Node != node:
-		h.fail(w, r, fmt.Errorf("node %s: there is the configuration of node %s", node, cfg.Node))
-	case err == nil:
-		answer(w, http.StatusOK, cfg)
-	case r.Context().Err() != nil:
-		// The node is gone, and nobody reads this; or Serve is at its end.
-		w.Header().Set("Connection", "close")
-		h.fail(w, r, weir.Errorf(weir.Unavailable, "the control plane stops"))
-	case ctx.Err() != nil:
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		h.fail(w, r, err)
+	if err == nil && cfg.Node != node {
+		return weir.NodeConfig{}, fmt.Errorf("node %s: there is the configuration of node %s", node, cfg.Node)
 	}
+	return cfg, err
 }
 
 func (h *handler) status(w http.ResponseWriter, r *http.Request, node weir.ID) {
