@@ -128,13 +128,13 @@ func (p *Proxy) accessName() (string, error) {
 }
 
 // hearAccess reads the lines of the access log until ctx ends. Nothing waits for it: a line that it is too slow for is lost.
-func (p *Proxy) hearAccess(ctx context.Context) {
+func (p *Proxy) hearAccess(ctx context.Context, on Host) {
 	if p.access == nil {
 		return
 	}
 	failed := false
 	for ctx.Err() == nil {
-		err := p.readAccess(ctx)
+		err := p.readAccess(ctx, on)
 		if err != nil && ctx.Err() == nil {
 			if !failed {
 				p.log.Warn("access log not read", "err", err)
@@ -145,15 +145,15 @@ func (p *Proxy) hearAccess(ctx context.Context) {
 	}
 }
 
-func (p *Proxy) readAccess(ctx context.Context) error {
-	c, err := listenAccess(p.host.accessSocket())
+func (p *Proxy) readAccess(ctx context.Context, on Host) error {
+	c, err := listenAccess(on.accessSocket())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	friends := []uint32{0, uint32(os.Geteuid())}
-	if u, err := user.Lookup(p.host.User); err == nil {
+	if u, err := user.Lookup(on.User); err == nil {
 		if id, err := strconv.ParseUint(u.Uid, 10, 32); err == nil {
 			friends = append(friends, uint32(id))
 		}

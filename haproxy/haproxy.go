@@ -215,13 +215,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err := p.acquire(ctx); err != nil {
 		return err
 	}
+	host := p.host // hearAccess has no lock
 	p.release()
 
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer p.leave()
 	watchers.Go(func() { p.feel(ctx) })
-	watchers.Go(func() { p.hearAccess(ctx) })
+	watchers.Go(func() { p.hearAccess(ctx, host) })
 	died := make(chan *process)
 	var watched *process
 	timer := time.NewTimer(0)
