@@ -81,7 +81,7 @@ func (f *follower) recent(ctx context.Context) []byte {
 	f.r.next = 0
 	var found [][]byte
 	for f.r.next < now {
-		f.buf, _, _ = f.r.take(f.buf[:0], int(min(now-min(f.r.next, now), 256)), batch)
+		f.buf, _, _ = f.r.take(f.buf[:0], int(min(now-f.r.next, 256)), batch)
 		if len(f.buf) == 0 {
 			break
 		}
@@ -141,12 +141,6 @@ func (f *follower) more() []byte {
 		out = append(strconv.AppendUint(append(out, `{"left_out":`...), f.leftOut, 10), "}\n"...)
 		f.leftOut = 0
 	}
-	if f.r.more() {
-		select {
-		case f.r.wake <- struct{}{}:
-		default:
-		}
-	}
 	return out
 }
 
@@ -157,12 +151,6 @@ func (r *reader) skip() uint64 {
 	n := r.log.next - r.next
 	r.next = r.log.next
 	return n
-}
-
-func (r *reader) more() bool {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	return r.next < r.log.next
 }
 
 func (f *follower) matches(line []byte) bool {
