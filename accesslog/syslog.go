@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -89,7 +90,7 @@ func (l *Log) shipOn(ctx context.Context, r *reader, network, addr string, works
 			message := appendMessage(out[:0], head, line)
 			if _, err := c.Write(message[:min(len(message), udpLength)]); err != nil {
 				l.unsent(1)
-				if refused(err) {
+				if errors.Is(err, syscall.ECONNREFUSED) {
 					l.trouble("access log not taken", err, "to", addr)
 					continue // nobody was there a moment ago; there may be now
 				}
@@ -115,12 +116,6 @@ func hangs(c net.Conn, cancel context.CancelCauseFunc) {
 			return
 		}
 	}
-}
-
-// refused reports whether a datagram was sent for nothing.
-func refused(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && strings.Contains(op.Err.Error(), "refused")
 }
 
 func (l *Log) unsent(n uint64) {
