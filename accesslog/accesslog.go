@@ -244,10 +244,8 @@ func (l *Log) Run(ctx context.Context) {
 	}
 }
 
-// FileName is that of the newest file in a Log's directory.
-const FileName = "access.log"
-
-func (l *Log) fileName() string { return filepath.Join(l.Dir, FileName) }
+// fileName is that of the newest file.
+func (l *Log) fileName() string { return filepath.Join(l.Dir, "access.log") }
 
 // trouble says what went wrong, once a minute for each thing.
 func (l *Log) trouble(what string, err error, more ...any) {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -211,7 +210,7 @@ func TestFileIsKept(t *testing.T) {
 	run(t, l)
 	l.Take(text(0, 200), -1, -1)
 	l.Set(&weir.AccessLog{File: true}, "3164501")
-	name := filepath.Join(l.Dir, FileName)
+	name := l.fileName()
 	eventually(t, func() string {
 		l.Take(text(1, 200), -1, -1)
 		got, err := os.ReadFile(name)

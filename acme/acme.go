@@ -16,8 +16,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -95,9 +93,6 @@ type Account struct {
 }
 
 func (a Account) wire() acme.Account { return acme.Account{Location: a.URL, PrivateKey: a.Key} }
-
-// NewKey makes a key for an account or a certificate.
-func NewKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 
 // Thumbprint returns what an account's answers to challenges end with.
 func Thumbprint(key crypto.Signer) (string, error) {

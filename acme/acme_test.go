@@ -18,6 +18,7 @@ import (
 
 	"weir/acme"
 	"weir/acme/acmetest"
+	"weir/weir"
 )
 
 // responder answers HTTP-01 without knowing any challenge, as load balancers do.
@@ -38,7 +39,7 @@ func responder(t *testing.T, key crypto.Signer) (port int) {
 
 func newKey(t *testing.T) crypto.Signer {
 	t.Helper()
-	key, err := acme.NewKey()
+	key, _, err := weir.NewPrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
