@@ -42,9 +42,6 @@ func (w *writer) routes(f *weir.Frontend) {
 	for i := range f.Routes {
 		r, n := &f.Routes[i], strconv.Itoa(i)
 		on := " if on-" + n
-		if r.Redirect == nil && r.Rewrite == nil && r.Backend == "" && len(r.Headers.SetRequest)+len(r.Headers.RemoveRequest)+len(r.Headers.SetResponse)+len(r.Headers.RemoveResponse) == 0 {
-			continue
-		}
 		w.word("    acl on-").word(n).word(" var(txn.route) -m int ").line(n)
 		w.responseHeaders(&r.Headers, on)
 		if r.Redirect != nil {
