@@ -297,7 +297,7 @@ func (w *writer) challenges(thumbprint string) {
 }
 
 // base64url are the characters of tokens and thumbprints.
-const base64url = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+const base64url = letters + "0123456789-_"
 
 // httpsPort needs no word in a URL.
 const httpsPort = 443
