@@ -23,11 +23,12 @@ type worker struct {
 	limit        int64 // of connections
 	version      string
 	started      time.Time
-	unlogged     int64
+	counts       weir.WorkerCounts
 }
 
-// worker asks the running worker what it is, and what it counts.
-func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) {
+// worker asks the running worker what it is, and what it counts, of its servers apart.
+func (p *Proxy) worker(ctx context.Context) (w worker, servers []stat, err error) {
+	var unlogged int64
 	s := socket{path: p.path(workerSocket)}
 	err = s.get(ctx, "show info", func(info []byte) error {
 		for l := range bytes.Lines(info) {
@@ -40,7 +41,7 @@ func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) 
 			case "Maxconn":
 				w.limit = atoi64(string(value))
 			case "DroppedLogs":
-				w.unlogged = atoi64(string(value))
+				unlogged = atoi64(string(value))
 			case "Version":
 				w.version = string(value)
 			case "Start_time_sec":
@@ -52,11 +53,13 @@ func (p *Proxy) worker(ctx context.Context) (w worker, stats []stat, err error) 
 	if err != nil {
 		return w, nil, err
 	}
-	err = s.get(ctx, askStats, func(out []byte) (err error) {
-		stats, err = parseStats(out)
+	err = s.get(ctx, askStats, func(out []byte) error {
+		stats, err := parseStats(out)
+		servers, w.counts = sumUp(w.pid, stats)
+		w.counts.Unlogged = unlogged
 		return err
 	})
-	return w, stats, err
+	return w, servers, err
 }
 
 // sumUp divides what a worker counts into that of servers, and that of the load balancer's
@@ -118,12 +121,10 @@ func (p *Proxy) withEnded(workers []weir.WorkerCounts) []weir.WorkerCounts {
 // countLast reads what the running worker has counted, which is about to be replaced. Should it
 // not answer, then what was read before has to do.
 func (p *Proxy) countLast(ctx context.Context) {
-	w, stats, err := p.worker(ctx)
+	w, _, err := p.worker(ctx)
 	if err != nil {
 		return
 	}
-	_, c := sumUp(w.pid, stats)
-	c.Unlogged = w.unlogged
 	p.counted = slices.DeleteFunc(p.counted, func(c counted) bool { return c.PID == w.pid })
-	p.counted = append(p.counted, counted{c, time.Now()})
+	p.counted = append(p.counted, counted{w.counts, time.Now()})
 }

@@ -27,8 +27,6 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 		return status, nil, fmt.Errorf("status of haproxy: %w", err)
 	}
 	status.PID, status.Version, status.Started = w.pid, w.version, w.started
-	stats, counts := sumUp(w.pid, stats)
-	counts.Unlogged = w.unlogged
 	wait := make(map[target]bool, len(p.wait)) // whether it leaves
 	for _, w := range p.wait {
 		wait[w.key()] = w.leaving
@@ -63,6 +61,6 @@ func (p *Proxy) Status(ctx context.Context) (weir.HAProxyStatus, []weir.ServerSt
 		return status, nil, fmt.Errorf("status of haproxy: %w", err)
 	}
 	status.Counts = &weir.Counts{Taken: time.Now(), Limit: w.limit, Threads: w.threads,
-		Workers: p.withEnded(append([]weir.WorkerCounts{counts}, oldCounts...))}
+		Workers: p.withEnded(append([]weir.WorkerCounts{w.counts}, oldCounts...))}
 	return status, withOld(servers, old), nil
 }
