@@ -430,24 +430,12 @@ func (t *term) changeIssuance(ctx context.Context, id weir.ID, change func(tx *s
 		if err != nil {
 			return err
 		}
-		was, i := *cert.Issuance, *cert.Issuance
-		cert.Issuance = &i
-		fingerprint := cert.Fingerprint
-		if err := change(tx, &cert, &i); err != nil {
+		if err := change(tx, &cert, cert.Issuance); err != nil {
 			return err
 		}
-		if fingerprint != cert.Fingerprint || !sameIssuance(was, i) {
-			certificates.Put(tx, id, cert)
-		}
+		certificates.Put(tx, id, cert)
 		return nil
 	})
-}
-
-func sameIssuance(a, b weir.Issuance) bool {
-	return a.Authority == b.Authority && a.Asked.Equal(b.Asked) && a.Order == b.Order && string(a.Sealed) == string(b.Sealed) && slices.Equal(a.Records, b.Records) && a.Set.Equal(b.Set) &&
-		slices.EqualFunc(a.Answers, b.Answers, sameAnswer) && a.Answered == b.Answered &&
-		a.Issued.Equal(b.Issued) && a.Renew.Equal(b.Renew) && a.From.Equal(b.From) && a.Look.Equal(b.Look) &&
-		a.Plan == b.Plan && a.Err == b.Err && a.Failed == b.Failed && a.Next.Equal(b.Next)
 }
 
 // waitFor returns what a load balancer that uses a certificate waits for, "" if it does not wait.
