@@ -24,16 +24,13 @@ func endsTLS(lb *weir.LoadBalancer) bool {
 	return !lb.Internal && slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpsPort && r.Certificate != "" })
 }
 
-// lookAtTLS sees how an authority that asks by TLS finds an answer, and whether it is to be asked to. That is what the user
-// wants, or else where load balancers that use the certificate end TLS at the port, and none of them speaks HTTP at its port.
-func (v *certificateView) lookAtTLS(ctx context.Context, tx *store.Tx) error {
-	all, err := loadBalancers.All(ctx, tx)
-	if err != nil {
-		return err
-	}
+// lookAtTLS sees how an authority that asks by TLS finds an answer at these load balancers, and whether it is to be asked to. That
+// is what the user wants, or else where those that use the certificate end TLS at the port, and none of them speaks HTTP at its
+// port.
+func (v *certificateView) lookAtTLS(ctx context.Context, tx *store.Tx, all []weir.LoadBalancer) (err error) {
 	speaks := false
-	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool {
-		if lb.Team != v.cert.Team || !lb.Deleting.IsZero() || !lb.Uses(v.cert.ID) {
+	all = slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool {
+		if !lb.Uses(v.cert.ID) {
 			return true
 		}
 		speaks = speaks || answersChallenges(&lb)

@@ -319,10 +319,7 @@ func (t *term) viewCertificate(ctx context.Context, id weir.ID) (v certificateVi
 			return nil // there is nothing to answer for
 		}
 		due = true
-		if v.mute, err = muteFor(ctx, tx, &v.cert, v.account.Thumbprint); err != nil {
-			return err
-		}
-		return v.lookAtTLS(ctx, tx)
+		return v.lookAtBalancers(ctx, tx)
 	})
 	if err != nil || !due || !t.byRecords(v.cert.Team) || v.cert.Issuance.Challenge != "" {
 		return v, err
@@ -366,16 +363,23 @@ func (t *term) dropLeft(ctx context.Context, id weir.ID) error {
 	})
 }
 
-// muteFor returns why an authority that asks for the names of a certificate would find no answer, "" if a load balancer
-// answers. That of one that uses the certificate counts if there is one, otherwise that of any of its team's.
-func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, thumbprint string) (why string, err error) {
-	all, err := loadBalancers.All(ctx, tx)
+// lookAtBalancers sees whether an authority would find an answer at the load balancers of the certificate's team.
+func (v *certificateView) lookAtBalancers(ctx context.Context, tx *store.Tx) error {
+	all, err := loadBalancers.AllOf(ctx, tx, v.cert.Team)
 	if err != nil {
-		return "", err
+		return err
 	}
-	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool {
-		return lb.Team != cert.Team || !lb.Deleting.IsZero() || !answersChallenges(&lb)
-	})
+	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool { return !lb.Deleting.IsZero() })
+	if v.mute, err = muteFor(ctx, tx, &v.cert, all, v.account.Thumbprint); err != nil {
+		return err
+	}
+	return v.lookAtTLS(ctx, tx, all)
+}
+
+// muteFor returns why an authority that asks for the names of a certificate would find no answer, "" if one of these load
+// balancers answers. That of one that uses the certificate counts if there is one, otherwise that of any.
+func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, all []weir.LoadBalancer, thumbprint string) (why string, err error) {
+	all = slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool { return !answersChallenges(&lb) })
 	if using := slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool { return !lb.Uses(cert.ID) }); len(using) > 0 {
 		all = using
 	}
@@ -595,10 +599,10 @@ func (l *lostOrder) Error() string { return l.why }
 
 // takenOrders returns the orders that other certificates of a team have under way.
 func (t *term) takenOrders(ctx context.Context, team, but weir.ID) (map[string]bool, error) {
-	all, err := certificates.All(ctx, t.db)
+	all, err := certificates.AllOf(ctx, t.db, team)
 	taken := map[string]bool{}
 	for _, cert := range all {
-		if cert.Team == team && cert.ID != but && cert.Issuance != nil && cert.Issuance.Order != "" {
+		if cert.ID != but && cert.Issuance != nil && cert.Issuance.Order != "" {
 			taken[cert.Issuance.Order] = true
 		}
 	}
