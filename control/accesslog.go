@@ -28,11 +28,11 @@ const (
 
 // asks are the questions about access logs that this member has, for nodes to answer. Lines are in no store.
 type asks struct {
-	mu      sync.Mutex
-	last    int64 // the newest version of any
-	base    int64 // the version of no questions
-	of      map[weir.ID]*balancerAsks
-	waiting map[weir.ID]chan struct{} // by load balancer, closed and forgotten when its questions change
+	mu    sync.Mutex
+	last  int64 // the newest version of any
+	base  int64 // the version of no questions
+	of    map[weir.ID]*balancerAsks
+	moved chan struct{} // closed, and replaced, when last rises
 }
 
 // balancerAsks are those about one load balancer.
@@ -58,7 +58,7 @@ type chunk struct {
 
 func newAsks() *asks {
 	now := time.Now().UnixNano() // nodes have versions of a member that was here before
-	return &asks{last: now, base: now, of: map[weir.ID]*balancerAsks{}, waiting: map[weir.ID]chan struct{}{}}
+	return &asks{last: now, base: now, of: map[weir.ID]*balancerAsks{}, moved: make(chan struct{})}
 }
 
 // begin makes a question known to the nodes of a load balancer. The caller calls end.
@@ -76,7 +76,7 @@ func (a *asks) begin(lb weir.ID, q weir.LogQuery) (*ask, error) {
 	q.ID = weir.ID(uuid.NewString())
 	asked := &ask{q, make(chan chunk), make(chan struct{})}
 	of.asks[q.ID] = asked
-	a.changed(lb, of)
+	a.changed(of)
 	return asked, nil
 }
 
@@ -86,31 +86,24 @@ func (a *asks) end(lb weir.ID, asked *ask) {
 	close(asked.over)
 	of := a.of[lb]
 	delete(of.asks, asked.query.ID)
-	a.changed(lb, of)
+	a.changed(of)
 	if len(of.asks) == 0 {
 		delete(a.of, lb)
 	}
 }
 
 // changed needs a.mu.
-func (a *asks) changed(lb weir.ID, of *balancerAsks) {
+func (a *asks) changed(of *balancerAsks) {
 	a.last++
 	of.version = a.last
-	if wait := a.waiting[lb]; wait != nil {
-		close(wait)
-		delete(a.waiting, lb)
-	}
+	close(a.moved)
+	a.moved = make(chan struct{})
 }
 
-// queries returns what is asked about a load balancer, and what is closed when that changes.
+// queries returns what is asked about a load balancer, and what is closed when anything that is asked changes.
 func (a *asks) queries(lb weir.ID) (weir.LogQueries, <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	wait := a.waiting[lb]
-	if wait == nil {
-		wait = make(chan struct{})
-		a.waiting[lb] = wait
-	}
 	all := weir.LogQueries{Version: a.base}
 	if of := a.of[lb]; of != nil {
 		all.Version = of.version
@@ -118,7 +111,7 @@ func (a *asks) queries(lb weir.ID) (weir.LogQueries, <-chan struct{}) {
 			all.Queries = append(all.Queries, asked.query)
 		}
 	}
-	return all, wait
+	return all, a.moved
 }
 
 func (a *asks) find(lb, query weir.ID) *ask {
@@ -147,14 +140,14 @@ func (c *Control) LogQueries(ctx context.Context, node weir.ID, after int64) (we
 		return weir.LogQueries{}, err
 	}
 	for {
-		q, changed := c.asks.queries(lb)
+		q, moved := c.asks.queries(lb)
 		if q.Version != after {
 			return q, nil
 		}
 		select {
 		case <-ctx.Done():
 			return q, ctx.Err()
-		case <-changed:
+		case <-moved:
 		}
 	}
 }

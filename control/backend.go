@@ -65,65 +65,72 @@ func (v *balancerView) inRotation(group string, m *weir.Machine) bool {
 // mostWeight is HAProxy's.
 const mostWeight = 256
 
-// weights returns the weight of each machine that gets requests of a group. Without a split they are in proportion to what
-// machines are worth. With one, the servers of each part so share its percentage, as exactly as whole numbers up to 256 can
-// say: where a part's percentage is too small for so many servers, the last ones of it have weight 0, and wait for others to
-// go. A machine in several parts counts for the first. If all who were to have something have no machine, those who were to
-// have nothing serve: the group's own before those that share.
-func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
-	weights := map[weir.ID]int{}
-	type part struct {
-		percent  float64
-		machines []*weir.Machine
+// part is those of a backend's servers that share a percentage of its requests.
+type part struct {
+	percent  float64
+	machines []*weir.Machine
+}
+
+// share is what the lightest and the heaviest of the first n servers of p have of 100, and what one that is worth 1 has.
+func (p *part) share(n int) (least, most, each float64) {
+	sum, least := 0.0, math.Inf(1)
+	for _, m := range p.machines[:n] {
+		sum, least, most = sum+m.Capacity(), min(least, m.Capacity()), max(most, m.Capacity())
 	}
-	var parts []part
+	each = p.percent / sum
+	return least * each, most * each, each
+}
+
+// parts returns who shares the requests of a group, its own servers before others. A machine in several parts counts for the
+// first, and a part without machines is left out.
+func (v *balancerView) parts(g weir.TargetGroup) (parts []part) {
+	taken := map[weir.ID]bool{}
 	add := func(name string, percent int) {
-		part := part{percent: float64(percent)}
+		p := part{percent: float64(percent)}
 		for i := range v.machines {
-			m := &v.machines[i]
-			if _, there := weights[m.ID]; !there && v.inRotation(name, m) {
-				weights[m.ID] = 0
-				part.machines = append(part.machines, m)
+			if m := &v.machines[i]; !taken[m.ID] && v.inRotation(name, m) {
+				taken[m.ID] = true
+				p.machines = append(p.machines, m)
 			}
 		}
-		if len(part.machines) > 0 {
-			parts = append(parts, part)
+		if len(p.machines) > 0 {
+			parts = append(parts, p)
 		}
 	}
-	rest := 100
-	for _, percent := range g.Split {
-		rest -= percent
-	}
-	add(g.Name, rest)
+	add(g.Name, g.Split.Rest())
 	for _, name := range slices.Sorted(maps.Keys(g.Split)) {
 		add(name, g.Split[name])
 	}
+	return parts
+}
+
+// weights returns the weight of each machine that gets requests of a group. Without a split they are in proportion to what
+// machines are worth. With one, the servers of each part so share its percentage, as exactly as whole numbers up to 256 can
+// say: where a part's percentage is too small for so many servers, the last ones of it have weight 0, and wait for others to
+// go. If all who were to have something have no machine, those who were to have nothing serve: the group's own before those
+// that share.
+func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
+	weights := map[weir.ID]int{}
+	parts := v.parts(g)
 	if len(parts) == 1 {
 		for i, weight := range evenWeights(parts[0].machines) {
 			weights[parts[0].machines[i].ID] = weight
 		}
 		return weights
 	}
-	// share is what the lightest and the heaviest of the first n servers of a part have of 100, and what one that is worth
-	// 1 has.
-	share := func(p part, n int) (least, most, each float64) {
-		sum, least := 0.0, math.Inf(1)
-		for _, m := range p.machines[:n] {
-			sum, least, most = sum+m.Capacity(), min(least, m.Capacity()), max(most, m.Capacity())
-		}
-		each = p.percent / sum
-		return least * each, most * each, each
-	}
 	// The largest share that one server has gets the largest weight.
 	most := 0.0
 	for _, p := range parts {
-		_, large, _ := share(p, len(p.machines))
+		_, large, _ := p.share(len(p.machines))
 		most = max(most, large)
+		for _, m := range p.machines {
+			weights[m.ID] = 0
+		}
 	}
 	if most == 0 && len(parts) > 0 {
 		// Whoever was to have a share is not there: the first of those who are has all.
 		parts[0].percent = 100
-		_, most, _ = share(parts[0], len(parts[0].machines))
+		_, most, _ = parts[0].share(len(parts[0].machines))
 	}
 	for _, p := range parts {
 		if p.percent == 0 {
@@ -131,11 +138,11 @@ func (v *balancerView) weights(g weir.TargetGroup) map[weir.ID]int {
 		}
 		n := len(p.machines)
 		for ; n > 1; n-- {
-			if least, _, _ := share(p, n); least >= most/mostWeight {
+			if least, _, _ := p.share(n); least >= most/mostWeight {
 				break
 			}
 		}
-		_, _, each := share(p, n)
+		_, _, each := p.share(n)
 		for _, m := range p.machines[:n] {
 			weights[m.ID] = min(max(int(math.Round(each*m.Capacity()*mostWeight/most)), 1), mostWeight)
 		}

@@ -14,6 +14,75 @@ import (
 	"weir/weir"
 )
 
+// touchWaiting touches the certificates that wait for a load balancer to answer the authority.
+func (t *term) touchWaiting() {
+	t.waiting.Range(func(id, _ any) bool {
+		t.certificates.Touch(id.(weir.ID))
+		return true
+	})
+}
+
+// lookAtBalancers sees whether an authority would find an answer at the load balancers of the certificate's team.
+func (v *certificateView) lookAtBalancers(ctx context.Context, tx *store.Tx) error {
+	all, err := loadBalancers.AllOf(ctx, tx, v.cert.Team)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool { return !lb.Deleting.IsZero() })
+	if v.mute, err = muteFor(ctx, tx, &v.cert, all, v.account.Thumbprint); err != nil {
+		return err
+	}
+	return v.lookAtTLS(ctx, tx, all)
+}
+
+// muteFor returns why an authority that asks for the names of a certificate would find no answer, "" if one of these load
+// balancers answers. That of one that uses the certificate counts if there is one, otherwise that of any.
+func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, all []weir.LoadBalancer, thumbprint string) (why string, err error) {
+	all = slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool { return !answersChallenges(&lb) })
+	if using := slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool { return !lb.Uses(cert.ID) }); len(using) > 0 {
+		all = using
+	}
+	if len(all) == 0 {
+		return fmt.Sprintf("wait for a load balancer with HTTP at port %d, or with a rule that uses it, which is not internal and answers for %s", httpPort, strings.Join(cert.DNSNames, ", ")), nil
+	}
+	return muteOf(ctx, tx, cert, all, func(p *weir.Proxy) bool { return p.Thumbprint == thumbprint })
+}
+
+// muteOf returns why none of these load balancers answers for a certificate, "" if one does: all of its active instances run a
+// configuration that answers.
+func muteOf(ctx context.Context, tx *store.Tx, cert *weir.Certificate, all []weir.LoadBalancer, answer func(*weir.Proxy) bool) (why string, err error) {
+	for _, lb := range all {
+		answers := len(lb.Status.Actives()) > 0
+		for _, node := range lb.Status.Actives() {
+			config, err := nodeConfigs.Get(ctx, tx, node)
+			if err != nil && !errors.Is(err, weir.NotFound) {
+				return "", err
+			}
+			status, err := nodeStatuses.Get(ctx, tx, node)
+			if err != nil && !errors.Is(err, weir.NotFound) {
+				return "", err
+			}
+			answers = answers && answer(&config.Proxy) && status.Revision == config.Revision
+		}
+		if answers {
+			return "", nil
+		}
+	}
+	return fmt.Sprintf("wait for load balancer %s to answer for %s", all[0].Name, strings.Join(cert.DNSNames, ", ")), nil
+}
+
+// answersChallenges reports whether a load balancer speaks HTTP where an authority asks: from outside.
+func answersChallenges(lb *weir.LoadBalancer) bool {
+	if lb.Internal {
+		return false
+	}
+	at := slices.IndexFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort })
+	if at < 0 {
+		return lb.ACME || redirects(lb) != 0
+	}
+	return lb.Rules[at].Entry == weir.HTTP
+}
+
 // An authority that asks by TLS-ALPN-01 is shown a certificate for its challenge, at port 443. Unlike what answers HTTP-01, that
 // is of one order: it is made once the order is there, kept in the certificate's row with its key, which is sealed, and is in
 // the configuration of the load balancers that use the certificate until the order is over. See haproxy/challenge.go for what
@@ -24,16 +93,13 @@ func endsTLS(lb *weir.LoadBalancer) bool {
 	return !lb.Internal && slices.ContainsFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpsPort && r.Certificate != "" })
 }
 
-// lookAtTLS sees how an authority that asks by TLS finds an answer, and whether it is to be asked to. That is what the user
-// wants, or else where load balancers that use the certificate end TLS at the port, and none of them speaks HTTP at its port.
-func (v *certificateView) lookAtTLS(ctx context.Context, tx *store.Tx) error {
-	all, err := loadBalancers.All(ctx, tx)
-	if err != nil {
-		return err
-	}
+// lookAtTLS sees how an authority that asks by TLS finds an answer at these load balancers, and whether it is to be asked to. That
+// is what the user wants, or else where those that use the certificate end TLS at the port, and none of them speaks HTTP at its
+// port.
+func (v *certificateView) lookAtTLS(ctx context.Context, tx *store.Tx, all []weir.LoadBalancer) (err error) {
 	speaks := false
-	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool {
-		if lb.Team != v.cert.Team || !lb.Deleting.IsZero() || !lb.Uses(v.cert.ID) {
+	all = slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool {
+		if !lb.Uses(v.cert.ID) {
 			return true
 		}
 		speaks = speaks || answersChallenges(&lb)

@@ -42,23 +42,13 @@ func (c *Control) owned(ctx context.Context) ([]cloud.Machine, []cloud.Address, 
 
 // costs returns what rows and the cloud have; without seen the cloud could not be asked.
 func (c *Control) costs(ctx context.Context, tx *store.Tx, ms []cloud.Machine, as []cloud.Address, seen bool) (costs weir.Costs, err error) {
-	rows, err := allMachines(ctx, tx)
-	if err != nil {
-		return costs, err
-	}
-	owners, err := addresses.All(ctx, tx)
-	if err != nil {
-		return costs, err
-	}
-	of := map[weir.ID]string{}
-	price := map[weir.ID]func(size string) float64{}
+	of := map[weir.ID]string{} // what pools and load balancers are called
 	ps, err := pools.All(ctx, tx)
 	if err != nil {
 		return costs, err
 	}
 	for _, p := range ps {
 		of[p.ID] = "pool " + p.Name
-		price[p.ID] = func(size string) float64 { o, _ := p.Offer(size); return o.Price }
 	}
 	lbs, err := loadBalancers.All(ctx, tx)
 	if err != nil {
@@ -67,62 +57,86 @@ func (c *Control) costs(ctx context.Context, tx *store.Tx, ms []cloud.Machine, a
 	for _, lb := range lbs {
 		of[lb.ID] = "load balancer " + lb.Name
 	}
-	machine := map[weir.ID]cloud.Machine{}
+	rows, err := allMachines(ctx, tx)
+	if err != nil {
+		return costs, err
+	}
+	owned, err := addresses.All(ctx, tx)
+	if err != nil {
+		return costs, err
+	}
+	costs.Items = append(machineCosts(rows, ms, ps, of, seen), addressCosts(owned, as, of, seen)...)
+	return costs, nil
+}
+
+// machineCosts returns the machines that there are rows of, and then those that the cloud alone has.
+func machineCosts(rows []weir.Machine, ms []cloud.Machine, ps []weir.Pool, of map[weir.ID]string, seen bool) (items []weir.Cost) {
+	pool := map[weir.ID]*weir.Pool{}
+	for i := range ps {
+		pool[ps[i].ID] = &ps[i]
+	}
+	unknown := map[weir.ID]bool{}
 	for _, m := range ms {
-		machine[m.ID] = m
+		unknown[m.ID] = true
 	}
 	for _, m := range rows {
 		if m.Own {
 			continue
 		}
-		_, there := machine[m.ID]
-		delete(machine, m.ID)
 		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: m.Status.Err}
-		if p := price[m.Pool]; p != nil {
-			item.Price = p(m.Size)
+		if p := pool[m.Pool]; p != nil {
+			o, _ := p.Offer(m.Size)
+			item.Price = o.Price
 		}
-		item.State = costState(!m.Deleting.IsZero(), there || !seen && m.Status.Phase != weir.MachineNew)
+		item.State = costState(!m.Deleting.IsZero(), unknown[m.ID] || !seen && m.Status.Phase != weir.MachineNew)
 		if item.State == weir.CostLeaving {
 			item.Since = m.Deleting
 		}
-		costs.Items = append(costs.Items, item)
+		delete(unknown, m.ID)
+		items = append(items, item)
 	}
 	for _, m := range ms {
-		if _, unknown := machine[m.ID]; unknown {
-			costs.Items = append(costs.Items, weir.Cost{Kind: "machine", ID: m.ID, Name: m.Name, State: weir.CostUnknown})
+		if unknown[m.ID] {
+			items = append(items, weir.Cost{Kind: "machine", ID: m.ID, Name: m.Name, State: weir.CostUnknown})
 		}
 	}
-	address := map[netip.Addr]bool{}
+	return items
+}
+
+// addressCosts returns the addresses of the cloud that there are rows of, and then those that it alone has.
+func addressCosts(rows []weir.Address, as []cloud.Address, of map[weir.ID]string, seen bool) (items []weir.Cost) {
+	unknown := map[netip.Addr]bool{}
 	for _, a := range as {
-		address[a.Addr] = true
+		unknown[a.Addr] = true
 	}
-	slices.SortFunc(owners, func(a, b weir.Address) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Owner, b.Owner)) })
-	for _, a := range owners {
+	slices.SortFunc(rows, func(a, b weir.Address) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Owner, b.Owner)) })
+	for _, a := range rows {
 		if a.Mode != weir.InCloud {
 			continue
 		}
-		for _, addr := range []netip.Addr{a.Addr, a.Addr6} {
-			if addr == a.Addr6 && !addr.IsValid() {
-				continue
-			}
+		addrs := []netip.Addr{a.Addr}
+		if a.Addr6.IsValid() {
+			addrs = append(addrs, a.Addr6)
+		}
+		for _, addr := range addrs {
 			item := weir.Cost{Kind: "address", Team: a.Team, Of: of[a.Owner], Since: a.Created, Err: a.Err}
 			if addr.IsValid() {
 				item.ID = weir.ID(addr.String())
 			}
-			item.State = costState(!a.Deleting.IsZero(), address[addr] || !seen && addr.IsValid())
+			item.State = costState(!a.Deleting.IsZero(), unknown[addr] || !seen && addr.IsValid())
 			if item.State == weir.CostLeaving {
 				item.Since = a.Deleting
 			}
-			delete(address, addr)
-			costs.Items = append(costs.Items, item)
+			delete(unknown, addr)
+			items = append(items, item)
 		}
 	}
 	for _, a := range as {
-		if address[a.Addr] {
-			costs.Items = append(costs.Items, weir.Cost{Kind: "address", ID: weir.ID(a.Addr.String()), Of: of[a.Owner], State: weir.CostUnknown})
+		if unknown[a.Addr] {
+			items = append(items, weir.Cost{Kind: "address", ID: weir.ID(a.Addr.String()), Of: of[a.Owner], State: weir.CostUnknown})
 		}
 	}
-	return costs, nil
+	return items
 }
 
 // costState says how it is with something that is to go or not, and that the cloud has or not.

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"weir/acme"
 	"weir/store"
 	"weir/weir"
@@ -44,55 +42,6 @@ type Records interface {
 
 // leftRecords are records of certificates that were deleted, by the certificate.
 var leftRecords = store.NewTable[[]weir.Record]("acme_records")
-
-// acmeAccount is a team's account with the authority. Each team has its own: load balancers answer the challenges of their
-// team's account alone, so that no team gets a certificate for a name that leads to another's.
-type acmeAccount struct {
-	Team       weir.ID   `json:"team,omitempty"`
-	Directory  string    `json:"directory"` // the authority's
-	Sealed     []byte    `json:"sealed"`    // the private key, sealed
-	Thumbprint string    `json:"thumbprint"`
-	URL        string    `json:"url,omitempty"` // what the authority knows it by; empty until it does
-	Orders     string    `json:"orders,omitempty"`
-	Created    time.Time `json:"created"`
-}
-
-var acmeAccounts = store.NewTable[acmeAccount]("acme_accounts") // by accountKey
-
-// accountKey is where the account of a team is: the first team has no name, and a key has one.
-func accountKey(team weir.ID) weir.ID { return "team-" + team }
-
-func sealForAccount(team weir.ID) string {
-	return "private key of the ACME account of team " + string(team)
-}
-
-// accountOf returns a team's account, or none.
-func accountOf(ctx context.Context, r store.Reader, team weir.ID) (acmeAccount, error) {
-	a, err := acmeAccounts.Get(ctx, r, accountKey(team))
-	if errors.Is(err, weir.NotFound) {
-		err = nil
-	}
-	return a, err
-}
-
-// resealAccounts does as resealCertificates does.
-func (c *Control) resealAccounts(ctx context.Context, tx *store.Tx) (n int, err error) {
-	all, err := acmeAccounts.All(ctx, tx)
-	if err != nil {
-		return 0, err
-	}
-	for _, a := range all {
-		changed, err := c.resealEach([]*[]byte{&a.Sealed}, sealForAccount(a.Team))
-		if err != nil {
-			return n, fmt.Errorf("ACME account: %w", err)
-		}
-		if changed > 0 {
-			acmeAccounts.Put(tx, accountKey(a.Team), a)
-		}
-		n += changed
-	}
-	return n, nil
-}
 
 // checkIssuance returns why no certificate can be got for names.
 func (c *Control) checkIssuance(team weir.ID, names []string) error {
@@ -276,10 +225,7 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 			t.waiting.Delete(id)
 		}
 		if step == rest {
-			return wait, t.changeIssuance(ctx, id, func(_ *store.Tx, _ *weir.Certificate, i *weir.Issuance) error {
-				i.Plan = why
-				return nil
-			})
+			return wait, t.note(ctx, &v, func(i *weir.Issuance) { i.Plan = why })
 		}
 		progress, err = t.takeStep(ctx, &v, step)
 		if ctx.Err() != nil {
@@ -293,14 +239,6 @@ func (t *term) reconcileCertificate(ctx context.Context, id weir.ID) (again time
 		}
 	}
 	return 0, fmt.Errorf("certificate %s: it is not done after %d steps", id, mostSteps)
-}
-
-// touchWaiting touches the certificates that wait for a load balancer to answer the authority.
-func (t *term) touchWaiting() {
-	t.waiting.Range(func(id, _ any) bool {
-		t.certificates.Touch(id.(weir.ID))
-		return true
-	})
 }
 
 // viewCertificate returns all there is about a certificate in one snapshot.
@@ -319,10 +257,7 @@ func (t *term) viewCertificate(ctx context.Context, id weir.ID) (v certificateVi
 			return nil // there is nothing to answer for
 		}
 		due = true
-		if v.mute, err = muteFor(ctx, tx, &v.cert, v.account.Thumbprint); err != nil {
-			return err
-		}
-		return v.lookAtTLS(ctx, tx)
+		return v.lookAtBalancers(ctx, tx)
 	})
 	if err != nil || !due || !t.byRecords(v.cert.Team) || v.cert.Issuance.Challenge != "" {
 		return v, err
@@ -346,80 +281,6 @@ func (t *term) viewCertificate(ctx context.Context, id weir.ID) (v certificateVi
 	return v, nil
 }
 
-// dropLeft removes the records of a certificate that was deleted.
-func (t *term) dropLeft(ctx context.Context, id weir.ID) error {
-	left, err := leftRecords.Get(ctx, t.db, id)
-	if errors.Is(err, weir.NotFound) || err == nil && t.Records == nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, r := range left {
-		if err := t.Records.Remove(ctx, r.Name, r.Value); err != nil {
-			return err
-		}
-	}
-	return t.db.Update(ctx, func(tx *store.Tx) error {
-		leftRecords.Delete(tx, id)
-		return nil
-	})
-}
-
-// muteFor returns why an authority that asks for the names of a certificate would find no answer, "" if a load balancer
-// answers. That of one that uses the certificate counts if there is one, otherwise that of any of its team's.
-func muteFor(ctx context.Context, tx *store.Tx, cert *weir.Certificate, thumbprint string) (why string, err error) {
-	all, err := loadBalancers.All(ctx, tx)
-	if err != nil {
-		return "", err
-	}
-	all = slices.DeleteFunc(all, func(lb weir.LoadBalancer) bool {
-		return lb.Team != cert.Team || !lb.Deleting.IsZero() || !answersChallenges(&lb)
-	})
-	if using := slices.DeleteFunc(slices.Clone(all), func(lb weir.LoadBalancer) bool { return !lb.Uses(cert.ID) }); len(using) > 0 {
-		all = using
-	}
-	if len(all) == 0 {
-		return fmt.Sprintf("wait for a load balancer with HTTP at port %d, or with a rule that uses it, which is not internal and answers for %s", httpPort, strings.Join(cert.DNSNames, ", ")), nil
-	}
-	return muteOf(ctx, tx, cert, all, func(p *weir.Proxy) bool { return p.Thumbprint == thumbprint })
-}
-
-// muteOf returns why none of these load balancers answers for a certificate, "" if one does: all of its active instances run a
-// configuration that answers.
-func muteOf(ctx context.Context, tx *store.Tx, cert *weir.Certificate, all []weir.LoadBalancer, answer func(*weir.Proxy) bool) (why string, err error) {
-	for _, lb := range all {
-		answers := len(lb.Status.Actives()) > 0
-		for _, node := range lb.Status.Actives() {
-			config, err := nodeConfigs.Get(ctx, tx, node)
-			if err != nil && !errors.Is(err, weir.NotFound) {
-				return "", err
-			}
-			status, err := nodeStatuses.Get(ctx, tx, node)
-			if err != nil && !errors.Is(err, weir.NotFound) {
-				return "", err
-			}
-			answers = answers && answer(&config.Proxy) && status.Revision == config.Revision
-		}
-		if answers {
-			return "", nil
-		}
-	}
-	return fmt.Sprintf("wait for load balancer %s to answer for %s", all[0].Name, strings.Join(cert.DNSNames, ", ")), nil
-}
-
-// answersChallenges reports whether a load balancer speaks HTTP where an authority asks: from outside.
-func answersChallenges(lb *weir.LoadBalancer) bool {
-	if lb.Internal {
-		return false
-	}
-	at := slices.IndexFunc(lb.Rules, func(r weir.Rule) bool { return r.EntryPort == httpPort })
-	if at < 0 {
-		return lb.ACME || redirects(lb) != 0
-	}
-	return lb.Rules[at].Entry == weir.HTTP
-}
-
 // changeIssuance changes the row of a certificate that Weir gets, if it is still there.
 func (t *term) changeIssuance(ctx context.Context, id weir.ID, change func(tx *store.Tx, cert *weir.Certificate, i *weir.Issuance) error) error {
 	return t.db.Update(ctx, func(tx *store.Tx) error {
@@ -430,24 +291,12 @@ func (t *term) changeIssuance(ctx context.Context, id weir.ID, change func(tx *s
 		if err != nil {
 			return err
 		}
-		was, i := *cert.Issuance, *cert.Issuance
-		cert.Issuance = &i
-		fingerprint := cert.Fingerprint
-		if err := change(tx, &cert, &i); err != nil {
+		if err := change(tx, &cert, cert.Issuance); err != nil {
 			return err
 		}
-		if fingerprint != cert.Fingerprint || !sameIssuance(was, i) {
-			certificates.Put(tx, id, cert)
-		}
+		certificates.Put(tx, id, cert)
 		return nil
 	})
-}
-
-func sameIssuance(a, b weir.Issuance) bool {
-	return a.Authority == b.Authority && a.Asked.Equal(b.Asked) && a.Order == b.Order && string(a.Sealed) == string(b.Sealed) && slices.Equal(a.Records, b.Records) && a.Set.Equal(b.Set) &&
-		slices.EqualFunc(a.Answers, b.Answers, sameAnswer) && a.Answered == b.Answered &&
-		a.Issued.Equal(b.Issued) && a.Renew.Equal(b.Renew) && a.From.Equal(b.From) && a.Look.Equal(b.Look) &&
-		a.Plan == b.Plan && a.Err == b.Err && a.Failed == b.Failed && a.Next.Equal(b.Next)
 }
 
 // waitFor returns what a load balancer that uses a certificate waits for, "" if it does not wait.
@@ -466,330 +315,4 @@ func waitFor(cert weir.Certificate) string {
 // tellOfCertificate tells what became of one.
 func tellOfCertificate(tx *store.Tx, cert *weir.Certificate, kind weir.EventKind, text string) {
 	tellEvent(tx, weir.Event{Team: cert.Team, Kind: kind, Name: cert.Name, Text: text})
-}
-
-// takeStep takes one step, and returns how far the order is if it has looked.
-func (t *term) takeStep(ctx context.Context, v *certificateView, step certificateStep) (*acme.Progress, error) {
-	id, i := v.cert.ID, v.cert.Issuance
-	change := func(change func(i *weir.Issuance)) error {
-		return t.changeIssuance(ctx, id, func(_ *store.Tx, _ *weir.Certificate, i *weir.Issuance) error {
-			change(i)
-			return nil
-		})
-	}
-	switch step {
-	case makeAccount:
-		return nil, t.makeAccount(ctx, v.cert.Team)
-	case leaveOrder:
-		return nil, change(func(i *weir.Issuance) { i.Order, i.Asked, i.Sealed, i.Answers = "", time.Time{}, nil, nil })
-	case makeKey:
-		_, key, err := weir.NewPrivateKey()
-		if err != nil {
-			return nil, err
-		}
-		return nil, change(func(i *weir.Issuance) { i.Sealed = t.Secrets.Seal(key, sealFor(id)) })
-	case askRenewal:
-		return nil, t.askRenewal(ctx, v)
-	case setRecords:
-		_, records := v.mine()
-		err := change(func(i *weir.Issuance) { i.Records, i.Set = union(i.Records, records), time.Time{} }) // so that they are removed, whatever comes
-		for _, r := range records {
-			if err == nil {
-				err = t.Records.Add(ctx, r.Name, r.Value)
-			}
-		}
-		if err != nil {
-			return nil, err
-		}
-		return v.progress, change(func(i *weir.Issuance) { i.Set = time.Now().UTC() })
-	case makeAnswers:
-		challenges, _ := v.mine()
-		answers, err := t.answersTo(v, challenges)
-		if err != nil {
-			return nil, err
-		}
-		return v.progress, change(func(i *weir.Issuance) { i.Answers, i.Answered = answers, true })
-	case dropRecords:
-		if t.Records == nil {
-			return nil, errors.New("it is not known any more how records are removed")
-		}
-		for _, r := range i.Records {
-			if err := t.Records.Remove(ctx, r.Name, r.Value); err != nil {
-				return nil, err
-			}
-		}
-		return nil, change(func(i *weir.Issuance) { i.Records, i.Set = nil, time.Time{} })
-	case register:
-		key, err := t.accountKeyOf(v)
-		if err != nil {
-			return nil, err
-		}
-		a, err := t.Authority.Register(ctx, key, t.Email)
-		if err != nil {
-			return nil, err
-		}
-		return nil, t.changeAccount(ctx, v, func(row *acmeAccount) { row.URL, row.Orders = a.URL, a.Orders })
-	}
-	key, err := t.accountKeyOf(v)
-	if err != nil {
-		return nil, err
-	}
-	account := acme.Account{URL: v.account.URL, Orders: v.account.Orders, Key: key}
-	switch step {
-	case findOrder:
-		taken, err := t.takenOrders(ctx, v.cert.Team, id)
-		if err != nil {
-			return nil, err
-		}
-		order, err := t.Authority.Find(ctx, account, v.cert.DNSNames, taken)
-		if err != nil {
-			return nil, err
-		}
-		// If there is none in the list, none was made, or the authority has no list: such a one gives the same order again.
-		return nil, change(func(i *weir.Issuance) { i.Order, i.Asked = order, time.Time{} })
-	case makeOrder:
-		if err := change(func(i *weir.Issuance) { i.Asked, i.Authority = v.now.UTC(), v.at }); err != nil {
-			return nil, err
-		}
-		replaces := ""
-		if !i.Issued.IsZero() && i.Authority == v.at {
-			replaces = v.cert.Leaf
-		}
-		order, err := t.Authority.Order(ctx, account, v.cert.DNSNames, replaces)
-		if err != nil {
-			return nil, err
-		}
-		return nil, change(func(i *weir.Issuance) { i.Order, i.Asked = order, time.Time{} })
-	case lookAtOrder:
-		p, err := t.Authority.Look(ctx, account, i.Order)
-		return &p, err
-	case respond:
-		challenges, _ := v.mine()
-		for _, ch := range challenges {
-			if err := t.Authority.Respond(ctx, account, ch); err != nil {
-				return nil, err
-			}
-		}
-		return nil, nil
-	case finalize:
-		key, err := t.issuanceKey(v)
-		if err != nil {
-			return nil, err
-		}
-		return nil, t.Authority.Finalize(ctx, account, i.Order, *v.progress, v.cert.DNSNames, key)
-	case fetch:
-		leaf, chain, err := t.Authority.Fetch(ctx, account, *v.progress)
-		if err != nil {
-			return nil, err
-		}
-		return nil, t.keepIssued(ctx, v, leaf, chain)
-	case endOrder:
-		return nil, &lostOrder{cmp.Or(v.progress.Err, "the authority says that there will be no certificate")}
-	}
-	return nil, fmt.Errorf("there is no way to %s", step)
-}
-
-// union returns those in a, and those in b that are not in a.
-func union(a, b []weir.Record) []weir.Record {
-	all := slices.Clone(a)
-	for _, r := range b {
-		if !slices.Contains(all, r) {
-			all = append(all, r)
-		}
-	}
-	return all
-}
-
-// lostOrder is why an order becomes no certificate.
-type lostOrder struct{ why string }
-
-func (l *lostOrder) Error() string { return l.why }
-
-// takenOrders returns the orders that other certificates of a team have under way.
-func (t *term) takenOrders(ctx context.Context, team, but weir.ID) (map[string]bool, error) {
-	all, err := certificates.All(ctx, t.db)
-	taken := map[string]bool{}
-	for _, cert := range all {
-		if cert.Team == team && cert.ID != but && cert.Issuance != nil && cert.Issuance.Order != "" {
-			taken[cert.Issuance.Order] = true
-		}
-	}
-	return taken, err
-}
-
-// makeAccount stores a key for a team's account, which the authority does not know yet: load balancers are to answer for it first.
-func (t *term) makeAccount(ctx context.Context, team weir.ID) error {
-	signer, key, err := weir.NewPrivateKey()
-	if err != nil {
-		return err
-	}
-	thumbprint, err := acme.Thumbprint(signer)
-	if err != nil {
-		return err
-	}
-	return t.db.Update(ctx, func(tx *store.Tx) error {
-		there, err := accountOf(ctx, tx, team)
-		if err != nil || there.Thumbprint != "" && there.Directory == t.Authority.Directory() {
-			return err // another certificate of the team's came first
-		}
-		acmeAccounts.Put(tx, accountKey(team), acmeAccount{Team: team, Directory: t.Authority.Directory(), Sealed: t.Secrets.Seal(key, sealForAccount(team)),
-			Thumbprint: thumbprint, Created: time.Now().UTC()})
-		return nil
-	})
-}
-
-// changeAccount changes the account that v shows, if it is still that.
-func (t *term) changeAccount(ctx context.Context, v *certificateView, change func(*acmeAccount)) error {
-	return t.db.Update(ctx, func(tx *store.Tx) error {
-		a, err := accountOf(ctx, tx, v.cert.Team)
-		if err != nil || a.Thumbprint != v.account.Thumbprint {
-			return err
-		}
-		change(&a)
-		acmeAccounts.Put(tx, accountKey(a.Team), a)
-		return nil
-	})
-}
-
-func (t *term) accountKeyOf(v *certificateView) (crypto.Signer, error) {
-	if t.Secrets == nil {
-		return nil, errors.New("this control plane has no key to read that of the account with")
-	}
-	key, err := t.Secrets.Open(v.account.Sealed, sealForAccount(v.account.Team))
-	if err != nil {
-		return nil, err
-	}
-	return weir.ParsePrivateKey(key)
-}
-
-// issuanceKey returns the private key that the order under way is for.
-func (t *term) issuanceKey(v *certificateView) (crypto.Signer, error) {
-	key, err := t.Secrets.Open(v.cert.Issuance.Sealed, sealFor(v.cert.ID))
-	if err != nil {
-		return nil, err
-	}
-	return weir.ParsePrivateKey(key)
-}
-
-// keepIssued has a certificate that was issued take the place of what was there, if nodes can serve it.
-func (t *term) keepIssued(ctx context.Context, v *certificateView, leaf, chain string) error {
-	key, err := t.Secrets.Open(v.cert.Issuance.Sealed, sealFor(v.cert.ID))
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	got, err := weir.NewCertificate(v.cert.Name, leaf, chain, string(key), now)
-	if err != nil {
-		return &lostOrder{"what the authority has issued is of no use: " + err.Error()}
-	}
-	for _, name := range v.cert.DNSNames {
-		if !slices.Contains(got.DNSNames, name) {
-			return &lostOrder{"what the authority has issued is not for " + name}
-		}
-	}
-	return t.changeIssuance(ctx, v.cert.ID, func(tx *store.Tx, cert *weir.Certificate, i *weir.Issuance) error {
-		verb := "has a certificate"
-		if !i.Issued.IsZero() {
-			verb = "has another certificate"
-		}
-		cert.Leaf, cert.Chain, cert.Sealed = got.Leaf, got.Chain, i.Sealed
-		cert.Fingerprint, cert.NotAfter = got.Fingerprint, got.NotAfter
-		from, life := cert.Life()
-		*i = weir.Issuance{Challenge: i.Challenge, Authority: i.Authority, Records: i.Records, Set: i.Set, Answered: i.Answered, Issued: now.UTC(), Renew: from.Add(life * 2 / 3).UTC(), Look: now.UTC()}
-		tellOfCertificate(tx, cert, weir.EventStep, fmt.Sprintf("%s for %s, good until %s", verb, strings.Join(cert.DNSNames, ", "), cert.NotAfter.Format(time.RFC3339)))
-		return nil
-	})
-}
-
-// askRenewal asks the authority when to renew a certificate. What was chosen in a window stays so while the window does.
-func (t *term) askRenewal(ctx context.Context, v *certificateView) error {
-	w, err := t.Authority.Renewal(ctx, v.cert.Leaf)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil {
-		t.Log.Warn("the authority does not say when to renew", "certificate", v.cert.Name, "err", err)
-	}
-	from, life := v.cert.Life()
-	return t.changeIssuance(ctx, v.cert.ID, func(tx *store.Tx, cert *weir.Certificate, i *weir.Issuance) error {
-		if cert.Fingerprint != v.cert.Fingerprint {
-			return nil
-		}
-		after := usualRenewalInfo
-		switch {
-		case err != nil: // as it was
-		case w == nil:
-			i.Renew, i.From = from.Add(life*2/3).UTC(), time.Time{}
-		default:
-			if w.After > 0 {
-				after = w.After
-			}
-			if !i.From.Equal(w.From) || i.Renew.After(w.To) {
-				// Not so late that a failure or two would leave clients without.
-				i.From, i.Renew = w.From.UTC(), earlier(w.At, from.Add(life*9/10)).UTC()
-			}
-		}
-		i.Look = v.now.Add(min(max(after, leastRenewalInfo), mostRenewalInfo)).UTC()
-		return nil
-	})
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-// certificateFailed notes why a step has failed, and when the next is taken.
-func (t *term) certificateFailed(ctx context.Context, v *certificateView, step certificateStep, failure error) (again time.Duration, err error) {
-	var refusal *acme.Refusal
-	var lost *lostOrder
-	refused := errors.As(failure, &refusal)
-	gone := errors.As(failure, &lost) || refused && step == lookAtOrder && refusal.Unknown()
-	passing := refused && refusal.Passing() || !refused && lost == nil
-	first := cmp.Or(t.Retry, time.Minute)
-	err = t.changeIssuance(ctx, v.cert.ID, func(tx *store.Tx, cert *weir.Certificate, i *weir.Issuance) error {
-		again = waitAfter(i.Failed, passing, first)
-		if refused {
-			again = max(again, refusal.After)
-		}
-		why := failure.Error()
-		if i.Err != why && i.Plan != why {
-			tellOfCertificate(tx, cert, weir.EventEvidence, fmt.Sprintf("has no new certificate yet: %s; next try in %s", why, again.Round(time.Second)))
-		}
-		i.Failed, i.Next, i.Plan = i.Failed+1, v.now.Add(again).UTC(), why
-		if !passing {
-			i.Err, i.Plan = why, ""
-		}
-		if gone {
-			i.Order, i.Asked, i.Sealed, i.Answers = "", time.Time{}, nil, nil
-		}
-		if refused && step == makeOrder {
-			i.Asked = time.Time{} // it has made none
-		}
-		return nil
-	})
-	if refused && refusal.Stranger() {
-		// It has forgotten us: the same key makes another account.
-		err = errors.Join(err, t.changeAccount(ctx, v, func(a *acmeAccount) { a.URL, a.Orders = "", "" }))
-	}
-	t.Log.Warn("certificate not issued yet", "certificate", v.cert.Name, "step", string(step), "err", failure, "again", again)
-	return again, err
-}
-
-// waitAfter returns how long to wait after so many failures and one more. What an authority refuses it counts, and refuses more
-// for an hour or a week if that is too often: there are five tries in the first hour. What never reached it, or was its own
-// fault, is tried again sooner.
-func waitAfter(failed int, passing bool, first time.Duration) time.Duration {
-	b := &backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 3, MaxInterval: 12 * time.Hour, RandomizationFactor: 0.2}
-	if passing {
-		b.InitialInterval, b.Multiplier, b.MaxInterval = min(first, 5*time.Second), 2, 10*time.Minute
-	}
-	b.Reset()
-	wait := b.NextBackOff()
-	for range min(failed, 30) {
-		wait = b.NextBackOff()
-	}
-	return wait
 }

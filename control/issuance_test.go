@@ -444,17 +444,14 @@ func TestNothingIsOrderedBeforeALoadBalancerAnswers(t *testing.T) {
 
 func TestWhetherALoadBalancerAnswersTheAuthority(t *testing.T) {
 	c, ctx := newKeeper(t, secrets.NewKey()), t.Context()
-	cert := weir.Certificate{ID: "c", DNSNames: []string{"shop.example"}}
-	mute := func() (why string) {
+	cert := weir.Certificate{ID: "c", DNSNames: []string{"shop.example"}, Issuance: &weir.Issuance{Challenge: weir.ChallengeHTTP}}
+	mute := func() string {
 		t.Helper()
-		err := c.Store.View(ctx, func(tx *store.Tx) (err error) {
-			why, err = muteFor(ctx, tx, &cert, "t")
-			return err
-		})
-		if err != nil {
+		v := certificateView{cert: cert, account: acmeAccount{Thumbprint: "t"}}
+		if err := c.Store.View(ctx, func(tx *store.Tx) error { return v.lookAtBalancers(ctx, tx) }); err != nil {
 			t.Fatal(err)
 		}
-		return why
+		return v.mute
 	}
 	put := func(lb weir.LoadBalancer, node weir.ID, thumbprint string, live int64) {
 		t.Helper()

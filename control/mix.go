@@ -22,6 +22,14 @@ func passedOver(p *weir.Pool, now time.Time) func(size string) bool {
 	return func(size string) bool { return p.Status.Short[size].After(now) }
 }
 
+// passOver has p pass over a size for a while from now.
+func passOver(p *weir.Pool, size string, now time.Time) {
+	if p.Status.Short == nil {
+		p.Status.Short = map[string]time.Time{}
+	}
+	p.Status.Short[size] = now.UTC().Add(shortFor)
+}
+
 // noteShort notes of which sizes the cloud has no room, since it cannot make members that are to be of these, and returns
 // those members, if others can be made instead of them.
 func noteShort(p *weir.Pool, members []weir.Machine, now time.Time) (instead []weir.Machine) {
@@ -38,11 +46,8 @@ func noteShort(p *weir.Pool, members []weir.Machine, now time.Time) (instead []w
 		case !m.Deleting.IsZero() || p.Leaves(&m):
 		case m.Status.Phase == weir.MachineNew && m.Status.Short:
 			waiting = append(waiting, m)
-			if p.Status.Short == nil {
-				p.Status.Short = map[string]time.Time{}
-			}
 			if !p.Status.Short[m.Size].After(now) {
-				p.Status.Short[m.Size] = now.UTC().Add(shortFor)
+				passOver(p, m.Size, now)
 			}
 		default:
 			others = append(others, m)
@@ -78,9 +83,9 @@ func tellPool(tx *store.Tx, p *weir.Pool, machine weir.ID, kind weir.EventKind, 
 
 // supply is which machines a pool can get.
 type supply struct {
-	units float64         // that it has with them
-	short map[string]bool // sizes that the cloud has no room for
-	err   error           // why that is less than was asked for
+	units float64  // that it has with them
+	short []string // sizes that the cloud has no room for at all
+	err   error    // why that is less than was asked for
 }
 
 // supply asks the cloud for room for machines that bring a pool with those members to be worth so much. If what is
@@ -91,7 +96,6 @@ func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machi
 		return s, err
 	}
 	stay := slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return !m.Deleting.IsZero() || p.Leaves(&m) })
-	s.short = map[string]bool{}
 	most := map[string]int{} // that there is room for, of sizes of which there is less than was wanted
 	for again := true; again; {
 		again = false
@@ -121,8 +125,11 @@ func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machi
 				return s, err
 			}
 			if fits < wanted[size] {
-				most[size], s.short[size], again = fits, fits == 0, true
+				most[size], again = fits, true
 				s.err = cmp.Or(s.err, err)
+				if fits == 0 {
+					s.short = append(s.short, size)
+				}
 			}
 		}
 	}

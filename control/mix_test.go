@@ -157,6 +157,22 @@ func TestMixedPoolThatScalesGrowsByTheSizesThatThereIsRoomFor(t *testing.T) {
 	})
 }
 
+func TestSizeThatThereIsSomeRoomForIsNotPassedOver(t *testing.T) {
+	inLab(t, cloud.FakeOptions{Machines: 4}, func(t *testing.T, c *Control) {
+		p := must(c.CreateAutoscalePool(t.Context(), mixedPool(scaled(1, 20), weir.Offer{Size: small, Price: 0.01}, weir.Offer{Size: medium, Price: 0.015})))(t)
+		time.Sleep(time.Minute)
+		work := burden(t, c)
+		work.Store(20.0)
+		time.Sleep(shortFor / 2)
+		if of, _ := sizesOf(t, c, p.ID); of[medium] < 3 {
+			t.Errorf("where there is room for 4 machines it has %v, want what there was room for", of)
+		}
+		if all := strings.Join(happened(t, c, "web"), "\n"); strings.Contains(all, "has other sizes than") {
+			t.Errorf("events are\n%s\nwant none of a size that there is no room for at all", all)
+		}
+	})
+}
+
 func TestSizeThatIsOfferedNoMoreIsReplacedAndSharesAreKept(t *testing.T) {
 	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
 		ctx := t.Context()
@@ -215,7 +231,7 @@ func TestSupplyIsWhatThereIsRoomFor(t *testing.T) {
 	inLab(t, cloud.FakeOptions{Machines: 5, Full: func(size string) bool { return size == medium }}, func(t *testing.T, c *Control) {
 		p := mixedPool(webPool(9), weir.Offer{Size: small, Price: 0.01}, weir.Offer{Size: medium, Price: 0.015})
 		s, err := c.supply(context.Background(), &p, nil, 9)
-		if err != nil || s.units != 4 || !s.short[medium] || s.short[small] || !errors.Is(s.err, weir.Exhausted) {
+		if err != nil || s.units != 4 || !slices.Equal(s.short, []string{medium}) || !errors.Is(s.err, weir.Exhausted) {
 			t.Errorf("supply of 9 where there is room for 5 of one size is %+v (%v), want 4 found by halving", s, err)
 		}
 		s, err = c.supply(context.Background(), &p, nil, 5)

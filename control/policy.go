@@ -146,14 +146,10 @@ func (v *balancerView) alone(target weir.ID) bool {
 
 // shares says who gets which part of requests: "green 5 %, its own droplets 95 %".
 func shares(own string, s weir.Split) string {
-	rest := 100
-	for _, percent := range s {
-		rest -= percent
-	}
 	if len(s) == 0 {
 		return own + " get all"
 	}
-	return fmt.Sprintf("%s, %s %d %%", shared(s), own, rest)
+	return fmt.Sprintf("%s, %s %d %%", shared(s), own, s.Rest())
 }
 
 // changedPolicy returns a sentence for each part of a policy that differs. None has a secret, or a page.

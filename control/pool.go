@@ -47,11 +47,12 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 	}
 	weighMembers(tx, p, members)
 	var found map[weir.ID]finding
-	if p.Deleting.IsZero() && (p.Heals() || p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) })) {
+	replaces := p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) })
+	if p.Deleting.IsZero() && (replaces || p.Heals()) {
 		if found, err = t.find(ctx, tx, members, now); err != nil {
 			return 0, err
 		}
-		if p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) }) {
+		if replaces {
 			soonest(time.Second) // what nodes say of their servers touches no pool
 		}
 	}
@@ -96,18 +97,24 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 			return 0, err
 		}
 	}
+	p.Status.Plan = stepsFor(p, members, gone)
+	pools.Put(tx, p.ID, *p)
+	return again, nil
+}
+
+// stepsFor returns what is still to be done about a pool's members, of which some were just told to go.
+func stepsFor(p *weir.Pool, members []weir.Machine, gone map[weir.ID]bool) (plan []string) {
 	for _, m := range members {
 		switch {
 		case !m.Deleting.IsZero() || gone[m.ID]:
-			p.Status.Plan = append(p.Status.Plan, "delete "+m.Name)
+			plan = append(plan, "delete "+m.Name)
 		case m.Condemned != "":
-			p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("replace %s: %s", m.Name, m.Condemned))
+			plan = append(plan, fmt.Sprintf("replace %s: %s", m.Name, m.Condemned))
 		case p.Stale(&m):
-			p.Status.Plan = append(p.Status.Plan, fmt.Sprintf("replace %s, which was made from an older template", m.Name))
+			plan = append(plan, fmt.Sprintf("replace %s, which was made from an older template", m.Name))
 		}
 	}
-	pools.Put(tx, p.ID, *p)
-	return again, nil
+	return plan
 }
 
 // weighMembers has members be worth what their pool says of their sizes.

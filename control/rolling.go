@@ -80,39 +80,18 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 			}
 		}
 	}
-	replaces := len(old) > 0
 	paused := p.Former != nil && !p.Former.Paused.IsZero()
 	fewer, more := room(&p, old)
 	keep := want - arrived - fewer
 	if paused {
 		keep = want
 	}
-	left := worth(old)
-	worstFirst(old)
-	for _, m := range old {
-		if left-m.Capacity() >= max(0, keep)-1e-9 {
-			left -= m.Capacity()
-			plan.drop = append(plan.drop, m)
-		}
-	}
+	drop, left := dropOld(old, keep)
 	x := p.Mix(fresh, passedOver(&p, now))
-	for len(fresh) > 0 {
-		i := spare(x, fresh, func(m *weir.Machine) bool { // nothing that serves goes for what does not yet
-			return x.Spares(m, want) && (!has(m, found) || arrived-m.Capacity() >= want-1e-9)
-		})
-		if i < 0 {
-			break
-		}
-		if has(&fresh[i], found) {
-			arrived -= fresh[i].Capacity()
-		}
-		plan.drop = append(plan.drop, fresh[i])
-		x.Remove(&fresh[i])
-		fresh = slices.Delete(fresh, i, i+1)
-	}
+	plan.drop = append(drop, dropSpare(x, fresh, found, arrived, want)...)
 	for !x.Has(want) {
 		switch {
-		case replaces && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
+		case len(old) > 0 && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
 			return plan
 		case paused && (coming || len(plan.add) > 0): // one is tried at a time
 			return plan
@@ -126,6 +105,39 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 		plan.add = append(plan.add, o)
 	}
 	return plan
+}
+
+// dropOld returns which members that are to be replaced can go, if the others are to be worth as much as keep, and what those are
+// worth.
+func dropOld(old []weir.Machine, keep float64) (drop []weir.Machine, left float64) {
+	left = worth(old)
+	worstFirst(old)
+	for _, m := range old {
+		if left-m.Capacity() >= max(0, keep)-1e-9 {
+			left -= m.Capacity()
+			drop = append(drop, m)
+		}
+	}
+	return drop, left
+}
+
+// dropSpare returns which of the members that make up x go because a pool is to be no larger than want, and takes them from x.
+// Those that serve are worth as much as arrived: none of them goes for what does not serve yet.
+func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, arrived, want float64) (drop []weir.Machine) {
+	for {
+		i := spare(x, all, func(m *weir.Machine) bool {
+			return x.Spares(m, want) && (!has(m, found) || arrived-m.Capacity() >= want-1e-9)
+		})
+		if i < 0 {
+			return drop
+		}
+		if has(&all[i], found) {
+			arrived -= all[i].Capacity()
+		}
+		drop = append(drop, all[i])
+		x.Remove(&all[i])
+		all = slices.Delete(all, i, i+1)
+	}
 }
 
 // room returns by how much less a pool may be worth, and by how much more, while old are replaced. What it says is of

@@ -34,6 +34,15 @@ type Policy struct {
 // Split says which groups share the requests of others, and the percentage that each gets, from 0 to 100.
 type Split map[string]int
 
+// Rest returns the percentage that those have whose requests groups share.
+func (s Split) Rest() int {
+	rest := 100
+	for _, percent := range s {
+		rest -= percent
+	}
+	return rest
+}
+
 // TargetGroup is servers beside a load balancer's own targets, to which routes and splits send requests. The rules' own ports
 // and the load balancer's health check are also a group's, unless it has others.
 type TargetGroup struct {

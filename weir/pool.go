@@ -1,6 +1,9 @@
 package weir
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // MaxPool is how many machines a pool may have.
 const MaxPool = 1000
@@ -44,6 +47,23 @@ type Pool struct {
 	Back     string  `json:"back,omitempty"`     // why it went back to its former template, until it has another
 
 	Status PoolStatus `json:"status"`
+}
+
+// UnmarshalJSON also reads rows of former versions, which had the edition among what autoscale pools alone have: machines that
+// were made from it are to stay.
+func (p *Pool) UnmarshalJSON(data []byte) error {
+	type row Pool
+	if err := json.Unmarshal(data, (*row)(p)); err != nil || p.Autoscale == nil || p.Editions > 0 {
+		return err
+	}
+	var former struct {
+		Autoscale struct {
+			Edition int `json:"edition"`
+		} `json:"autoscale"`
+	}
+	err := json.Unmarshal(data, &former)
+	p.Edition, p.Editions = former.Autoscale.Edition, former.Autoscale.Edition
+	return err
 }
 
 // Rolling says by how many machines a pool may be smaller and larger while they are replaced.

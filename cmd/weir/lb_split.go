@@ -138,13 +138,11 @@ func (s *splitting) print(w io.Writer, lb string, is api.LoadBalancerWeir) error
 
 // sharing says who gets which part of requests: "green 5 %, its own machines 95 %".
 func sharing(own string, split map[string]int) string {
-	rest := 100
 	var said []string
 	for _, name := range slices.Sorted(maps.Keys(split)) {
 		said = append(said, fmt.Sprintf("%s %d %%", name, split[name]))
-		rest -= split[name]
 	}
-	return strings.Join(append(said, fmt.Sprintf("%s %d %%", own, rest)), ", ")
+	return strings.Join(append(said, fmt.Sprintf("%s %d %%", own, weir.Split(split).Rest())), ", ")
 }
 
 // verbOf returns the path of something that is done to a load balancer.
