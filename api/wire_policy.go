@@ -228,7 +228,9 @@ func (w *HealthCheck) over(h weir.HealthCheck, port int) weir.HealthCheck {
 	h.Timeout = seconds(w.ResponseTimeoutSeconds, h.Timeout)
 	h.Unhealthy = cmp.Or(w.UnhealthyThreshold, h.Unhealthy)
 	h.Healthy = cmp.Or(w.HealthyThreshold, h.Healthy)
-	h.Proxy = w.ProxyProtocol
+	if w.ProxyProtocol != nil {
+		h.Proxy = *w.ProxyProtocol
+	}
 	return h
 }
 
