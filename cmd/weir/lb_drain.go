@@ -84,20 +84,13 @@ func (d *targetDrain) run(ctx context.Context, args []string, said func(flag str
 		return err
 	}
 	q.DropletID = m.ID
-	var answer struct {
-		LoadBalancer struct {
-			Weir api.LoadBalancerWeir `json:"weir"`
-		} `json:"load_balancer"`
-		Alone bool `json:"alone"`
-	}
-	_, err = c.do(ctx, http.MethodPost, verbOf(lb.ID, d.verb), q, &answer)
+	is, alone, err := c.policy(ctx, http.MethodPost, verbOf(lb.ID, d.verb), q)
 	if ctx.Err() != nil {
 		return interruptedf("%s may be %sed nevertheless; weir lb show %s shows it", m.Name, d.verb, lb.Name)
 	}
 	if err != nil {
 		return err
 	}
-	is := answer.LoadBalancer.Weir
 	finish := time.Duration(0)
 	for _, drained := range is.Drained {
 		if drained.DropletID == m.ID {
@@ -113,7 +106,7 @@ func (d *targetDrain) run(ctx context.Context, args []string, said func(flag str
 			return err
 		}
 	}
-	if answer.Alone {
+	if alone {
 		fmt.Fprintf(stderr, "nothing else serves in its stead: weir lb undrain %s %s lets it serve again\n", lb.Name, m.Name)
 	}
 	if d.wait {

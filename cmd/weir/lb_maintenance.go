@@ -87,7 +87,7 @@ func (m *maintenance) run(ctx context.Context, args []string, said func(flag str
 	if err != nil {
 		return err
 	}
-	is, err := c.policy(ctx, http.MethodPut, verbOf(lb.ID, "maintenance"), q)
+	is, _, err := c.policy(ctx, http.MethodPut, verbOf(lb.ID, "maintenance"), q)
 	if ctx.Err() != nil {
 		return interruptedf("it may be %s already; weir lb maintenance %s %s can be said again", word, lb.Name, word)
 	}
