@@ -147,7 +147,7 @@ func sharing(own string, split map[string]int) string {
 	return strings.Join(append(said, fmt.Sprintf("%s %d %%", own, rest)), ", ")
 }
 
-// verbOf returns the path of something that is done to a load balancer.
+// verbOf returns the path of something that is done to a load balancer, or asked of it.
 func verbOf(lb weir.ID, verb string) string {
 	return "/v2/weir/load_balancers/" + string(lb) + "/" + verb
 }

@@ -103,7 +103,7 @@ func (l *logs) run(ctx context.Context, args []string, stdout, stderr io.Writer)
 		return err
 	}
 	out := &logWriter{w: stdout, notes: stderr, json: l.format.json}
-	at := "/v2/weir/load_balancers/" + url.PathEscape(string(lb.ID)) + "/logs?"
+	at := verbOf(lb.ID, "logs") + "?"
 	_, err = c.do(ctx, http.MethodGet, at+l.query(l.most), nil, out)
 	if !l.follow {
 		if err == nil && out.lines == 0 {
