@@ -65,11 +65,10 @@ func (d *targetDrain) command(cmd *cobra.Command) *cobra.Command {
 func (d *targetDrain) run(ctx context.Context, args []string, said func(flag string) bool, stdout, stderr io.Writer) error {
 	var q api.TargetDrain
 	if d.verb == "drain" && said("deadline") {
-		seconds := int64(d.deadline / time.Second)
-		if time.Duration(seconds)*time.Second != d.deadline {
-			return usageErrorf("--deadline is %s, want whole seconds", d.deadline)
+		var err error
+		if q.Seconds, err = wholeSeconds("deadline", d.deadline); err != nil {
+			return err
 		}
-		q.Seconds = &seconds
 	}
 	c, lb, err := d.user.chosen(ctx, args[:len(args)-1])
 	if err != nil {
@@ -120,6 +119,15 @@ func (d *targetDrain) run(ctx context.Context, args []string, said func(flag str
 		return writeJSON(stdout, is)
 	}
 	return nil
+}
+
+// wholeSeconds returns the time that a flag says, in seconds.
+func wholeSeconds(flag string, d time.Duration) (*int64, error) {
+	if d%time.Second != 0 {
+		return nil, usageErrorf("--%s is %s, want whole seconds", flag, d)
+	}
+	seconds := int64(d / time.Second)
+	return &seconds, nil
 }
 
 // departure is a server on its way out of a load balancer.

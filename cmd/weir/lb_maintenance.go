@@ -71,11 +71,10 @@ func (m *maintenance) run(ctx context.Context, args []string, said func(flag str
 		q.Page = &page
 	}
 	if said("retry-after") {
-		after := int64(m.after / time.Second)
-		if time.Duration(after)*time.Second != m.after {
-			return usageErrorf("--retry-after is %s, want whole seconds", m.after)
+		var err error
+		if q.RetryAfterSeconds, err = wholeSeconds("retry-after", m.after); err != nil {
+			return err
 		}
-		q.RetryAfterSeconds = &after
 	}
 	if said("allow") {
 		q.Allow = []string{}
