@@ -50,7 +50,7 @@ The load balancer is given by name or ID, and need not be if there is only one.`
 	}
 	cmd.Flags().StringVar(&m.page, "page", "", "`file` with the page, HTML; an empty name is for a sentence")
 	cmd.Flags().DurationVar(&m.after, "retry-after", 0, "when clients are told to ask again; 0 is never")
-	cmd.Flags().StringSliceVar(&m.allow, "allow", nil, "`addresses` that are served nevertheless, such as 192.0.2.7 or 192.0.2.0/24; can be repeated")
+	cmd.Flags().StringSliceVar(&m.allow, "allow", nil, "`addresses` that are served nevertheless, such as 192.0.2.7 or 192.0.2.0/24; can be repeated, and empty is nobody")
 	m.format.flags(cmd)
 	m.patience.flags(cmd)
 	return cmd
