@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -230,6 +231,13 @@ var hostnameIn = regexp.MustCompile(`web-\d+`)
 // answers sends n requests to the front and returns the names of those that answered.
 func (r *region) answers(n int) (names []string) {
 	r.t.Helper()
+	return slices.Sorted(maps.Keys(r.counted(n, func(body string) string { return hostnameIn.FindString(body) })))
+}
+
+// counted sends n requests to the front and returns how many answers there are of each kind.
+func (r *region) counted(n int, kind func(body string) string) map[string]int {
+	r.t.Helper()
+	count := map[string]int{}
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for range n {
 		resp, err := client.Get("http://" + r.front + "/")
@@ -241,10 +249,9 @@ func (r *region) answers(n int) (names []string) {
 		if err != nil || resp.StatusCode != http.StatusOK {
 			r.t.Fatalf("status %s, %v, want 200", resp.Status, err)
 		}
-		names = append(names, hostnameIn.FindString(string(body)))
+		count[kind(string(body))]++
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return count
 }
 
 // leave has a client of the API leave in the middle of an answer.
