@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -106,12 +105,7 @@ func (r *region) up(names ...string) {
 func TestBlueIsSwitchedToGreenAndServersAreDrained(t *testing.T) {
 	t.Parallel()
 	r := newRegion(t)
-	dir := t.TempDir()
-	for name, text := range map[string]string{"weir.yaml": bluePolicy, "user-data.sh": policyData} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := writeFiles(t, map[string]string{"weir.yaml": bluePolicy, "user-data.sh": policyData})
 	r.start("--config", filepath.Join(dir, "weir.yaml"))
 	body := fmt.Sprintf(`{"names": ["green-1", "green-2"], "region": "local1", "size": "s-1vcpu-512mb-10gb", "image": "debian-12-x64", "tags": ["green"], "user_data": %q}`, policyData)
 	if status := r.call(http.MethodPost, "/v2/droplets", body); status != http.StatusAccepted {
