@@ -561,6 +561,7 @@ func TestBadStartIsOneSentence(t *testing.T) {
 		{"an unknown key", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\ncuont: 3\n")}, "bad.yaml:2"},
 		{"a snippet that HAProxy refuses", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nhaproxy:\n  global: tune.bogus 3\n")}, `refuses it: "tune.bogus 3"`},
 		{"a snippet with a section", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nhaproxy:\n  defaults: |\n    backend x\n")}, "bad.yaml:3: defaults: line 1"},
+		{"no token of DigitalOcean's", []string{"--data", other, "--acme-directory", "https://ca.example/directory", "--acme-digitalocean-token", writeFile(t, "token", "")}, "it has no token of DigitalOcean"},
 		{"a size that is not offered", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nsize: huge\n")}, "bad.yaml:2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
