@@ -163,7 +163,7 @@ func (l *departure) see(s weir.RegionStatus) (done bool, err error) {
 	return done, nil
 }
 
-// complete returns the names of load balancers, and behind one those of its servers.
+// complete returns the names of load balancers, and behind one those of its servers, or of those that are drained.
 func (d *targetDrain) complete(ctx context.Context, args []string) (names []string) {
 	if len(args) == 0 {
 		return d.user.completeBalancer(ctx, args)
@@ -177,7 +177,12 @@ func (d *targetDrain) complete(ctx context.Context, args []string) (names []stri
 		return nil
 	}
 	for _, m := range all {
-		if _, has := serverOf(&lb, weir.ID(idText(m))); has || d.verb == "undrain" && !isInstance(m) {
+		id := weir.ID(idText(m))
+		_, fits := serverOf(&lb, id)
+		if d.verb == "undrain" {
+			fits = slices.Contains(lb.Drained, id)
+		}
+		if fits {
 			names = append(names, m.Name)
 		}
 	}
