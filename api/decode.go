@@ -40,10 +40,8 @@ func decodeFrom(d *json.Decoder, v any) error {
 			err = errors.New("something follows the JSON value")
 		}
 	}
-	if err != nil {
-		if name, unknown := strings.CutPrefix(err.Error(), unknownField); unknown {
-			return invalid("%.80s is unknown, want only fields that there are", name)
-		}
+	if name := unknownIn(err); name != "" {
+		return invalid("%.80s is unknown, want only fields that there are", name)
 	}
 	var tooLong *http.MaxBytesError
 	var wrong *json.UnmarshalTypeError
@@ -66,8 +64,18 @@ func decodeFrom(d *json.Decoder, v any) error {
 	return &statusError{http.StatusBadRequest, "the body is not JSON: " + err.Error()}
 }
 
-// unknownField begins what package json says of a field that is in no struct; it has no type for that error.
-const unknownField = "json: unknown field "
+// unknownIn returns the name, in quotes, of the field that err says is in no struct, or "". Package json has no type for
+// that error.
+func unknownIn(err error) string {
+	if err == nil {
+		return ""
+	}
+	name, is := strings.CutPrefix(err.Error(), "json: unknown field ")
+	if !is {
+		return ""
+	}
+	return name
+}
 
 // article puts the article before what a value of JSON is called.
 func article(value string) string {
@@ -226,10 +234,5 @@ func truth(r *http.Request, name string) (bool, error) {
 func stranger(data []byte, v any) string {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		if name, unknown := strings.CutPrefix(err.Error(), unknownField); unknown {
-			return name
-		}
-	}
-	return ""
+	return unknownIn(d.Decode(v))
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -62,6 +63,24 @@ func (r *region) login(id string) *weir.Login {
 		r.t.Fatal(err)
 	}
 	return lb.Policy.Handling.Login
+}
+
+func TestAGroupsCheckIsTheLoadBalancersButForWhatItSays(t *testing.T) {
+	r := lab(t)
+	policy := `{"target_groups": [
+		{"name": "as", "tag": "as", "health_check": {"path": "/up"}},
+		{"name": "but", "tag": "but", "health_check": {"proxy_protocol": false}}]}`
+	body := `{"health_check": {"protocol": "http", "port": 9090, "path": "/", "check_interval_seconds": 4, "proxy_protocol": true}, ` + balancerBody(policy)[1:]
+	want := map[string]any{"protocol": "http", "port": 9090.0, "path": "/up", "check_interval_seconds": 4.0,
+		"response_timeout_seconds": 5.0, "unhealthy_threshold": 3.0, "healthy_threshold": 5.0, "proxy_protocol": true}
+	other := maps.Clone(want)
+	other["path"], other["proxy_protocol"] = "/", false
+	got, _ := policyOf(t, r.ask("POST", "/v2/load_balancers", body))
+	for i, want := range []map[string]any{want, other} {
+		if diff := cmp.Diff(want, got["target_groups"].([]any)[i].(map[string]any)["health_check"]); diff != "" {
+			t.Errorf("target_groups[%d].health_check (-want +got):\n%s", i, diff)
+		}
+	}
 }
 
 func TestAPolicyIsAnsweredSoThatItCanBePutBack(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -244,13 +243,11 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request) error {
 
 // login returns who may log in at the load balancer of that name, nil if anybody.
 func (a *api) login(ctx context.Context, name string) (*weir.Login, error) {
-	named, _, err := a.Control.LoadBalancerPage(ctx, weir.Filter{Name: name}, 0, math.MaxInt)
-	for _, lb := range named {
-		if lb.Name == name {
-			return lb.Policy.Handling.Login, nil
-		}
+	named, _, err := a.Control.LoadBalancerPage(ctx, weir.Filter{Name: name}, 0, 1)
+	if err != nil || len(named) == 0 {
+		return nil, err
 	}
-	return nil, err
+	return named[0].Policy.Handling.Login, nil
 }
 
 func (a *api) listPools(w http.ResponseWriter, r *http.Request) error {

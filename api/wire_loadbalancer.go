@@ -30,7 +30,7 @@ type HealthCheck struct {
 	ResponseTimeoutSeconds int64  `json:"response_timeout_seconds"`
 	UnhealthyThreshold     int    `json:"unhealthy_threshold"`
 	HealthyThreshold       int    `json:"healthy_threshold"`
-	ProxyProtocol          bool   `json:"proxy_protocol"`
+	ProxyProtocol          *bool  `json:"proxy_protocol,omitempty"` // of a target group: the load balancer's if left out; always answered
 }
 
 type loadBalancerWire struct {
@@ -130,7 +130,7 @@ func stickyWords(s *weir.Sticky) StickySessions {
 func healthWords(h weir.HealthCheck) HealthCheck {
 	return HealthCheck{Protocol: string(h.Protocol), Port: h.Port, Path: h.Path,
 		CheckIntervalSeconds: int64(h.Interval / time.Second), ResponseTimeoutSeconds: int64(h.Timeout / time.Second),
-		UnhealthyThreshold: h.Unhealthy, HealthyThreshold: h.Healthy, ProxyProtocol: h.Proxy}
+		UnhealthyThreshold: h.Unhealthy, HealthyThreshold: h.Healthy, ProxyProtocol: &h.Proxy}
 }
 
 // BalancerOptions are what a load balancer does beyond forwarding, in DigitalOcean's words.

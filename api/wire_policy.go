@@ -133,7 +133,7 @@ type Maintaining struct {
 	On                *bool    `json:"on"`                            // nobody is served but whom allow has
 	Page              *string  `json:"page,omitempty"`                // HTML; "" for a sentence
 	RetryAfterSeconds *int64   `json:"retry_after_seconds,omitempty"` // when clients are told to ask again; 0 for never
-	Allow             []string `json:"allow,omitempty"`               // who is served nevertheless: ip:192.0.2.7, cidr:192.0.2.0/24
+	Allow             []string `json:"allow,omitzero"`                // who is served nevertheless: ip:192.0.2.7, cidr:192.0.2.0/24; [] for nobody
 }
 
 // TargetDrain is the body of POST /v2/weir/load_balancers/{id}/drain, and of undrain, which is not interested in seconds.
@@ -228,7 +228,9 @@ func (w *HealthCheck) over(h weir.HealthCheck, port int) weir.HealthCheck {
 	h.Timeout = seconds(w.ResponseTimeoutSeconds, h.Timeout)
 	h.Unhealthy = cmp.Or(w.UnhealthyThreshold, h.Unhealthy)
 	h.Healthy = cmp.Or(w.HealthyThreshold, h.Healthy)
-	h.Proxy = w.ProxyProtocol
+	if w.ProxyProtocol != nil {
+		h.Proxy = *w.ProxyProtocol
+	}
 	return h
 }
 

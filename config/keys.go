@@ -126,7 +126,7 @@ func balancerKeys() []key {
 		{"basic_auth", setLogin},
 		{"client_certificates", setClientCertificates},
 		{"slow_start_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.SlowStart = d })},
-		{"drain_seconds", seconds(func(a *App, d time.Duration) { a.LoadBalancer.Policy.Drain = d })},
+		{"drain_seconds", positive("of seconds, from 1 to 3600", func(a *App, n int) { a.LoadBalancer.Policy.Drain = time.Duration(n) * time.Second })},
 	}
 }
 
@@ -134,7 +134,7 @@ func accessLogKeys() []key {
 	return []key{
 		{"file", flag(func(a *App, on bool) { a.LoadBalancer.Policy.Log.File = on })},
 		{"syslog", text(func(a *App, s string) { a.LoadBalancer.Policy.Log.Syslog = s })},
-		{"sample", whole(fmt.Sprintf("from 1 to %d", weir.MaxSample), func(a *App, n int) { a.LoadBalancer.Policy.Log.Sample = n })},
+		{"sample", positive(fmt.Sprintf("from 1 to %d", weir.MaxSample), func(a *App, n int) { a.LoadBalancer.Policy.Log.Sample = n })},
 	}
 }
 

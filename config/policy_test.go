@@ -117,6 +117,8 @@ func TestABadPolicyIsOneSentenceWithItsLine(t *testing.T) {
 		"client_certificates: {optional: true}":                                       `weir.yaml:3: client_certificates has no ca, want a file with the certificates of who signs those of clients`,
 		"client_certificates: {ca: ca.pem}":                                           `weir.yaml:3: client_certificates is there, and no forwarding rule ends TLS with a certificate_id, want one or leave it out`,
 		"client_certificates: {ca: sorry.html}":                                       `weir.yaml:3: client_certificates: ca is not all certificates in PEM, want those of who signs clients' certificates`,
+		"drain_seconds: 0":                                                            `weir.yaml:3: drain_seconds is 0, want a whole number of seconds, from 1 to 3600`,
+		"access_log: {sample: 0}":                                                     `weir.yaml:3: sample is 0, want a whole number from 1 to 10000`,
 		"drain_seconds: 3601":                                                         `weir.yaml:3: drain_seconds is 3601, want 0 to 3600`,
 		"slow_start_seconds: 601":                                                     `weir.yaml:3: slow_start_seconds is 601, want 0 to 600`,
 	} {

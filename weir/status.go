@@ -124,10 +124,11 @@ type PoolOverview struct {
 // Has reports whether the pool has all the machines that it should have.
 func (p *PoolOverview) Has() bool { return cmp.Or(p.Capacity, p.Machines) >= p.Count }
 
+// Sized reports whether it has what it should have, and as far as that can be said no more.
+func (p *PoolOverview) Sized() bool { return p.Machines == p.Count || p.Capacity > 0 && p.Has() }
+
 // Settled reports whether it has what it should have, and all of that serves.
-func (p *PoolOverview) Settled() bool {
-	return (p.Machines == p.Count || p.Capacity > 0 && p.Has()) && p.Serving == p.Machines
-}
+func (p *PoolOverview) Settled() bool { return p.Sized() && p.Serving == p.Machines }
 
 // MachineOverview is one machine at a glance.
 type MachineOverview struct {

@@ -184,7 +184,7 @@ func (to *settling) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview)
 }
 
 func (to *settling) pool(s *weir.RegionStatus, p weir.PoolOverview) (done bool) {
-	done = (p.Machines == p.Count || p.Capacity > 0 && p.Has()) && !p.Replacing
+	done = p.Sized() && !p.Replacing
 	if p.Err != "" {
 		to.board.set(string(p.ID), "pool "+p.Name, p.Err)
 	}

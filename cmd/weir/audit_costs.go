@@ -1,11 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -71,21 +72,13 @@ func (a *auditCosts) run(ctx context.Context, stdout, stderr io.Writer) error {
 		if !item.Since.IsZero() {
 			since = item.Since.Local().Format("Jan 2 15:04")
 		}
-		rows = append(rows, []string{item.Kind, dashed(string(item.ID)), dashed(item.Name), dashed(item.Size), dashed(item.Of), price, string(item.State), since, item.Err})
+		rows = append(rows, []string{item.Kind, cmp.Or(string(item.ID), "-"), cmp.Or(item.Name, "-"), cmp.Or(item.Size, "-"), cmp.Or(item.Of, "-"), price, string(item.State), since, item.Err})
 	}
 	if err := writeTable(stdout, "", rows); err != nil {
 		return err
 	}
 	if costs.Price > 0 {
-		_, err = fmt.Fprintf(stdout, "%s an hour, as far as prices are known\n", strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.4f", costs.Price), "0"), "."))
+		_, err = fmt.Fprintf(stdout, "%v an hour, as far as prices are known\n", math.Round(costs.Price*1e4)/1e4)
 	}
 	return err
-}
-
-// dashed returns text, or a dash where there is none.
-func dashed(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }

@@ -29,31 +29,33 @@ func (a *authority) flags(f *pflag.FlagSet) {
 	f.StringVar(&a.token, "acme-digitalocean-token", "", "`file` with a token of DigitalOcean's API, by which records are set for names of the domains there: wildcards need them")
 }
 
-// open returns the authority, nil if there is to be none. dial reaches it; net.Dialer's if nil.
-func (a *authority) open(dial func(ctx context.Context, network, addr string) (net.Conn, error)) (control.Authority, error) {
+// open returns the authority, nil if there is to be none, and what sets records in the DNS, nil if nobody does. dial reaches the
+// authority; net.Dialer's if nil.
+func (a *authority) open(dial func(ctx context.Context, network, addr string) (net.Conn, error)) (control.Authority, control.Records, error) {
 	if a.directory == "" {
 		if a.ca != "" || a.email != "" || a.token != "" {
-			return nil, usageErrorf("--acme-ca, --acme-email and --acme-digitalocean-token are of no use without --acme-directory")
+			return nil, nil, usageErrorf("--acme-ca, --acme-email and --acme-digitalocean-token are of no use without --acme-directory")
 		}
-		return nil, nil
+		return nil, nil, nil
 	}
 	var trust []byte
 	if a.ca != "" {
 		var err error
 		if trust, err = os.ReadFile(a.ca); err != nil {
-			return nil, fmt.Errorf("--acme-ca: %w", err)
+			return nil, nil, fmt.Errorf("--acme-ca: %w", err)
 		}
 	}
 	if a.email != "" {
 		if at, err := mail.ParseAddress(a.email); err != nil || at.Address != a.email {
-			return nil, usageErrorf("--acme-email is %q, want an address such as ops@shop.example", a.email)
+			return nil, nil, usageErrorf("--acme-email is %q, want an address such as ops@shop.example", a.email)
 		}
 	}
 	client, err := acme.New(acme.Options{Directory: a.directory, Trust: trust, Dial: dial})
 	if err != nil {
-		return nil, usageErrorf("--acme-directory, --acme-ca: %w", err)
+		return nil, nil, usageErrorf("--acme-directory, --acme-ca: %w", err)
 	}
-	return client, nil
+	records, err := a.records()
+	return client, records, err
 }
 
 // records returns what sets records in the DNS, nil if nobody does.

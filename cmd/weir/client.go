@@ -345,7 +345,7 @@ func everyPage[T any](ctx context.Context, c *client, name string) (all []T, err
 // config returns the HAProxy configuration of a load balancer, and whether it is live.
 func (c *client) config(ctx context.Context, lb weir.ID) (text []byte, live bool, err error) {
 	var b bytes.Buffer
-	header, err := c.do(ctx, http.MethodGet, "/v2/weir/load_balancers/"+string(lb)+"/config", nil, &b)
+	header, err := c.do(ctx, http.MethodGet, verbOf(lb, "config"), nil, &b)
 	if err != nil {
 		return nil, false, err
 	}

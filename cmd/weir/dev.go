@@ -97,7 +97,7 @@ func (d *dev) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.acme.open(nil); err != nil {
+	if _, _, err := d.acme.open(nil); err != nil {
 		return err
 	}
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
@@ -280,11 +280,7 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 		return nil, err
 	}
 	// The region has no way out: an authority for it is inside of its gateway, and has an address for a name.
-	issuer, err := d.acme.open(region.Dial)
-	if err != nil {
-		return nil, err
-	}
-	records, err := d.acme.records()
+	issuer, records, err := d.acme.open(region.Dial)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -230,6 +231,13 @@ var hostnameIn = regexp.MustCompile(`web-\d+`)
 // answers sends n requests to the front and returns the names of those that answered.
 func (r *region) answers(n int) (names []string) {
 	r.t.Helper()
+	return slices.Sorted(maps.Keys(r.counted(n, func(body string) string { return hostnameIn.FindString(body) })))
+}
+
+// counted sends n requests to the front and returns how many answers there are of each kind.
+func (r *region) counted(n int, kind func(body string) string) map[string]int {
+	r.t.Helper()
+	count := map[string]int{}
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for range n {
 		resp, err := client.Get("http://" + r.front + "/")
@@ -241,10 +249,9 @@ func (r *region) answers(n int) (names []string) {
 		if err != nil || resp.StatusCode != http.StatusOK {
 			r.t.Fatalf("status %s, %v, want 200", resp.Status, err)
 		}
-		names = append(names, hostnameIn.FindString(string(body)))
+		count[kind(string(body))]++
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return count
 }
 
 // leave has a client of the API leave in the middle of an answer.
@@ -554,6 +561,7 @@ func TestBadStartIsOneSentence(t *testing.T) {
 		{"an unknown key", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\ncuont: 3\n")}, "bad.yaml:2"},
 		{"a snippet that HAProxy refuses", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nhaproxy:\n  global: tune.bogus 3\n")}, `refuses it: "tune.bogus 3"`},
 		{"a snippet with a section", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nhaproxy:\n  defaults: |\n    backend x\n")}, "bad.yaml:3: defaults: line 1"},
+		{"no token of DigitalOcean's", []string{"--data", other, "--acme-directory", "https://ca.example/directory", "--acme-digitalocean-token", writeFile(t, "token", "")}, "it has no token of DigitalOcean"},
 		{"a size that is not offered", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\nsize: huge\n")}, "bad.yaml:2"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -604,9 +612,17 @@ func TestOldHAProxyIsOneSentence(t *testing.T) {
 
 func writeFile(t *testing.T, name, text string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+	return filepath.Join(writeFiles(t, map[string]string{name: text}), name)
+}
+
+// writeFiles returns a new directory with those files in it.
+func writeFiles(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return path
+	return dir
 }

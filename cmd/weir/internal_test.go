@@ -156,17 +156,12 @@ func TestAnInternalLoadBalancerIsReachedFromThePrivateNetworkAloneAndFailsOver(t
 func TestARegionMayHaveAnInternalLoadBalancerAlone(t *testing.T) {
 	t.Parallel()
 	r := newRegion(t)
-	dir := t.TempDir()
 	data, err := os.ReadFile("../../examples/user-data.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := "name: web\nuser_data: user-data.sh\ncount: 1\nload_balancer:\n  network: internal\n  health_check: {check_interval_seconds: 3, healthy_threshold: 2}\n"
-	for name, text := range map[string]string{"weir.yaml": config, "external.yaml": strings.Replace(config, "internal", "external", 1), "user-data.sh": string(data)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := writeFiles(t, map[string]string{"weir.yaml": config, "external.yaml": strings.Replace(config, "internal", "external", 1), "user-data.sh": string(data)})
 	r.start("--config", filepath.Join(dir, "weir.yaml"))
 	p := r.whole()
 	r.within(time.Minute, func() string {

@@ -174,15 +174,7 @@ func (b *balancers) show(ctx context.Context, args []string, stdout io.Writer) e
 }
 
 func (b *balancers) failover(ctx context.Context, args []string, stdout io.Writer) error {
-	c, err := b.user.connect()
-	if err != nil {
-		return err
-	}
-	s, err := c.ownStatus(ctx)
-	if err != nil {
-		return err
-	}
-	lb, err := chooseBalancer(&s, args)
+	c, lb, err := b.user.chosen(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -225,7 +217,7 @@ func (c *client) failover(ctx context.Context, lb weir.ID, to string) (weir.Fail
 	var answer struct {
 		Failover *weir.Failover `json:"failover"`
 	}
-	_, err := c.do(ctx, http.MethodPost, "/v2/weir/load_balancers/"+string(lb)+"/failover", api.Handover{To: to}, &answer)
+	_, err := c.do(ctx, http.MethodPost, verbOf(lb, "failover"), api.Handover{To: to}, &answer)
 	switch {
 	case err != nil:
 		return weir.Failover{}, err

@@ -65,11 +65,10 @@ func (d *targetDrain) command(cmd *cobra.Command) *cobra.Command {
 func (d *targetDrain) run(ctx context.Context, args []string, said func(flag string) bool, stdout, stderr io.Writer) error {
 	var q api.TargetDrain
 	if d.verb == "drain" && said("deadline") {
-		seconds := int64(d.deadline / time.Second)
-		if time.Duration(seconds)*time.Second != d.deadline {
-			return usageErrorf("--deadline is %s, want whole seconds", d.deadline)
+		var err error
+		if q.Seconds, err = wholeSeconds("deadline", d.deadline); err != nil {
+			return err
 		}
-		q.Seconds = &seconds
 	}
 	c, lb, err := d.user.chosen(ctx, args[:len(args)-1])
 	if err != nil {
@@ -84,20 +83,13 @@ func (d *targetDrain) run(ctx context.Context, args []string, said func(flag str
 		return err
 	}
 	q.DropletID = m.ID
-	var answer struct {
-		LoadBalancer struct {
-			Weir api.LoadBalancerWeir `json:"weir"`
-		} `json:"load_balancer"`
-		Alone bool `json:"alone"`
-	}
-	_, err = c.do(ctx, http.MethodPost, verbOf(lb.ID, d.verb), q, &answer)
+	is, alone, err := c.policy(ctx, http.MethodPost, verbOf(lb.ID, d.verb), q)
 	if ctx.Err() != nil {
 		return interruptedf("%s may be %sed nevertheless; weir lb show %s shows it", m.Name, d.verb, lb.Name)
 	}
 	if err != nil {
 		return err
 	}
-	is := answer.LoadBalancer.Weir
 	finish := time.Duration(0)
 	for _, drained := range is.Drained {
 		if drained.DropletID == m.ID {
@@ -113,7 +105,7 @@ func (d *targetDrain) run(ctx context.Context, args []string, said func(flag str
 			return err
 		}
 	}
-	if answer.Alone {
+	if alone {
 		fmt.Fprintf(stderr, "nothing else serves in its stead: weir lb undrain %s %s lets it serve again\n", lb.Name, m.Name)
 	}
 	if d.wait {
@@ -127,6 +119,15 @@ func (d *targetDrain) run(ctx context.Context, args []string, said func(flag str
 		return writeJSON(stdout, is)
 	}
 	return nil
+}
+
+// wholeSeconds returns the time that a flag says, in seconds.
+func wholeSeconds(flag string, d time.Duration) (*int64, error) {
+	if d%time.Second != 0 {
+		return nil, usageErrorf("--%s is %s, want whole seconds", flag, d)
+	}
+	seconds := int64(d / time.Second)
+	return &seconds, nil
 }
 
 // departure is a server on its way out of a load balancer.
@@ -162,7 +163,7 @@ func (l *departure) see(s weir.RegionStatus) (done bool, err error) {
 	return done, nil
 }
 
-// complete returns the names of load balancers, and behind one those of its servers.
+// complete returns the names of load balancers, and behind one those of its servers, or of those that are drained.
 func (d *targetDrain) complete(ctx context.Context, args []string) (names []string) {
 	if len(args) == 0 {
 		return d.user.completeBalancer(ctx, args)
@@ -176,7 +177,12 @@ func (d *targetDrain) complete(ctx context.Context, args []string) (names []stri
 		return nil
 	}
 	for _, m := range all {
-		if _, has := serverOf(&lb, weir.ID(idText(m))); has || d.verb == "undrain" && !isInstance(m) {
+		id := weir.ID(idText(m))
+		_, fits := serverOf(&lb, id)
+		if d.verb == "undrain" {
+			fits = slices.Contains(lb.Drained, id)
+		}
+		if fits {
 			names = append(names, m.Name)
 		}
 	}

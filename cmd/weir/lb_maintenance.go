@@ -50,7 +50,7 @@ The load balancer is given by name or ID, and need not be if there is only one.`
 	}
 	cmd.Flags().StringVar(&m.page, "page", "", "`file` with the page, HTML; an empty name is for a sentence")
 	cmd.Flags().DurationVar(&m.after, "retry-after", 0, "when clients are told to ask again; 0 is never")
-	cmd.Flags().StringSliceVar(&m.allow, "allow", nil, "`addresses` that are served nevertheless, such as 192.0.2.7 or 192.0.2.0/24; can be repeated")
+	cmd.Flags().StringSliceVar(&m.allow, "allow", nil, "`addresses` that are served nevertheless, such as 192.0.2.7 or 192.0.2.0/24; can be repeated, and empty is nobody")
 	m.format.flags(cmd)
 	m.patience.flags(cmd)
 	return cmd
@@ -71,11 +71,10 @@ func (m *maintenance) run(ctx context.Context, args []string, said func(flag str
 		q.Page = &page
 	}
 	if said("retry-after") {
-		after := int64(m.after / time.Second)
-		if time.Duration(after)*time.Second != m.after {
-			return usageErrorf("--retry-after is %s, want whole seconds", m.after)
+		var err error
+		if q.RetryAfterSeconds, err = wholeSeconds("retry-after", m.after); err != nil {
+			return err
 		}
-		q.RetryAfterSeconds = &after
 	}
 	if said("allow") {
 		q.Allow = []string{}
@@ -87,7 +86,7 @@ func (m *maintenance) run(ctx context.Context, args []string, said func(flag str
 	if err != nil {
 		return err
 	}
-	is, err := c.policy(ctx, http.MethodPut, verbOf(lb.ID, "maintenance"), q)
+	is, _, err := c.policy(ctx, http.MethodPut, verbOf(lb.ID, "maintenance"), q)
 	if ctx.Err() != nil {
 		return interruptedf("it may be %s already; weir lb maintenance %s %s can be said again", word, lb.Name, word)
 	}

@@ -94,9 +94,9 @@ func (s *splitting) run(ctx context.Context, args []string, stdout, stderr io.Wr
 	var is api.LoadBalancerWeir
 	asked := false
 	if len(split) == 0 && !s.none {
-		is, err = c.policy(ctx, http.MethodGet, "/v2/load_balancers/"+string(lb.ID), nil)
+		is, _, err = c.policy(ctx, http.MethodGet, "/v2/load_balancers/"+string(lb.ID), nil)
 	} else {
-		is, err = c.policy(ctx, http.MethodPut, verbOf(lb.ID, "split"), api.Splitting{Split: split, Group: s.group})
+		is, _, err = c.policy(ctx, http.MethodPut, verbOf(lb.ID, "split"), api.Splitting{Split: split, Group: s.group})
 		asked = err == nil
 	}
 	if ctx.Err() != nil {
@@ -145,24 +145,26 @@ func sharing(own string, split map[string]int) string {
 	return strings.Join(append(said, fmt.Sprintf("%s %d %%", own, weir.Split(split).Rest())), ", ")
 }
 
-// verbOf returns the path of something that is done to a load balancer.
+// verbOf returns the path of something that is done to a load balancer, or asked of it.
 func verbOf(lb weir.ID, verb string) string {
 	return "/v2/weir/load_balancers/" + string(lb) + "/" + verb
 }
 
-// policy makes a request that is answered with a load balancer, and returns what that does beyond DigitalOcean's.
-func (c *client) policy(ctx context.Context, method, path string, body any) (api.LoadBalancerWeir, error) {
+// policy makes a request that is answered with a load balancer, and returns what that does beyond DigitalOcean's. alone
+// reports of a server that is drained that nothing else serves in its stead.
+func (c *client) policy(ctx context.Context, method, path string, body any) (is api.LoadBalancerWeir, alone bool, err error) {
 	var answer struct {
 		LoadBalancer *struct {
 			Weir api.LoadBalancerWeir `json:"weir"`
 		} `json:"load_balancer"`
+		Alone bool `json:"alone"`
 	}
-	_, err := c.do(ctx, method, path, body, &answer)
+	_, err = c.do(ctx, method, path, body, &answer)
 	if err == nil && answer.LoadBalancer == nil {
 		err = c.stranger()
 	}
 	if err != nil {
-		return api.LoadBalancerWeir{}, err
+		return is, false, err
 	}
-	return answer.LoadBalancer.Weir, nil
+	return answer.LoadBalancer.Weir, answer.Alone, nil
 }

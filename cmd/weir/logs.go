@@ -102,8 +102,8 @@ func (l *logs) run(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
-	out := &logWriter{w: stdout, notes: stderr, json: l.format.json}
-	at := "/v2/weir/load_balancers/" + url.PathEscape(string(lb.ID)) + "/logs?"
+	out := &logWriter{w: stdout, notes: stderr, json: l.format.json, first: time.Now()}
+	at := verbOf(lb.ID, "logs") + "?"
 	_, err = c.do(ctx, http.MethodGet, at+l.query(l.most), nil, out)
 	if !l.follow {
 		if err == nil && out.lines == 0 {
@@ -126,13 +126,17 @@ func (l *logs) run(ctx context.Context, args []string, stdout, stderr io.Writer)
 			fmt.Fprintf(stderr, "note: %s; trying again\n", oneLine(err.Error()))
 			out.away = true
 		}
+		recent := l.most
+		if out.told {
+			recent, out.again = missed, true
+		}
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
 			return nil
 		}
 		out.rest = nil
-		_, err = c.do(ctx, http.MethodGet, at+l.query(missed), nil, out)
+		_, err = c.do(ctx, http.MethodGet, at+l.query(recent), nil, out)
 	}
 }
 
@@ -142,7 +146,10 @@ type logWriter struct {
 	json     bool
 	rest     []byte // of a line that is not here yet
 	lines    int
-	away     bool // the API is
+	away     bool      // the API is
+	told     bool      // it has answered
+	again    bool      // it was away after that, and may tell older lines than it did before
+	first    time.Time // when the first of the requests ended that were told before; this command, if none
 	err      error
 	seen     map[string]bool // what was written last, for lines that come again
 	order    []string
@@ -154,6 +161,7 @@ func (o *logWriter) Write(b []byte) (int, error) {
 		fmt.Fprintln(o.notes, "note: the API answers again")
 		o.away = false
 	}
+	o.told = true
 	o.rest = append(o.rest, b...)
 	for {
 		i := bytes.IndexByte(o.rest, '\n')
@@ -190,8 +198,12 @@ func (o *logWriter) line(text []byte) error {
 		_, err := fmt.Fprintf(o.w, "… %s left out\n", count(int(line.LeftOut), "line"))
 		return err
 	}
-	if o.seen[string(text)] {
+	end := line.Time.Add(time.Duration(max(line.Total, 0)) * time.Millisecond)
+	switch {
+	case o.seen[string(text)], o.again && end.Before(o.first): // written already, or from before what is followed
 		return nil
+	case end.Before(o.first):
+		o.first = end
 	}
 	if o.seen == nil {
 		o.seen = map[string]bool{}

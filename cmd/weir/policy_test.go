@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,25 +44,10 @@ curl -s --fail --retry 5 --retry-connrefused http://127.0.0.1/ -o /dev/null
 `
 )
 
-// counted sends n requests to the front, and returns how many each kind of server has answered: those of a name up to its dash.
-func (r *region) counted(n int) map[string]int {
-	r.t.Helper()
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	count := map[string]int{}
-	for range n {
-		resp, err := client.Get("http://" + r.front + "/")
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK {
-			r.t.Fatalf("status %s, %v, want 200", resp.Status, err)
-		}
-		kind, _, _ := strings.Cut(string(body), "-")
-		count[kind]++
-	}
-	return count
+// colour is the kind of server that has answered: its name up to the dash.
+func colour(body string) string {
+	kind, _, _ := strings.Cut(body, "-")
+	return kind
 }
 
 // slowFrom has a server of that name hand out its slow page, and returns how that ends, and how many bytes were got.
@@ -121,19 +105,14 @@ func (r *region) up(names ...string) {
 func TestBlueIsSwitchedToGreenAndServersAreDrained(t *testing.T) {
 	t.Parallel()
 	r := newRegion(t)
-	dir := t.TempDir()
-	for name, text := range map[string]string{"weir.yaml": bluePolicy, "user-data.sh": policyData} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := writeFiles(t, map[string]string{"weir.yaml": bluePolicy, "user-data.sh": policyData})
 	r.start("--config", filepath.Join(dir, "weir.yaml"))
 	body := fmt.Sprintf(`{"names": ["green-1", "green-2"], "region": "local1", "size": "s-1vcpu-512mb-10gb", "image": "debian-12-x64", "tags": ["green"], "user_data": %q}`, policyData)
 	if status := r.call(http.MethodPost, "/v2/droplets", body); status != http.StatusAccepted {
 		t.Fatalf("POST droplets: status %d, want 202", status)
 	}
 	r.up("web-1", "web-2")
-	if got := r.counted(20); got["web"] != 20 {
+	if got := r.counted(20, colour); got["web"] != 20 {
 		t.Errorf("answers by %v, want blue alone", got)
 	}
 	reloads := func() (n []int) {
@@ -147,17 +126,17 @@ func TestBlueIsSwitchedToGreenAndServersAreDrained(t *testing.T) {
 	stop := r.traffic()
 	r.must("lb", "split", "web", "green=5")
 	r.up("web-1", "web-2", "green-1", "green-2")
-	if got := r.counted(600); got["green"] < 6 || got["green"] > 90 || got["green"]+got["web"] != 600 {
+	if got := r.counted(600, colour); got["green"] < 6 || got["green"] > 90 || got["green"]+got["web"] != 600 {
 		t.Errorf("with a canary of 5 %% answers by %v of 600, want about 30 by green", got)
 	}
 	r.must("lb", "split", "web", "green=100")
 	r.whole()
-	if got := r.counted(50); got["green"] != 50 {
+	if got := r.counted(50, colour); got["green"] != 50 {
 		t.Errorf("after the switch answers by %v, want green alone", got)
 	}
 	r.must("lb", "split", "web", "--none")
 	r.up("web-1", "web-2")
-	if got := r.counted(50); got["web"] != 50 {
+	if got := r.counted(50, colour); got["web"] != 50 {
 		t.Errorf("after the switch back answers by %v, want blue alone", got)
 	}
 	if sent, failed := stop(); failed > 0 || sent == 0 {

@@ -46,7 +46,7 @@ func (r *reload) run(ctx context.Context, args []string, stdout io.Writer) error
 	if err != nil {
 		return err
 	}
-	_, err = c.do(ctx, http.MethodPost, "/v2/weir/load_balancers/"+string(lb.ID)+"/reload", nil, nil)
+	_, err = c.do(ctx, http.MethodPost, verbOf(lb.ID, "reload"), nil, nil)
 	if ctx.Err() != nil {
 		return interruptedf("the reload may go on; weir status shows what runs")
 	}

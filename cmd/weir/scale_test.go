@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -95,12 +94,7 @@ func (r *region) pool() (p struct {
 
 func TestPoolOfBusyServersGrowsUnderLoadAndShrinksAfterwards(t *testing.T) {
 	r := newRegion(t)
-	dir := t.TempDir()
-	for name, text := range map[string]string{"weir.yaml": busyConfig, "user-data.sh": busyData} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := writeFiles(t, map[string]string{"weir.yaml": busyConfig, "user-data.sh": busyData})
 	r.start("--config", filepath.Join(dir, "weir.yaml"))
 	slow := r.clients(1, false, 200*time.Millisecond)
 	busy := r.clients(6, true, 0)

@@ -120,11 +120,7 @@ func (s *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	issuer, err := s.acme.open(nil)
-	if err != nil {
-		return err
-	}
-	records, err := s.acme.records()
+	issuer, records, err := s.acme.open(nil)
 	if err != nil {
 		return err
 	}

@@ -201,6 +201,33 @@ func TestWaitingOutlivesARestartOfTheControlPlane(t *testing.T) {
 	}
 }
 
+func TestFollowedLogHasNoOlderLinesAfterARestartOfTheControlPlane(t *testing.T) {
+	lab := newLab(t.Context(), t.Cleanup)
+	asked := 0
+	const before, shown, long, missed = `{"time":"2020-01-02T10:00:00Z","path":"/before","total_ms":900}`, `{"time":"2020-01-02T10:00:01Z","path":"/shown"}`,
+		`{"time":"2020-01-02T10:00:00Z","path":"/long","total_ms":5000}`, `{"time":"2020-01-02T10:00:02Z","path":"/missed"}`
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/logs") {
+			forwardTo(w, r, lab.url)
+			return
+		}
+		if asked++; asked == 1 {
+			fmt.Fprintln(w, shown)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprintln(w, strings.Join([]string{before, long, shown, missed}, "\n"))
+	}))
+	defer proxy.Close()
+	if _, stderr, status := runWeir(t.Context(), t, proxy.URL, "apply", "-f", writeApp(t, "#!/bin/sh\n")); status != 0 {
+		t.Fatalf("apply: %s", stderr)
+	}
+	stdout, stderr, _ := runWeir(t.Context(), t, proxy.URL, "logs", "-f", "-n", "1", "-o", "json")
+	if want := strings.Join([]string{shown, long, missed}, "\n") + "\n"; stdout != want || asked != 2 {
+		t.Errorf("asked %d times for\n%swant twice and\n%sstderr %q", asked, stdout, want, stderr)
+	}
+}
+
 func forwardTo(w http.ResponseWriter, r *http.Request, url string) {
 	req, err := http.NewRequestWithContext(r.Context(), r.Method, url+r.URL.RequestURI(), r.Body)
 	if err != nil {
