@@ -357,7 +357,7 @@ func TestOneCallSplitsMaintainsAndDrains(t *testing.T) {
 			told = append(told, e.Text)
 		}
 	}
-	want := []string{"splits requests: green 100 %, its own droplets 0 %", "splits requests of group api: green 10 %, api 90 %", "splits requests: its own droplets get all",
+	want := []string{"splits requests: green 100 %, its own machines 0 %", "splits requests of group api: green 10 %, api 90 %", "splits requests: its own machines 100 %",
 		"is in maintenance: requests are answered with 503", "is no longer in maintenance", "drains a: no new requests, and 45s to finish those that it has",
 		"drains a: no new requests, and 5s to finish those that it has", "lets a serve again"}
 	if diff := cmp.Diff(want, told); diff != "" {

@@ -24,7 +24,7 @@ func (c *Control) Split(ctx context.Context, id weir.ID, group string, split wei
 		}
 		if group == "" {
 			lb.Policy.Split = split
-			return "splits requests: " + shares("its own droplets", split), nil
+			return "splits requests: " + split.Among(weir.OwnTargets), nil
 		}
 		groups := slices.Clone(lb.Policy.Groups)
 		i := slices.IndexFunc(groups, func(g weir.TargetGroup) bool { return g.Name == group })
@@ -32,7 +32,7 @@ func (c *Control) Split(ctx context.Context, id weir.ID, group string, split wei
 			return "", weir.Errorf(weir.Invalid, "load balancer %q: group is %.60q, and target_groups has no such group", lb.Name, group)
 		}
 		groups[i].Split, lb.Policy.Groups = split, groups
-		return fmt.Sprintf("splits requests of group %s: %s", group, shares(group, split)), nil
+		return fmt.Sprintf("splits requests of group %s: %s", group, split.Among(group)), nil
 	})
 }
 
@@ -144,19 +144,11 @@ func (v *balancerView) alone(target weir.ID) bool {
 	return false
 }
 
-// shares says who gets which part of requests: "green 5 %, its own droplets 95 %".
-func shares(own string, s weir.Split) string {
-	if len(s) == 0 {
-		return own + " get all"
-	}
-	return fmt.Sprintf("%s, %s %d %%", shared(s), own, s.Rest())
-}
-
 // changedPolicy returns a sentence for each part of a policy that differs. None has a secret, or a page.
 func changedPolicy(of string, was, want *weir.Policy) (changes []string) {
 	w, h := &was.Handling, &want.Handling
 	changes = changed(of, []field{
-		{"split", shared(was.Split), shared(want.Split)},
+		{"split", was.Split.String(), want.Split.String()},
 		{"target_groups", grouped(was.Groups), grouped(want.Groups)},
 		{"routes", routed(was.Routes), routed(want.Routes)},
 		{"request_headers", headed(w.Headers.SetRequest, w.Headers.RemoveRequest), headed(h.Headers.SetRequest, h.Headers.RemoveRequest)},
@@ -214,15 +206,6 @@ func orNone(all []string) string {
 	return strings.Join(all, ", ")
 }
 
-// shared says who shares requests: "blue 5 %, green 10 %".
-func shared(s weir.Split) string {
-	var said []string
-	for _, name := range slices.Sorted(maps.Keys(s)) {
-		said = append(said, fmt.Sprintf("%s %d %%", name, s[name]))
-	}
-	return orNone(said)
-}
-
 // grouped says what groups there are: "green by the tag green, split: none".
 func grouped(all []weir.TargetGroup) string {
 	var said []string
@@ -241,7 +224,7 @@ func grouped(all []weir.TargetGroup) string {
 			words += " checked by " + spoken(*g.Health)
 		}
 		if len(g.Split) > 0 {
-			words += " shared with " + shared(g.Split)
+			words += " shared with " + g.Split.String()
 		}
 		said = append(said, words)
 	}

@@ -78,7 +78,7 @@ func TestASplitChangesWeightsAndIsToldOfOnce(t *testing.T) {
 			t.Errorf("split %v, want none", lb.Policy.Split)
 		}
 		must(c.Split(ctx, lb.ID, "api", weir.Split{"green": 5}))(t)
-		want := []string{"splits requests: green 20 %, its own droplets 80 %", "splits requests: green 100 %, its own droplets 0 %", "splits requests: its own droplets get all",
+		want := []string{"splits requests: green 20 %, its own machines 80 %", "splits requests: green 100 %, its own machines 0 %", "splits requests: its own machines 100 %",
 			"splits requests of group api: green 5 %, api 95 %"}
 		slices.Sort(want)
 		if got := requested(t, c, lb.ID); !slices.Equal(got, want) {
@@ -128,7 +128,7 @@ func TestADrainedTargetStaysATargetUntilItIsUndrainedOrDeleted(t *testing.T) {
 		if p := lbOf().Policy; len(p.Drained)+len(p.Groups[0].Machines)+len(p.Groups[1].Machines) != 0 {
 			t.Errorf("policy %+v, want nothing of a machine that was deleted", p)
 		}
-		want := []string{"drains a: no new requests, and 1s to finish those that it has", "splits requests: green 1 %, its own droplets 99 %",
+		want := []string{"drains a: no new requests, and 1s to finish those that it has", "splits requests: green 1 %, its own machines 99 %",
 			"drains a: no new requests, and 1m0s to finish those that it has", "drains b: no new requests, and 5s to finish those that it has", "lets a serve again"}
 		slices.Sort(want)
 		if got := requested(t, c, lb.ID); !slices.Equal(got, want) {

@@ -108,7 +108,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	for _, lb := range lbs {
 		o := weir.LoadBalancerOverview{ID: lb.ID, Team: lb.Team, Name: lb.Name, Phase: lb.Status.Phase, Address: lb.Status.Address, Addr6: lb.Status.Addr6,
 			Algorithm: lb.Algorithm, Rules: lb.Rules, Tag: lb.Tag, Since: lb.Status.Since, Failover: lb.Status.Failover,
-			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero(), Drained: slices.SortedFunc(maps.Keys(lb.Policy.Drained), compareNumbers)}
+			Plan: lb.Status.Plan, Err: lb.Status.Err, Deleting: !lb.Deleting.IsZero(), Drained: slices.SortedFunc(maps.Keys(lb.Policy.Drained), compareNumbers), Split: lb.Policy.Split}
 		o.Maintenance = lb.Policy.Handling.Maintenance != nil && lb.Policy.Handling.Maintenance.On
 		judged := balancerView{lb: lb}
 		owned, err := addresses.Get(ctx, tx, lb.ID)

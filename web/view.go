@@ -94,7 +94,7 @@ func newView(s weir.RegionStatus, events []weir.Event) view {
 	}
 	for _, lb := range s.LoadBalancers {
 		owners[lb.ID] = "load balancer " + lb.Name
-		v.LoadBalancers = append(v.LoadBalancers, newBalancer(lb, machines, s.Taken))
+		v.LoadBalancers = append(v.LoadBalancers, newBalancer(&s, lb, machines))
 	}
 	for _, m := range s.Machines {
 		v.Machines = append(v.Machines, machine{ID: string(m.ID), Name: m.Name, Size: m.Size,
@@ -145,7 +145,8 @@ func newEvent(e weir.Event, now time.Time) event {
 	return v
 }
 
-func newBalancer(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview, now time.Time) balancer {
+func newBalancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) balancer {
+	now := s.Taken
 	b := balancer{Name: lb.Name, Address: strings.TrimSpace(address(lb.Address) + " " + address(lb.Addr6)), Algorithm: strings.ReplaceAll(string(lb.Algorithm), "_", " "),
 		Targets: "machines named one by one", State: balancerState(lb), Plan: lb.Plan, Err: lb.Err}
 	if lb.Tag != "" {
@@ -157,15 +158,8 @@ func newBalancer(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.Machine
 	if f := lb.Failover; f != nil {
 		b.Failover = failedOver(f, now)
 	}
-	if lb.Maintenance {
-		b.Notes = append(b.Notes, "In maintenance: requests are answered with 503")
-	}
-	if len(lb.Drained) > 0 {
-		var names []string
-		for _, id := range lb.Drained {
-			names = append(names, cmp.Or(machines[id].Name, string(id)))
-		}
-		b.Notes = append(b.Notes, "Drained, until weir lb undrain: "+strings.Join(names, ", "))
+	for _, note := range s.Notes(&lb) {
+		b.Notes = append(b.Notes, strings.ToUpper(note[:1])+note[1:])
 	}
 	for _, in := range lb.Instances {
 		b.Instances = append(b.Instances, newInstance(lb, in, machines[in.Machine], now))

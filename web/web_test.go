@@ -114,7 +114,8 @@ func TestThePageShowsTheRegion(t *testing.T) {
 func TestThePageSaysWhatUsersHaveALoadBalancerDo(t *testing.T) {
 	s := shop()
 	s.LoadBalancers[0].Maintenance, s.LoadBalancers[0].Drained = true, []weir.ID{"100002", "100077"}
-	wants(t, read(t, s), "In maintenance: requests are answered with 503.", "Drained, until weir lb undrain: web-1, 100077.")
+	s.LoadBalancers[0].Split = weir.Split{"green": 5}
+	wants(t, read(t, s), "Splits requests: green 5 %, its own machines 95 %.", "In maintenance: requests are answered with 503.", "Drained, until weir lb undrain: web-1, 100077.")
 }
 
 func TestProblemsComeFirst(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -42,6 +43,29 @@ func (s Split) Rest() int {
 	}
 	return rest
 }
+
+// String says who shares requests: "blue 5 %, green 10 %", or "none".
+func (s Split) String() string {
+	if len(s) == 0 {
+		return "none"
+	}
+	var said []string
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		said = append(said, fmt.Sprintf("%s %d %%", name, s[name]))
+	}
+	return strings.Join(said, ", ")
+}
+
+// Among says who gets which part of own's requests: "green 5 %, its own machines 95 %".
+func (s Split) Among(own string) string {
+	if len(s) == 0 {
+		return own + " 100 %"
+	}
+	return fmt.Sprintf("%s, %s %d %%", s, own, s.Rest())
+}
+
+// OwnTargets is what a load balancer's own targets are called in such a sentence.
+const OwnTargets = "its own machines"
 
 // TargetGroup is servers beside a load balancer's own targets, to which routes and splits send requests. The rules' own ports
 // and the load balancer's health check are also a group's, unless it has others.

@@ -61,8 +61,31 @@ type LoadBalancerOverview struct {
 	Deleting  bool               `json:"deleting,omitempty"`
 	Instances []InstanceOverview `json:"instances"` // by ID
 
-	Maintenance bool `json:"maintenance,omitempty"` // every request is answered with 503, but those of who is allowed
-	Drained     []ID `json:"drained,omitempty"`     // servers that it sends no requests, by ID
+	Maintenance bool  `json:"maintenance,omitempty"` // every request is answered with 503, but those of who is allowed
+	Drained     []ID  `json:"drained,omitempty"`     // servers that it sends no requests, by ID
+	Split       Split `json:"split,omitempty"`       // the percentage of requests that each group gets of those that no route takes
+}
+
+// Notes returns what lb's users have it do for a while, a sentence each: "drained, until weir lb undrain: web-1".
+func (s *RegionStatus) Notes(lb *LoadBalancerOverview) (notes []string) {
+	if lb.Maintenance {
+		notes = append(notes, "in maintenance: requests are answered with 503")
+	}
+	if len(lb.Split) > 0 {
+		notes = append(notes, "splits requests: "+lb.Split.Among(OwnTargets))
+	}
+	if len(lb.Drained) == 0 {
+		return notes
+	}
+	var names []string
+	for _, id := range lb.Drained {
+		name := string(id)
+		if i := slices.IndexFunc(s.Machines, func(m MachineOverview) bool { return m.ID == id }); i >= 0 {
+			name = s.Machines[i].Name
+		}
+		names = append(names, name)
+	}
+	return append(notes, "drained, until weir lb undrain: "+strings.Join(names, ", "))
 }
 
 // Actives returns the instances that have lb's address.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -120,13 +118,13 @@ func (s *splitting) run(ctx context.Context, args []string, stdout, stderr io.Wr
 func (s *splitting) print(w io.Writer, lb string, is api.LoadBalancerWeir) error {
 	var lines []string
 	if s.group == "" {
-		lines = append(lines, fmt.Sprintf("%s: %s", lb, sharing("its own machines", is.Split)))
+		lines = append(lines, fmt.Sprintf("%s: %s", lb, weir.Split(is.Split).Among(weir.OwnTargets)))
 	}
 	known := s.group == ""
 	for _, g := range is.TargetGroups {
 		known = known || g.Name == s.group
 		if g.Name == s.group || s.group == "" && len(g.Split) > 0 {
-			lines = append(lines, fmt.Sprintf("%s, group %s: %s", lb, g.Name, sharing(g.Name, g.Split)))
+			lines = append(lines, fmt.Sprintf("%s, group %s: %s", lb, g.Name, weir.Split(g.Split).Among(g.Name)))
 		}
 	}
 	if !known {
@@ -134,15 +132,6 @@ func (s *splitting) print(w io.Writer, lb string, is api.LoadBalancerWeir) error
 	}
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err
-}
-
-// sharing says who gets which part of requests: "green 5 %, its own machines 95 %".
-func sharing(own string, split map[string]int) string {
-	var said []string
-	for _, name := range slices.Sorted(maps.Keys(split)) {
-		said = append(said, fmt.Sprintf("%s %d %%", name, split[name]))
-	}
-	return strings.Join(append(said, fmt.Sprintf("%s %d %%", own, weir.Split(split).Rest())), ", ")
 }
 
 // verbOf returns the path of something that is done to a load balancer, or asked of it.

@@ -215,15 +215,8 @@ func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whol
 	if f := lb.Failover; f != nil {
 		p.text("  ", "%s", failedOver(s.Taken, f))
 	}
-	if lb.Maintenance {
-		p.text("  ", "in maintenance: requests are answered with 503")
-	}
-	if len(lb.Drained) > 0 {
-		var names []string
-		for _, id := range lb.Drained {
-			names = append(names, cmp.Or(machines[id].Name, string(id)))
-		}
-		p.text("  ", "drained, until weir lb undrain: %s", strings.Join(names, ", "))
+	for _, note := range s.Notes(&lb) {
+		p.text("  ", "%s", note)
 	}
 	p.plan(lb.Plan)
 	p.instances(s, &lb, machines)
