@@ -25,7 +25,7 @@ const (
 
 // newAuditID returns the ID of what happens at a time.
 func newAuditID(at time.Time) weir.ID {
-	return weir.ID(fmt.Sprintf("%016x%04x", math.MaxInt64-at.UnixNano(), rand.Uint32N(1<<16)))
+	return weir.ID(fmt.Sprintf("%016x%08x", math.MaxInt64-at.UnixNano(), rand.Uint32()))
 }
 
 // BeginAudit returns a with an ID and its time. In a context that has it (see weir.WithAudit)

@@ -20,7 +20,7 @@ var events = newTeamed("events", func(e weir.Event) weir.ID { return e.Team })
 // decisions, of which there are many when much breaks, wait for one another.
 func tellEvent(tx *store.Tx, e weir.Event) {
 	e.At = time.Now().UTC()
-	e.ID = weir.ID(fmt.Sprintf("%016x%04x", e.At.UnixNano(), rand.Uint32N(1<<16)))
+	e.ID = weir.ID(fmt.Sprintf("%016x%08x", e.At.UnixNano(), rand.Uint32()))
 	events.Put(tx, e.ID, e)
 }
 

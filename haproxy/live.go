@@ -155,7 +155,7 @@ func (p *Proxy) ask(ctx context.Context, d *document) error {
 		return fmt.Errorf("ask haproxy to reload: %w", err)
 	}
 	looked := time.Now()
-	return p.loaded(ctx, d.shape, func() error {
+	err = p.loaded(ctx, d.shape, func() error {
 		if !p.proc.alive() {
 			p.bury()
 			return weir.Errorf(weir.Unavailable, "haproxy died while it reloaded: %s", p.logged(mark))
@@ -176,6 +176,32 @@ func (p *Proxy) ask(ctx context.Context, d *document) error {
 		}
 		return nil
 	})
+	if err == nil {
+		p.relieved(ctx, before)
+	}
+	return err
+}
+
+// relieved returns when the worker that a reload has replaced accepts no connection any more: the new one answers a
+// moment before the old one has been told to stop, and until then either may get a client. One that does not stop for a second
+// is left to the master, and so are those that were old before.
+func (p *Proxy) relieved(ctx context.Context, before master) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	now, err := p.idleMaster(ctx)
+	for _, pid := range now.old {
+		for !slices.Contains(before.old, pid) && ctx.Err() == nil {
+			var out []byte
+			out, err = exchange(ctx, p.path(masterSocket), fmt.Sprintf("@!%d show info", pid))
+			if err != nil || !bytes.Contains(out, []byte("\nStopping: 0\n")) {
+				break // it stops, or is gone
+			}
+			pause(ctx, time.Millisecond)
+		}
+	}
+	if err := cmp.Or(ctx.Err(), err); err != nil {
+		p.log.Warn("haproxy's former worker may still accept connections", "err", err)
+	}
 }
 
 // master is what the master tells of its reloads.
