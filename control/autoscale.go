@@ -198,11 +198,12 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 func (c *Control) PoolMembers(ctx context.Context, id weir.ID) (members []weir.Member, err error) {
 	err = c.Store.View(ctx, func(tx *store.Tx) error {
 		members = nil
-		if _, err := autoscalePool(ctx, tx, id); err != nil {
-			return err
-		}
+		// First, so that the list is not newer than the view: a member that is gone in one and not in the other would be missed.
 		all, err := c.membersOf(ctx, tx, id)
 		if err != nil {
+			return err
+		}
+		if _, err := autoscalePool(ctx, tx, id); err != nil {
 			return err
 		}
 		for _, m := range all {

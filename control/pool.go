@@ -137,7 +137,7 @@ func worthOf(o weir.Offer) float64 {
 }
 
 // membersOf returns the machines that a pool has, those that are being deleted among them. The pool's row has been read
-// in tx: whoever adds a machine changes it too.
+// in tx, if it is to be changed: whoever adds a machine changes it too.
 func (c *Control) membersOf(ctx context.Context, tx *store.Tx, pool weir.ID) ([]weir.Machine, error) {
 	p := c.newParty(tx)
 	if err := p.addListed(ctx, poolList(pool)); err != nil {
