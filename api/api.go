@@ -67,16 +67,22 @@ type Options struct {
 	// Public6 is the public network of IPv6. The private one is of IPv4 alone.
 	Public6 netip.Prefix
 
+	// Further are the networks of further regions that droplets can be in, by name.
+	Further map[string]Networks
+
 	// OneHost says that all droplets run on one host.
 	OneHost bool
 }
+
+// Networks are a region's, as in [Options].
+type Networks struct{ Public, Private, Public6 netip.Prefix }
 
 // New returns the API.
 func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, catalog: newCatalog(o.Control.Region()), mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
+	a := &api{Options: o, catalog: newCatalog(o.Control.Regions()), mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
 	for pattern, h := range a.routes() {
 		_, path, _ := strings.Cut(pattern, " ")
 		a.muxOf(path).Handle(pattern, a.told(pattern, a.answer(h)))

@@ -91,7 +91,7 @@ type supply struct {
 // supply asks the cloud for room for machines that bring a pool with those members to be worth so much. If what is
 // missing is room, supply says how far it gets.
 func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machine, units float64) (s supply, err error) {
-	_, coming, err := c.lists.machines.page(ctx, comingList, 0, 0)
+	_, coming, err := c.lists.machines.page(ctx, comingList(p.Template.Region), 0, 0)
 	if err != nil {
 		return s, err
 	}

@@ -266,7 +266,7 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		if err != nil {
 			return nil, nil, err
 		}
-		return p, more, p.Check(c.Region())
+		return p, more, p.Check(c.Regions()...)
 	}
 	if c.cloudless() {
 		return nil, c.Cloud.Room(ctx, weir.Template{}, n) // whether or not there could be such a pool

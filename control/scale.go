@@ -251,7 +251,7 @@ func rulesFor(p *weir.Pool) scale.Rules {
 
 // checkScaled returns why p cannot be a pool, the times of its schedules included.
 func (c *Control) checkScaled(p *weir.Pool) error {
-	if err := p.Check(c.Region()); err != nil || p.Scale == nil {
+	if err := p.Check(c.Regions()...); err != nil || p.Scale == nil {
 		return err
 	}
 	for _, s := range p.Scale.Schedules {

@@ -50,13 +50,13 @@ func (p *Pool) Offer(size string) (o Offer, ok bool) {
 	return Offer{}, false
 }
 
-// checkSizes returns what is wrong with the sizes that a pool may have in a region of that name.
-func (p *Pool) checkSizes(region string) error {
+// checkSizes returns what is wrong with the sizes that a pool may have where these are the regions.
+func (p *Pool) checkSizes(regions []string) error {
 	if len(p.Sizes) > maxOffers {
 		return Errorf(Invalid, "there are %d sizes, at most %d are allowed", len(p.Sizes), maxOffers)
 	}
 	for i, o := range p.Sizes {
-		if err := o.check(region); err != nil {
+		if err := o.check(regions); err != nil {
 			return Errorf(Invalid, "sizes[%d]: %w", i, err)
 		}
 		switch first := p.Sizes[0]; {
@@ -78,9 +78,11 @@ func (p *Pool) checkSizes(region string) error {
 	return nil
 }
 
-func (o *Offer) check(region string) error {
-	if region != "" && o.Region != "" && o.Region != region {
-		return Errorf(Invalid, "region is %q, this Weir runs region %q: all machines of a pool are in that", o.Region, region)
+func (o *Offer) check(regions []string) error {
+	if o.Region != "" {
+		if err := checkRegion(o.Region, regions); err != nil {
+			return err
+		}
 	}
 	if _, ok := SizeOf(o.Size); !ok {
 		return Errorf(Invalid, "size %q is not offered, want one of %s", o.Size, strings.Join(sizeSlugs(), ", "))

@@ -43,22 +43,25 @@ func (c *Cloud) leadTo(other *Cloud) error {
 	)
 }
 
-// MaxFurther is how many regions [Config.Further] has ranges for.
-const MaxFurther = 15
+// MaxRegions is how many regions [Config.Numbered] has ranges for.
+const MaxRegions = 16
 
-// Further returns c with ranges of addresses for the n-th region, from 1 to [MaxFurther], beside the one with the default ranges, which
-// they do not overlap, nor each other.
-func (c Config) Further(n int) Config {
+// Numbered returns c with ranges of addresses for one of several regions on this machine, by its number from 0 to below
+// [MaxRegions]: they do not overlap. Those of 0 are the defaults.
+func (c Config) Numbered(n int) Config {
 	i := byte(n)
 	four := func(a, b, d byte, bits int) netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{a, b, d, 0}), bits)
 	}
-	c.Public, c.Reserved = four(198, 18, 16*i, 20), four(198, 19, 16*i, 20) // RFC 2544
-	c.Private, c.Anchor = four(10, 110+i, 0, 20), four(10, 17+i, 0, 20)
 	six := func(first [4]byte, net byte) netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom16([16]byte{first[0], first[1], first[2], first[3], 5: i, 7: net}), 64)
 	}
-	documented := [4]byte{0x20, 0x01, 0x0d, 0xb8}
-	c.Public6, c.Reserved6, c.Anchor6 = six(documented, 1), six(documented, 2), six([4]byte{0xfd}, 17)
+	c.Public, c.Reserved = four(203, 0, 113, 24), four(198, 51, 100, 24) // RFC 5737
+	if n > 0 {
+		c.Public, c.Reserved = four(198, 18, 16*i, 20), four(198, 19, 16*i, 20) // RFC 2544
+	}
+	c.Private, c.Anchor = four(10, 110+i, 0, 20), four(10, 17+i, 0, 20)
+	documented, local := [4]byte{0x20, 0x01, 0x0d, 0xb8}, [4]byte{0xfd}
+	c.Public6, c.Reserved6, c.Anchor6 = six(documented, 1), six(documented, 2), six(local, 17)
 	return c
 }

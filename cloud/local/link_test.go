@@ -11,7 +11,7 @@ import (
 )
 
 func TestLinkedRegionsReachEachOtherByPrivateAddresses(t *testing.T) {
-	first, second := Config{Private: netip.MustParsePrefix("10.110.0.0/20")}, Config{}.Further(1)
+	first, second := Config{}.Numbered(0), Config{}.Numbered(1)
 	first.Peers, second.Peers = []netip.Prefix{second.Private}, []netip.Prefix{first.Private}
 	a, b := open(t, first), open(t, second)
 	must(t, Link(a, b))
@@ -52,13 +52,10 @@ func TestLinkedRegionsReachEachOtherByPrivateAddresses(t *testing.T) {
 	}
 }
 
-func TestRangesOfFurtherRegionsDoNotOverlap(t *testing.T) {
+func TestRangesOfRegionsDoNotOverlap(t *testing.T) {
 	var all []netip.Prefix
-	for n := range MaxFurther + 1 {
-		c := Config{}
-		if n > 0 {
-			c = c.Further(n)
-		}
+	for n := range MaxRegions {
+		c := Config{}.Numbered(n)
 		is, err := c.addresses()
 		must(t, err)
 		for _, p := range []netip.Prefix{is.Public, is.Reserved, is.Private, is.Anchor, is.Public6, is.Reserved6, is.Anchor6} {
