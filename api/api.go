@@ -67,15 +67,18 @@ type Options struct {
 	// Public6 is the public network of IPv6. The private one is of IPv4 alone.
 	Public6 netip.Prefix
 
-	// Further are the networks of further regions that droplets can be in, by name.
-	Further map[string]Networks
+	// Further are the regions beside it that droplets can be in, by name.
+	Further map[string]Further
 
 	// OneHost says that all droplets run on one host.
 	OneHost bool
 }
 
-// Networks are a region's, as in [Options].
-type Networks struct{ Public, Private, Public6 netip.Prefix }
+// Further is what a further region has, as [Options] has it of the first.
+type Further struct {
+	Public, Private, Public6 netip.Prefix
+	Faults                   Faults
+}
 
 // New returns the API.
 func New(o Options) http.Handler {

@@ -316,7 +316,7 @@ func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
 		if !m.Deleting.IsZero() {
 			status = "deleting"
 		}
-		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Size: m.Size, Status: status,
+		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Region: m.Region, Size: m.Size, Status: status,
 			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer, Own: m.Own,
 			Tags: some(m.Tags), Drained: m.Drained, Boot: m.Status.Boot, Created: m.Created, Err: m.Status.Err}
 	})

@@ -225,7 +225,7 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
 	in, further := a.Further[m.Region]
 	if !further {
-		in = Networks{a.Public, a.Private, a.Public6}
+		in = Further{Public: a.Public, Private: a.Private, Public6: a.Public6}
 	}
 	if m.Monitoring {
 		d.Features = append(d.Features, "monitoring")

@@ -231,10 +231,10 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	}
 	parts.Go(func() error { return limits.Run(ctx) })
 	public, private, reserved := region.Networks()
-	further := map[string]api.Networks{}
+	further := map[string]api.Further{}
 	for _, name := range d.further {
 		public, private, _ := regions[name].Networks()
-		further[name] = api.Networks{Public: public, Private: private, Public6: regions[name].PublicIPv6()}
+		further[name] = api.Further{Public: public, Private: private, Public6: regions[name].PublicIPv6(), Faults: regions[name]}
 	}
 	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Docs: web.NewDocs(api.OpenAPI(), log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, Public6: region.PublicIPv6(), Further: further, OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })

@@ -39,8 +39,8 @@ func printCommand(u *user) *cobra.Command {
 		Use:     "print",
 		Aliases: []string{"ls", "inventory"},
 		Short:   "List the machines",
-		Long: `List the machines: their line, name, private IP, status and ID. weir delete takes any
-of line, name and ID.`,
+		Long: `List the machines: their line, name, private IP, status and ID, and their region if
+there are several. weir delete takes any of line, name and ID.`,
 		Example: `  weir print
   weir print --all               # with the instances of load balancers
   weir print -o json`,
@@ -73,13 +73,21 @@ func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stderr, "there are no machines; weir create makes one")
 		return nil
 	}
+	several := slices.ContainsFunc(all, func(m api.InventoryMachine) bool { return m.Region != all[0].Region })
 	rows := [][]string{{"LINE", "NAME", "PRIVATE IP", "STATUS", "ID"}}
+	if several {
+		rows[0] = append(rows[0], "REGION")
+	}
 	for _, m := range all {
 		line := "-"
 		if m.Line > 0 {
 			line = strconv.Itoa(m.Line)
 		}
-		rows = append(rows, []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)})
+		row := []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)}
+		if several {
+			row = append(row, m.Region)
+		}
+		rows = append(rows, row)
 	}
 	return writeTable(stdout, "", rows)
 }
