@@ -88,7 +88,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	drop, left := dropOld(old, keep)
 	x := p.Mix(fresh, passedOver(&p, now))
-	plan.drop = append(drop, dropSpare(x, fresh, found, arrived, want)...)
+	plan.drop = append(drop, x.Shrink(fresh, want, func(m *weir.Machine) bool { return has(m, found) })...)
 	for !x.Has(want) {
 		switch {
 		case len(old) > 0 && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
@@ -111,7 +111,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 // worth.
 func dropOld(old []weir.Machine, keep float64) (drop []weir.Machine, left float64) {
 	left = worth(old)
-	worstFirst(old)
+	weir.WorstFirst(old)
 	for _, m := range old {
 		if left-m.Capacity() >= max(0, keep)-1e-9 {
 			left -= m.Capacity()
@@ -119,25 +119,6 @@ func dropOld(old []weir.Machine, keep float64) (drop []weir.Machine, left float6
 		}
 	}
 	return drop, left
-}
-
-// dropSpare returns which of the members that make up x go because a pool is to be no larger than want, and takes them from x.
-// Those that serve are worth as much as arrived: none of them goes for what does not serve yet.
-func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, arrived, want float64) (drop []weir.Machine) {
-	for {
-		i := spare(x, all, func(m *weir.Machine) bool {
-			return x.Spares(m, want) && (!has(m, found) || arrived-m.Capacity() >= want-1e-9)
-		})
-		if i < 0 {
-			return drop
-		}
-		if has(&all[i], found) {
-			arrived -= all[i].Capacity()
-		}
-		drop = append(drop, all[i])
-		x.Remove(&all[i])
-		all = slices.Delete(all, i, i+1)
-	}
 }
 
 // room returns by how much less a pool may be worth, and by how much more, while old are replaced. What it says is of
@@ -160,40 +141,6 @@ func room(p *weir.Pool, old []weir.Machine) (fewer, more float64) {
 // has reports whether a member serves as far as it is to.
 func has(m *weir.Machine, found map[weir.ID]finding) bool {
 	return m.Serves() && !found[m.ID].waits || m.Off || m.Drained // somebody wants those to be as they are
-}
-
-// lost says how much would be lost with a member.
-func lost(m *weir.Machine) int {
-	switch {
-	case m.Status.Boot.State == weir.BootFailed:
-		return 0
-	case !m.Serves():
-		return 1
-	default:
-		return 2
-	}
-}
-
-// worstFirst sorts members by how little would be lost with them.
-func worstFirst(members []weir.Machine) {
-	slices.SortFunc(members, func(a, b weir.Machine) int {
-		return cmp.Or(cmp.Compare(lost(&a), lost(&b)), cmp.Compare(number(b.ID), number(a.ID)))
-	})
-}
-
-// spare returns which of the machines that make up a mix is the first to go of those that can, -1 if none can.
-func spare(x *weir.Mix, all []weir.Machine, can func(*weir.Machine) bool) int {
-	best := -1
-	for i := range all {
-		if !can(&all[i]) {
-			continue
-		}
-		if best < 0 || cmp.Or(cmp.Compare(lost(&all[i]), lost(&all[best])), cmp.Compare(x.Rank(all[best].Size), x.Rank(all[i].Size)),
-			cmp.Compare(number(all[best].ID), number(all[i].ID))) < 0 {
-			best = i
-		}
-	}
-	return best
 }
 
 // renew has p remember what was, of which machines are to be replaced because p has another template or does not

@@ -185,6 +185,19 @@ func (x *Mix) Next() (o Offer, why string) {
 	return x.offers[best], ""
 }
 
+// Grow adds machines to the mix until it is worth units, and returns of which sizes. If it cannot be worth that much, it says why.
+func (x *Mix) Grow(units float64) (more []Offer, why string) {
+	for !x.Has(units) {
+		o, why := x.Next()
+		if why != "" {
+			return more, why
+		}
+		x.Add(o)
+		more = append(more, o)
+	}
+	return more, ""
+}
+
 // comesBefore reports whether the next machine should rather be of the size i than j. Where none fits, the smaller.
 func (x *Mix) comesBefore(i, j int, fit bool) bool {
 	if !fit {
@@ -210,6 +223,69 @@ func (x *Mix) Rank(size string) float64 {
 		return x.rank(i, 0)
 	}
 	return math.Inf(1)
+}
+
+// Shrink takes from the mix those of all, which make it up, that go because it is to be worth no more than units, and returns
+// them: those with which least is lost first, then those of the size that goes the soonest, then the newest. It has none of those
+// that serve, as far as serves says, go for one that does not serve yet.
+func (x *Mix) Shrink(all []Machine, units float64, serves func(*Machine) bool) (drop []Machine) {
+	arrived := 0.0
+	for i := range all {
+		if serves(&all[i]) {
+			arrived += all[i].Capacity()
+		}
+	}
+	all = slices.Clone(all)
+	for {
+		i := x.spare(all, func(m *Machine) bool {
+			return x.Spares(m, units) && (!serves(m) || arrived-m.Capacity() >= units-closeTo)
+		})
+		if i < 0 {
+			return drop
+		}
+		if serves(&all[i]) {
+			arrived -= all[i].Capacity()
+		}
+		x.Remove(&all[i])
+		drop = append(drop, all[i])
+		all = slices.Delete(all, i, i+1)
+	}
+}
+
+// spare returns which of the machines that make up the mix is the first to go of those that can, -1 if none can.
+func (x *Mix) spare(all []Machine, can func(*Machine) bool) int {
+	best := -1
+	for i := range all {
+		if !can(&all[i]) {
+			continue
+		}
+		if best < 0 || cmp.Or(cmp.Compare(all[i].lost(), all[best].lost()), cmp.Compare(x.Rank(all[best].Size), x.Rank(all[i].Size)), all[i].newerFirst(&all[best])) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// WorstFirst sorts machines by how little would be lost with them, the newest first of those with which as much would be.
+func WorstFirst(all []Machine) {
+	slices.SortFunc(all, func(a, b Machine) int { return cmp.Or(cmp.Compare(a.lost(), b.lost()), a.newerFirst(&b)) })
+}
+
+// lost says how much would be lost with m.
+func (m *Machine) lost() int {
+	switch {
+	case m.Status.Boot.State == BootFailed:
+		return 0
+	case !m.Serves():
+		return 1
+	default:
+		return 2
+	}
+}
+
+// newerFirst compares machines by their IDs, which are decimal numbers that rise.
+func (m *Machine) newerFirst(o *Machine) int {
+	return cmp.Or(cmp.Compare(len(o.ID), len(m.ID)), cmp.Compare(o.ID, m.ID))
 }
 
 // Affords returns how many machines of the first size what the budget pays for is worth, 0 for any number.

@@ -17,15 +17,11 @@ const one, two, four = "s-1vcpu-1gb", "s-2vcpu-4gb", "s-4vcpu-8gb"
 // bought returns the sizes of the machines that a pool gets until it is as large as it should be, and what is missing then.
 func bought(p *Pool, short ...string) (sizes []string, why string) {
 	x := p.Mix(nil, func(size string) bool { return slices.Contains(short, size) })
-	for !x.Has(float64(p.Count)) {
-		o, why := x.Next()
-		if why != "" {
-			return sizes, why
-		}
-		x.Add(o)
+	more, why := x.Grow(float64(p.Count))
+	for _, o := range more {
 		sizes = append(sizes, strings.TrimPrefix(o.Size[:3], "s-"))
 	}
-	return sizes, ""
+	return sizes, why
 }
 
 func TestNextMachineIsOfTheSizeThatCostsLeastOrLagsBehindItsShare(t *testing.T) {
