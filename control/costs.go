@@ -100,7 +100,7 @@ func machineCosts(rows []weir.Machine, has owned, ps []weir.Pool, of map[weir.ID
 		}
 		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: m.Status.Err}
 		if p := pool[m.Pool]; p != nil {
-			o, _ := p.Offer(m.Size)
+			o, _ := p.Offer(m.Placement())
 			item.Price = o.Price
 		}
 		item.State = costState(!m.Deleting.IsZero(), unknown[m.ID] || has.unseen[m.Region] && m.Status.Phase != weir.MachineNew)

@@ -159,7 +159,7 @@ func renew(p *weir.Pool, was weir.Pool) {
 		p.Edition = p.Editions
 	}
 	for _, o := range was.Offers() {
-		_, offered := p.Offer(o.Size)
+		_, offered := p.Offer(o.Placement())
 		others = others || !offered
 	}
 	if !others || !p.Rolls() {

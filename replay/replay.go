@@ -66,9 +66,9 @@ type Minute struct {
 	Wanted  int     // the last
 }
 
-// Used is what was used of one size.
+// Used is what was used of one of the pool's offers.
 type Used struct {
-	Size    string
+	weir.Placement
 	Machine time.Duration // that its machines together were paid for
 	Cost    float64
 	Most    int // at the same time, without those that leave
@@ -96,7 +96,7 @@ func Run(t Trace, from time.Time, m Machines, p Policy) Result {
 	r := run{trace: t, Machines: m, policy: p, offers: m.Pool.Offers()}
 	r.have = make([]int, len(r.offers))
 	for _, o := range r.offers {
-		r.Sizes = append(r.Sizes, Used{Size: o.Size})
+		r.Sizes = append(r.Sizes, Used{Placement: o.Placement()})
 	}
 	first := int(max(1, min(math.Ceil(r.needed(t[0].Load)-1e-9), 1e6)))
 	if r.Pool.Scale != nil {
@@ -242,7 +242,7 @@ func (r *run) settle(now time.Time) {
 	for _, o := range more {
 		r.serial++
 		m := weir.Machine{ID: weir.ID(strconv.Itoa(r.serial)), Created: now, Worth: o.Weight}
-		m.Size = o.Size
+		m.Size, m.Region = o.Size, o.Region
 		r.have[r.sizeOf(&m)]++
 		r.members = append(r.members, m)
 		r.coming++
@@ -250,7 +250,7 @@ func (r *run) settle(now time.Time) {
 }
 
 func (r *run) sizeOf(m *weir.Machine) int {
-	return slices.IndexFunc(r.offers, func(o weir.Offer) bool { return o.Size == m.Size })
+	return slices.IndexFunc(r.offers, func(o weir.Offer) bool { return o.Placement() == m.Placement() })
 }
 
 // arrive has machines serve that have booted. With them others may go that are not needed any more.

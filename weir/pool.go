@@ -163,7 +163,7 @@ func (p *Pool) Stale(m *Machine) bool {
 	if !p.Rolls() {
 		return false
 	}
-	_, offered := p.Offer(m.Size)
+	_, offered := p.Offer(m.Placement())
 	return m.Edition != p.Edition || !offered
 }
 

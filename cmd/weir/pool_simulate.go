@@ -87,9 +87,10 @@ type simulated struct {
 	Changes      []simulatedStep `json:"changes"`
 }
 
-// simulatedSize is what was used of one size.
+// simulatedSize is what was used of one size, in one region if there are several.
 type simulatedSize struct {
 	Size         string  `json:"size"`
+	Region       string  `json:"region,omitempty"`
 	MachineHours float64 `json:"machine_hours"`
 	Cost         float64 `json:"cost,omitempty"`
 	Most         int     `json:"most"`
@@ -162,7 +163,11 @@ func sayResult(r replay.Result, p *weir.Pool, first, last time.Time) simulated {
 	}
 	if p.Mixed() {
 		for _, size := range r.Sizes {
-			s.Sizes = append(s.Sizes, simulatedSize{size.Size, size.Machine.Hours(), size.Cost, size.Most})
+			is := simulatedSize{Size: size.Size, MachineHours: size.Machine.Hours(), Cost: size.Cost, Most: size.Most}
+			if p.Spans() {
+				is.Region = size.Region
+			}
+			s.Sizes = append(s.Sizes, is)
 		}
 	}
 	return s
@@ -179,11 +184,15 @@ func (s *simulated) words() string {
 	said := fmt.Sprintf("%s: %.1f machine-hours%s; %s; at most %s; too few machines for %.1f minutes",
 		span(s.Until.Sub(s.From)), s.MachineHours, costs(s.Cost), count(len(s.Changes), "change"), count(s.Most, "machine"), s.BadMinutes)
 	for _, size := range s.Sizes {
+		called := size.Size
+		if size.Region != "" {
+			called = weir.Placement{Region: size.Region, Size: size.Size}.String()
+		}
 		if size.Most == 0 {
-			said += fmt.Sprintf("\n  %s: none", size.Size)
+			said += fmt.Sprintf("\n  %s: none", called)
 			continue
 		}
-		said += fmt.Sprintf("\n  %s: %.1f machine-hours%s; at most %s", size.Size, size.MachineHours, costs(size.Cost), count(size.Most, "machine"))
+		said += fmt.Sprintf("\n  %s: %.1f machine-hours%s; at most %s", called, size.MachineHours, costs(size.Cost), count(size.Most, "machine"))
 	}
 	return said
 }
@@ -220,7 +229,7 @@ func (s *poolSimulate) pool(ctx context.Context, args []string, changed func(str
 			if p.Autoscale && c.Cooldown == 0 {
 				c.Cooldown = weir.DefaultCooldown
 			}
-			sim.Template.Size = p.Size
+			sim.Template.Size, sim.Template.Region = p.Size, p.Region
 		}
 	case s.file != "":
 		app, err := config.Load(s.file)
@@ -231,6 +240,9 @@ func (s *poolSimulate) pool(ctx context.Context, args []string, changed func(str
 			return nil, fmt.Errorf("%s: its count does not follow the load, want one with min and max", s.file)
 		}
 		c, sim.Sizes, sim.Template.Size = app.Pool.Scale, app.Pool.Sizes, app.Pool.Template.Size
+		if len(sim.Sizes) > 0 {
+			sim.Template.Region = sim.Sizes[0].Region
+		}
 	}
 	if changed("price") && len(sim.Sizes) > 1 {
 		return nil, usageErrorf("--price is of one machine, and the pool has %d sizes, which say what theirs cost: leave it out", len(sim.Sizes))
@@ -246,7 +258,11 @@ func (s *poolSimulate) pool(ctx context.Context, args []string, changed func(str
 		return nil, errors.New("the pool has no target of CPU or requests a second, and others are not simulated: say --target")
 	}
 	sim.Scale = c
-	if err := sim.Check(""); err != nil {
+	var regions []string
+	for _, o := range sim.Offers() {
+		regions = append(regions, o.Region)
+	}
+	if err := sim.Check(regions...); err != nil {
 		return nil, err
 	}
 	return sim, nil
