@@ -34,6 +34,7 @@
 package config
 
 import (
+	"cmp"
 	"bytes"
 	"fmt"
 	"io"
@@ -157,8 +158,16 @@ func named(name string) *App {
 
 // check returns why a cannot be, in words that fit behind the line of a file.
 func (a *App) check() error {
-	region := a.LoadBalancer.Region // any is right here: In knows which one runs
-	if err := a.Pool.Check(region); err != nil {
+	region := a.LoadBalancer.Region // any are right here: who makes it knows which there are
+	p := *a.Pool
+	if len(p.Sizes) > 0 {
+		p.Template.Region = cmp.Or(region, p.Sizes[0].Region)
+	}
+	regions := []string{p.Template.Region}
+	for _, o := range p.Offers() {
+		regions = append(regions, o.Region)
+	}
+	if err := p.Check(regions...); err != nil {
 		return &unprefixed{err, fmt.Sprintf("pool %q: ", a.Pool.Name)}
 	}
 	if err := a.LoadBalancer.Check(region); err != nil {

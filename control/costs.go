@@ -35,23 +35,21 @@ func (c *Control) Costs(ctx context.Context) (costs weir.Costs, err error) {
 type owned struct {
 	machines  []cloud.Machine
 	addresses []cloud.Address
-	unseen    map[string]bool // the regions of which that is not known, since their clouds could not be asked
-	homeless  bool            // likewise of addresses
-	err       error           // why
+	seen      map[string]bool // the regions whose clouds could be asked for their machines
+	addressed bool            // whether that of addresses could
+	err       error           // why not
 }
 
 // owned asks the cloud what it has of ours.
 func (c *Control) owned(ctx context.Context) (has owned) {
-	has.unseen = map[string]bool{}
+	has.seen = map[string]bool{}
 	for _, region := range c.Regions() {
 		all, err := c.machinesIn(ctx, region)
-		if err != nil {
-			has.unseen[region], has.err = true, errors.Join(has.err, err)
-		}
+		has.seen[region], has.err = err == nil, errors.Join(has.err, err)
 		has.machines = append(has.machines, all...)
 	}
 	all, err := c.Cloud.Addresses(ctx)
-	has.addresses, has.homeless, has.err = all, err != nil, errors.Join(has.err, err)
+	has.addresses, has.addressed, has.err = all, err == nil, errors.Join(has.err, err)
 	return has
 }
 
@@ -103,7 +101,7 @@ func machineCosts(rows []weir.Machine, has owned, ps []weir.Pool, of map[weir.ID
 			o, _ := p.Offer(m.Placement())
 			item.Price = o.Price
 		}
-		item.State = costState(!m.Deleting.IsZero(), unknown[m.ID] || has.unseen[m.Region] && m.Status.Phase != weir.MachineNew)
+		item.State = costState(!m.Deleting.IsZero(), unknown[m.ID] || !has.seen[m.Region] && m.Status.Phase != weir.MachineNew)
 		if item.State == weir.CostLeaving {
 			item.Since = m.Deleting
 		}
@@ -138,7 +136,7 @@ func addressCosts(rows []weir.Address, has owned, of map[weir.ID]string) (items 
 			if addr.IsValid() {
 				item.ID = weir.ID(addr.String())
 			}
-			item.State = costState(!a.Deleting.IsZero(), unknown[addr] || has.homeless && addr.IsValid())
+			item.State = costState(!a.Deleting.IsZero(), unknown[addr] || !has.addressed && addr.IsValid())
 			if item.State == weir.CostLeaving {
 				item.Since = a.Deleting
 			}
