@@ -105,7 +105,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 		}
 		if p.Mixed() {
 			o.Capacity = int(units + 1e-9)
-			o.Spare = len(p.Mix(stay, nil).Shrink(stay, float64(p.Count), (*weir.Machine).Serves))
+			o.Spare = len(p.Mix(stay, nil).Shrink(stay, float64(p.Count)))
 		}
 		s.Pools = append(s.Pools, o)
 	}
