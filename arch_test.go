@@ -48,7 +48,7 @@ var may = map[string][]string{
 	"agent":   {"haproxy", "accesslog", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
-	"config":  {"weir"},
+	"config":  {"cron", "weir"},
 	"edge":    {"weir"},
 	"web":     {"weir"},
 	"metrics": {"weir"},

@@ -66,7 +66,11 @@ type App struct {
 	Passwords map[string]string
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
+	sizes  []said // which of the pool's sizes say a region
 }
+
+// said is a word of a file, and where it is: "weir.yaml:2".
+type said struct{ word, at string }
 
 // Load reads a file. user_data, ssh_keys, and a load balancer's pages, passwords and certificates name files relative to
 // its directory.
@@ -123,6 +127,11 @@ func (a *App) In(region string) error {
 		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.LoadBalancer.Region, region)
 	}
 	if a.Pool != nil {
+		for _, size := range a.sizes {
+			if size.word != region {
+				return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q: all machines of a pool are in that", size.at, size.word, region)
+			}
+		}
 		a.Pool.Template.Region = region
 	}
 	a.LoadBalancer.Region = region

@@ -88,7 +88,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	drop, left := dropOld(old, keep)
 	x := p.Mix(fresh, passedOver(&p, now))
-	plan.drop = append(drop, x.Shrink(fresh, want, func(m *weir.Machine) bool { return has(m, found) })...)
+	plan.drop = append(drop, dropSpare(x, fresh, found, want)...)
 	for !x.Has(want) {
 		switch {
 		case len(old) > 0 && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
@@ -111,7 +111,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 // worth.
 func dropOld(old []weir.Machine, keep float64) (drop []weir.Machine, left float64) {
 	left = worth(old)
-	weir.WorstFirst(old)
+	worstFirst(old)
 	for _, m := range old {
 		if left-m.Capacity() >= max(0, keep)-1e-9 {
 			left -= m.Capacity()
@@ -119,6 +119,19 @@ func dropOld(old []weir.Machine, keep float64) (drop []weir.Machine, left float6
 		}
 	}
 	return drop, left
+}
+
+// dropSpare returns which of the members that make up x go because a pool is to be no larger than want, and takes them from x.
+func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, want float64) (drop []weir.Machine) {
+	for {
+		i := x.Spare(all, want, func(m *weir.Machine) bool { return has(m, found) }, weir.Newer)
+		if i < 0 {
+			return drop
+		}
+		drop = append(drop, all[i])
+		x.Remove(&all[i])
+		all = slices.Delete(all, i, i+1)
+	}
 }
 
 // room returns by how much less a pool may be worth, and by how much more, while old are replaced. What it says is of
@@ -141,6 +154,11 @@ func room(p *weir.Pool, old []weir.Machine) (fewer, more float64) {
 // has reports whether a member serves as far as it is to.
 func has(m *weir.Machine, found map[weir.ID]finding) bool {
 	return m.Serves() && !found[m.ID].waits || m.Off || m.Drained // somebody wants those to be as they are
+}
+
+// worstFirst sorts members by how little would be lost with them.
+func worstFirst(members []weir.Machine) {
+	slices.SortFunc(members, func(a, b weir.Machine) int { return cmp.Or(cmp.Compare(a.Lost(), b.Lost()), weir.Newer(&a, &b)) })
 }
 
 // renew has p remember what was, of which machines are to be replaced because p has another template or does not

@@ -227,7 +227,7 @@ func (r *run) roomFor(size int, why string) (int, string) {
 // settle gives the pool the machines that it is to have.
 func (r *run) settle(now time.Time) {
 	x := r.Pool.Mix(r.members, nil)
-	for _, m := range x.Shrink(r.members, float64(r.Pool.Count), (*weir.Machine).Serves) {
+	for _, m := range x.Shrink(r.members, float64(r.Pool.Count)) {
 		if m.Serves() {
 			r.serving -= m.Capacity()
 		} else {

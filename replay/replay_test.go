@@ -174,15 +174,13 @@ func TestWhatServesStaysUntilWhatIsToTakeItsPlaceServes(t *testing.T) {
 }
 
 func TestPoolOfOneSizeHasTheSameNumbersWhateverItSays(t *testing.T) {
-	rules := scale.Rules{Min: 1, Max: 20}
-	rules.Targets[scale.CPU] = 0.6
 	machines := Machines{Capacity: 100, Boot: time.Minute, Drain: 30 * time.Second, Good: 0.8}
-	alike := Run(hill, noon, machines, &Weir{Rules: rules})
-	if got := int(alike.Machine / time.Second); got != 52855 || len(alike.Changes) != 13 || alike.Bad != 100*time.Second {
-		t.Errorf("%d seconds paid for, %d changes and %s bad, want 52855, 13 and 100s", got, len(alike.Changes), alike.Bad)
+	alike := Run(hill, noon, machines, stages{})
+	if got := int(alike.Machine / time.Second); got != 36175 || len(alike.Changes) != 2 || alike.Bad != 110*time.Second {
+		t.Errorf("%d seconds paid for, %d changes and %s bad, want 36175, 2 and 110s", got, len(alike.Changes), alike.Bad)
 	}
 	machines.Pool = weir.Pool{Sizes: []weir.Offer{{Size: one, Price: 0.01}}, Template: weir.Template{Size: one}, Scale: &weir.Scale{Min: 1, Max: 20, CPU: 0.6}}
-	said := Run(hill, noon, machines, &Weir{Rules: rules})
+	said := Run(hill, noon, machines, stages{})
 	if said.Machine != alike.Machine || said.Bad != alike.Bad || len(said.Changes) != len(alike.Changes) || math.Abs(said.Cost-0.01*alike.Machine.Hours()) > closeTo {
 		t.Errorf("%s paid for at %v, %s bad and %d changes, want as without a list of sizes, for 0.01 an hour", said.Machine, said.Cost, said.Bad, len(said.Changes))
 	}

@@ -273,26 +273,35 @@ func (x *Mix) compare(a, b *Machine) int {
 	return cmp.Or(cmp.Compare(second, first), cmp.Compare(besideSecond, besideFirst))
 }
 
-// Shrink takes from the mix those of all, which make it up, that go because it is to be worth no more than units, and returns
-// them: those with which least is lost first, then those of the size that goes the soonest, then the newest. It has none of those
-// that serve, as far as serves says, go for one that does not serve yet.
-func (x *Mix) Shrink(all []Machine, units float64, serves func(*Machine) bool) (drop []Machine) {
+// Spare returns which of all, the machines that make up the mix, goes first because it is to be worth no more than units, or -1 if none
+// does: the one with which least is lost, then one of the offer that goes the soonest, then as alike says of two that are equal in
+// that. None of those that serve, as far as serves says, goes for one that does not serve yet.
+func (x *Mix) Spare(all []Machine, units float64, serves func(*Machine) bool, alike func(a, b *Machine) int) int {
 	arrived := 0.0
 	for i := range all {
 		if serves(&all[i]) {
 			arrived += all[i].Capacity()
 		}
 	}
-	all = slices.Clone(all)
-	for {
-		i := x.spare(all, func(m *Machine) bool {
-			return x.Spares(m, units) && (!serves(m) || arrived-m.Capacity() >= units-closeTo)
-		})
+	best := -1
+	for i := range all {
+		m := &all[i]
+		if !x.Spares(m, units) || serves(m) && arrived-m.Capacity() < units-closeTo {
+			continue
+		}
+		if best < 0 || cmp.Or(cmp.Compare(m.Lost(), all[best].Lost()), x.compare(m, &all[best]), alike(m, &all[best])) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// Shrink takes from the mix those of all that [Mix.Spare] names until it names none, the newer of two that are equal, and returns them.
+func (x *Mix) Shrink(all []Machine, units float64) (drop []Machine) {
+	for all = slices.Clone(all); ; {
+		i := x.Spare(all, units, (*Machine).Serves, Newer)
 		if i < 0 {
 			return drop
-		}
-		if serves(&all[i]) {
-			arrived -= all[i].Capacity()
 		}
 		x.Remove(&all[i])
 		drop = append(drop, all[i])
@@ -300,27 +309,8 @@ func (x *Mix) Shrink(all []Machine, units float64, serves func(*Machine) bool) (
 	}
 }
 
-// spare returns which of the machines that make up the mix is the first to go of those that can, -1 if none can.
-func (x *Mix) spare(all []Machine, can func(*Machine) bool) int {
-	best := -1
-	for i := range all {
-		if !can(&all[i]) {
-			continue
-		}
-		if best < 0 || cmp.Or(cmp.Compare(all[i].lost(), all[best].lost()), x.compare(&all[i], &all[best]), all[i].newerFirst(&all[best])) < 0 {
-			best = i
-		}
-	}
-	return best
-}
-
-// WorstFirst sorts machines by how little would be lost with them, the newest first of those with which as much would be.
-func WorstFirst(all []Machine) {
-	slices.SortFunc(all, func(a, b Machine) int { return cmp.Or(cmp.Compare(a.lost(), b.lost()), a.newerFirst(&b)) })
-}
-
-// lost says how much would be lost with m.
-func (m *Machine) lost() int {
+// Lost says how much would be lost with m, in order: a machine that will never serve, one that does not, one that does.
+func (m *Machine) Lost() int {
 	switch {
 	case m.Status.Boot.State == BootFailed:
 		return 0
@@ -331,9 +321,9 @@ func (m *Machine) lost() int {
 	}
 }
 
-// newerFirst compares machines by their IDs, which are decimal numbers that rise.
-func (m *Machine) newerFirst(o *Machine) int {
-	return cmp.Or(cmp.Compare(len(o.ID), len(m.ID)), cmp.Compare(o.ID, m.ID))
+// Newer compares machines by their IDs, which are decimal numbers that rise: the newest come first.
+func Newer(a, b *Machine) int {
+	return cmp.Or(cmp.Compare(len(b.ID), len(a.ID)), cmp.Compare(b.ID, a.ID))
 }
 
 // Affords returns how many machines of the first size what the budget pays for is worth, 0 for any number.

@@ -1,8 +1,8 @@
 package weir
 
 import (
-	"fmt"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -137,7 +137,7 @@ func TestPoolIsSpreadOverRegionsThatAreAsGoodAsEachOther(t *testing.T) {
 	}
 	p.Count = 1
 	var gone []string
-	for _, m := range p.Mix(all, nil).Shrink(all, 1, func(*Machine) bool { return false }) {
+	for _, m := range p.Mix(all, nil).Shrink(all, 1) {
 		gone = append(gone, m.Region)
 	}
 	if got := strings.Join(gone, " "); got != "gone far far far" {
