@@ -52,7 +52,7 @@ func TestSizesAndReplacementsAreReadBackAsTheyWereWritten(t *testing.T) {
 		}
 	}
 	for body, says := range map[string]string{
-		`{"name": "a", "sizes": [{"size": "s-1vcpu-1gb", "region": "nyc3"}]}`:                                                                `sizes[0]: region is \"nyc3\", this Weir runs region \"lab\": all machines of a pool are in that`,
+		`{"name": "a", "sizes": [{"size": "s-1vcpu-1gb", "region": "nyc3"}]}`:                                                                `sizes[0]: region \"nyc3\": this Weir runs region \"lab\"`,
 		`{"name": "a", "size": "s-2vcpu-2gb", "sizes": [{"size": "s-1vcpu-1gb"}]}`:                                                           `sizes[0]: size is \"s-1vcpu-1gb\", want \"s-2vcpu-2gb\"`,
 		`{"name": "a", "scale": {"min_instances": 1, "max_instances": 2, "target_cpu_utilization": 1, "weir": {"replace_unhealthy": true}}}`: `which are said beside scale`,
 		`{"name": "a", "servers": ["192.0.2.1"], "rolling": {}}`:                                                                             `rolling is about machines that Weir makes`,

@@ -112,6 +112,7 @@ func newImageWire(slug string, regions []string) imageWire {
 
 // catalog is what many answers have in common, which is made once. None of it is to be changed.
 type catalog struct {
+	regions []string   // their names
 	region  regionWire // where load balancers and addresses are
 	further map[string]regionWire
 	sizes   map[string]sizeWire
@@ -120,7 +121,7 @@ type catalog struct {
 }
 
 func newCatalog(regions []string) catalog {
-	c := catalog{newRegionWire(regions[0]), map[string]regionWire{}, map[string]sizeWire{}, map[string]imageWire{}, weir.NetworkID(regions[0])}
+	c := catalog{regions, newRegionWire(regions[0]), map[string]regionWire{}, map[string]sizeWire{}, map[string]imageWire{}, weir.NetworkID(regions[0])}
 	for _, region := range regions[1:] {
 		c.further[region] = newRegionWire(region)
 	}
@@ -148,14 +149,14 @@ func (a *api) sizeWords(slug string) sizeWire {
 	if s, ok := a.catalog.sizes[slug]; ok {
 		return s
 	}
-	return newSizeWire(weir.Size{Slug: slug}, a.Control.Regions())
+	return newSizeWire(weir.Size{Slug: slug}, a.catalog.regions)
 }
 
 func (a *api) imageWords(slug string) imageWire {
 	if i, ok := a.catalog.images[slug]; ok {
 		return i
 	}
-	return newImageWire(slug, a.Control.Regions())
+	return newImageWire(slug, a.catalog.regions)
 }
 
 type dropletWire struct {

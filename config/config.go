@@ -34,8 +34,8 @@
 package config
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"

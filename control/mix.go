@@ -102,9 +102,9 @@ func tellPool(tx *store.Tx, p *weir.Pool, machine weir.ID, kind weir.EventKind, 
 
 // supply is which machines a pool can get.
 type supply struct {
-	units float64  // that it has with them
+	units float64          // that it has with them
 	short []weir.Placement // what the cloud has no room for at all
-	err   error    // why that is less than was asked for
+	err   error            // why that is less than was asked for
 }
 
 // supply asks the cloud for room for machines that bring a pool with those members to be worth so much. If what is
