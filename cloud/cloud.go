@@ -162,7 +162,7 @@ type Faults interface {
 	// word. It is off then, and PowerOn boots it again. If it is off, Kill does nothing.
 	Kill(ctx context.Context, id weir.ID) error
 
-	// Reboot is Kill, then PowerOn.
+	// Reboot is Kill, then PowerOn, which a machine whose host is down is refused.
 	Reboot(ctx context.Context, id weir.ID) error
 
 	// Freeze stops every process of a machine where it is. Its kernel lives: it answers
