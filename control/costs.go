@@ -83,7 +83,7 @@ func machineCosts(rows []weir.Machine, ms []cloud.Machine, ps []weir.Pool, of ma
 		if m.Own {
 			continue
 		}
-		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: m.Status.Err}
+		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: cmp.Or(m.Status.Err, m.HostTrouble())}
 		if p := pool[m.Pool]; p != nil {
 			o, _ := p.Offer(m.Size)
 			item.Price = o.Price

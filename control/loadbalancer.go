@@ -151,13 +151,16 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 			return slices.Index([]weir.HealthState{weir.InstanceGone, weir.InstanceSilent, weir.InstanceUnwell,
 				weir.InstanceBoots, weir.InstanceDrained, weir.InstanceWell}, health[i].State)
 		}
-		slices.SortStableFunc(instances, func(a, b weir.Machine) int {
-			return cmp.Or(cmp.Compare(rank(a), rank(b)), -cmp.Compare(number(a.ID), number(b.ID)))
-		})
-		for _, m := range instances[:len(instances)-want] {
-			if rank(m) < later {
-				steps = append(steps, dropInstance{m, "there is one too many"})
+		on := crowdOf(instances)
+		for len(instances) > want {
+			first := slices.MinFunc(instances, func(a, b weir.Machine) int {
+				return cmp.Or(cmp.Compare(rank(a), rank(b)), on.compare(&a, &b))
+			})
+			if rank(first) < later {
+				steps = append(steps, dropInstance{first, "there is one too many"})
 			}
+			on.leave(&first)
+			instances = slices.DeleteFunc(instances, func(m weir.Machine) bool { return m.ID == first.ID })
 		}
 	}
 	return steps

@@ -42,7 +42,11 @@ const (
 
 // planMachine returns the steps that bring a machine to its row, in order.
 func planMachine(v machineView) (steps []machineStep) {
+	down := v.seen != nil && v.seen.HostDown
 	if !v.row.Deleting.IsZero() {
+		if down {
+			return nil // until its host is up again
+		}
 		if v.seen != nil && v.inUse != "" {
 			return []machineStep{stepWait}
 		}
@@ -62,6 +66,8 @@ func planMachine(v machineView) (steps []machineStep) {
 		steps = append(steps, stepIPv6)
 	}
 	switch {
+	case down:
+		// It is off, and nobody can change that.
 	case v.row.Off && on:
 		steps = append(steps, stepPowerOff)
 	case !v.row.Off && !on && v.row.LoadBalancer != "":
@@ -157,7 +163,7 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 			}
 			m.UserData = text
 		}
-		_, err := t.Cloud.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template})
+		_, err := t.Cloud.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template, Apart: string(cmp.Or(m.Pool, m.LoadBalancer))})
 		return err
 	case stepFirewall:
 		return t.Cloud.SetFirewall(ctx, m.ID, m.Wall())
@@ -347,6 +353,9 @@ func (t *term) observe(ctx context.Context, was weir.Machine, acted []weir.Actio
 		}
 		for _, a := range acted {
 			why := ""
+			if on, _ := powers(a); on && !was.Off && all[i].HostDown {
+				continue // it waits for its host
+			}
 			if on, off := powers(a); on && was.Off || off && !was.Off {
 				why = overtaken
 			}
@@ -367,7 +376,7 @@ func observed(seen cloud.Machine) weir.MachineStatus {
 		phase = weir.MachineActive
 	}
 	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private,
-		Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
+		Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest(), Host: seen.Host, HostDown: seen.HostDown}
 }
 
 // machineFailed shows in the row why a machine is not yet as it should be.

@@ -90,7 +90,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: cmp.Or(p.Status.Err, p.Status.Stuck), Replacing: p.Former != nil, Back: p.Back}
 		units := 0.0
 		for _, m := range ms {
-			if m.Pool == p.ID {
+			if m.Pool == p.ID && !m.Buried() {
 				o.Machines++
 				units += m.Capacity()
 				o.Replacing = o.Replacing || p.Stale(&m)

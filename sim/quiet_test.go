@@ -111,7 +111,7 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		if !seen.On {
 			phase = weir.MachineOff
 		}
-		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
+		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest(), Host: seen.Host, HostDown: seen.HostDown}
 		r.want(m.Status == want, "machine %s has the status %+v, want %+v", m.ID, m.Status, want)
 		r.want(!seen.On || seen.Boot.State != weir.BootRunning, "machine %s still boots", m.ID)
 		r.want(seen.Public6.IsValid() == m.IPv6, "machine %s has the address %s, should have IPv6: %v", m.ID, seen.Public6, m.IPv6)
