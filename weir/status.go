@@ -165,7 +165,7 @@ type MachineOverview struct {
 	Public       netip.Addr   `json:"public,omitzero"`
 	Private      netip.Addr   `json:"private,omitzero"`
 	Boot         Boot         `json:"boot"`
-	Host         string       `json:"host,omitempty"`      // that it is on; "" if its cloud does not say
+	OnHost       string       `json:"on_host,omitempty"`   // "" if its cloud does not say
 	HostDown     bool         `json:"host_down,omitempty"` // its host is: it is off until that is up again
 	Drained      bool         `json:"drained,omitempty"`
 	Own          bool         `json:"own,omitempty"` // a machine of one's own, which joined
@@ -208,7 +208,7 @@ func (s *RegionStatus) Up(machine ID) bool {
 func (m *Machine) Overview() MachineOverview {
 	return MachineOverview{ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
 		Phase: m.Status.Phase, Public: m.Status.Public, Private: m.Status.Private, Boot: m.Status.Boot,
-		Host: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
+		OnHost: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
 }
 
 // CountMachines counts s.Machines into s.Counts.
@@ -271,13 +271,13 @@ func (s *RegionStatus) FindProblems() []string {
 // Hosts returns the hosts that machines are on, by name. There are none in a cloud that does not say, or has one.
 func (s *RegionStatus) Hosts() (all []HostOverview) {
 	for _, m := range s.Machines {
-		if m.Host == "" {
+		if m.OnHost == "" {
 			continue
 		}
-		i := slices.IndexFunc(all, func(h HostOverview) bool { return h.Name == m.Host })
+		i := slices.IndexFunc(all, func(h HostOverview) bool { return h.Name == m.OnHost })
 		if i < 0 {
 			i = len(all)
-			all = append(all, HostOverview{Name: m.Host})
+			all = append(all, HostOverview{Name: m.OnHost})
 		}
 		all[i].Machines++
 		all[i].Down = all[i].Down || m.HostDown
@@ -293,7 +293,7 @@ func CompareHosts(a, b string) int { return cmp.Or(len(a)-len(b), cmp.Compare(a,
 func (s *RegionStatus) hostProblems() (sentences []string) {
 	for _, h := range s.Hosts() {
 		if h.Down {
-			sentences = append(sentences, fmt.Sprintf("Host %s is down: what is on it is off until it is up again (machines: %d).", h.Name, h.Machines))
+			sentences = append(sentences, fmt.Sprintf("Host %s is down, with all that is on it (machines: %d).", h.Name, h.Machines))
 		}
 	}
 	return sentences

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ func printCommand(u *user) *cobra.Command {
 		Use:     "print",
 		Aliases: []string{"ls", "inventory"},
 		Short:   "List the machines",
-		Long: `List the machines: their line, name, private IP, status and ID. weir delete takes any
-of line, name and ID.`,
+		Long: `List the machines: their line, name, private IP, status and ID, and in a cloud of several
+hosts the one that each is on. weir delete takes any of line, name and ID.`,
 		Example: `  weir print
   weir print --all               # with the instances of load balancers
   weir print -o json`,
@@ -74,12 +75,20 @@ func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 		return nil
 	}
 	rows := [][]string{{"LINE", "NAME", "PRIVATE IP", "STATUS", "ID"}}
+	hosted := slices.ContainsFunc(all, func(m api.InventoryMachine) bool { return m.OnHost != "" })
+	if hosted {
+		rows[0] = append(rows[0], "HOST")
+	}
 	for _, m := range all {
 		line := "-"
 		if m.Line > 0 {
 			line = strconv.Itoa(m.Line)
 		}
-		rows = append(rows, []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)})
+		row := []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)}
+		if hosted {
+			row = append(row, cmp.Or(m.OnHost, "-"))
+		}
+		rows = append(rows, row)
 	}
 	return writeTable(stdout, "", rows)
 }

@@ -25,11 +25,16 @@ func TestMain(m *testing.M) {
 
 // Each script is a user's session with a region of its own, which weir finds as it
 // finds a weir dev. There is a user's home with a weir.yaml for three machines.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "script", 1) }
+
+// The same, where the cloud has three hosts.
+func TestScriptsOfHosts(t *testing.T) { runScripts(t, "hosts", 3) }
+
+func runScripts(t *testing.T, dir string, hosts int) {
 	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"),
+		Dir: filepath.Join("testdata", dir),
 		Setup: func(env *testscript.Env) error {
-			l := newLab(context.Background(), env.Defer)
+			l := newHostedLab(context.Background(), env.Defer, hosts)
 			dir := env.Getenv("WORK")
 			token := filepath.Join(dir, "token")
 			if err := os.WriteFile(token, []byte(testToken+"\n"), 0o600); err != nil {
