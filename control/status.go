@@ -116,7 +116,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 			return s, err
 		}
 		for _, m := range ms {
-			if m.LoadBalancer != lb.ID {
+			if m.LoadBalancer != lb.ID || m.Buried() {
 				continue
 			}
 			in, err := c.instance(ctx, tx, m.ID)
