@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -317,4 +318,66 @@ func TestPairIsNeverOnOneHostAndOutlivesEither(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPairOnOneHostIsOnTwoOnceThereAreTwo(t *testing.T) {
+	inLab(t, cloud.FakeOptions{Hosts: 2, HostRoom: 3, Boots: slow}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		runCheckers(t, c)
+		p := must(c.CreateAutoscalePool(ctx, webPool(2)))(t)
+		front(t, c)
+		time.Sleep(time.Minute)
+		was := hostsOf(t, c)
+		for range 2 {
+			must(c.UpdateAutoscalePool(ctx, p.ID, webPool(1)))(t) // so that there is room for the pair on one host
+			time.Sleep(time.Minute)
+			fail(t, c, was[0])
+			time.Sleep(2 * time.Minute)
+			if is := hostsOf(t, c); len(is) != 2 || is[0] != was[1] || is[1] != was[1] {
+				t.Fatalf("with %s down its instances are on %q, want both on %s", was[0], is, was[1])
+			}
+			made := serialOf(t, c)
+			restore(t, c, was[0])
+			time.Sleep(3 * time.Minute)
+			is := hostsOf(t, c)
+			if len(is) != 2 || is[0] != was[1] || is[1] != was[0] {
+				t.Errorf("once %s is back its instances are on %q, want the active one on %s still, and the standby on %s", was[0], is, was[1], was[0])
+			}
+			time.Sleep(20 * time.Minute)
+			if n := serialOf(t, c) - made; n != 1 {
+				t.Errorf("%d instances were made to have the pair on two hosts, want 1", n)
+			}
+			was = is
+		}
+	})
+}
+
+func TestPairStaysOnOneHostWhereTheOtherHasNoRoom(t *testing.T) {
+	var full atomic.Bool
+	o := cloud.FakeOptions{Hosts: 2, Boots: slow, Full: func(string) bool { return full.Load() }}
+	inLab(t, o, func(t *testing.T, c *Control) {
+		runCheckers(t, c)
+		must(c.CreateAutoscalePool(t.Context(), webPool(2)))(t)
+		front(t, c)
+		time.Sleep(time.Minute)
+		was := hostsOf(t, c)
+		fail(t, c, was[0])
+		time.Sleep(2 * time.Minute)
+		made := serialOf(t, c)
+		full.Store(true)
+		restore(t, c, was[0])
+		time.Sleep(20 * time.Minute)
+		if is, n := hostsOf(t, c), serialOf(t, c)-made; len(is) != 2 || is[0] != is[1] || n != 1 {
+			t.Errorf("its instances are on %q, and %d were made, want both where they were, after one try", is, n)
+		}
+		if lb := must(c.LoadBalancers(t.Context()))(t)[0]; lb.Status.Phase != weir.LoadBalancerActive || lb.Status.Err != "" {
+			t.Errorf("its status is %+v, want it active", lb.Status)
+		}
+	})
+}
+
+// serialOf returns how many instances a load balancer has had.
+func serialOf(t *testing.T, c *Control) int {
+	t.Helper()
+	return must(c.LoadBalancers(t.Context()))(t)[0].Serial
 }

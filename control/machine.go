@@ -284,6 +284,11 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 		if err := unassign(ctx, tx, m.ID); err != nil {
 			return err
 		}
+		if row.LoadBalancer != "" && row.Buried() { // its host is up again
+			if err := regroup(ctx, tx, row.LoadBalancer); err != nil {
+				return err
+			}
+		}
 		if err := t.unname(ctx, tx, m.ID); err != nil {
 			return err
 		}
@@ -299,6 +304,17 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 		t.Log.Info("machine deleted", "machine", m.ID, "name", m.Name)
 	}
 	return err
+}
+
+// regroup has a load balancer look whether all its instances are on one host.
+func regroup(ctx context.Context, tx *store.Tx, id weir.ID) error {
+	lb, err := loadBalancers.Get(ctx, tx, id)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	lb.Status.Regroup = true
+	loadBalancers.Put(tx, id, lb)
+	return nil
 }
 
 // deleteEnrolments makes the tokens of a machine worthless.
