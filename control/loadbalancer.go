@@ -170,10 +170,10 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 // regroups reports whether there is to be one more instance than there should be, so that not all of them are on one host now that
 // another is up again, and whether that is still to be looked at.
 func (v *balancerView) regroups(health []weir.Health) (more, still bool) {
-	if !v.lb.Status.Regroup {
+	instances := v.instances()
+	if !v.lb.Status.Regroup || !v.lb.Deleting.IsZero() || len(health) < len(instances) {
 		return false, false
 	}
-	instances := v.instances()
 	beyond := len(instances) > v.lb.WantInstances()
 	made, boots := true, false
 	for i, m := range instances {

@@ -166,11 +166,15 @@ func (w *world) flapped(before, after decided) {
 // machinePut looks at the row of a machine that was put.
 func (w *world) machinePut(key string, value []byte, revision int64) {
 	var is weir.Machine
-	if err := json.Unmarshal(value, &is); err != nil || is.LoadBalancer == "" || is.Own {
+	if err := json.Unmarshal(value, &is); err != nil || is.Own {
 		return
 	}
 	was, there := rowAt[weir.Machine](w, key, revision-1)
 	switch {
+	case is.LoadBalancer == "":
+		if was.Condemned == "" && is.Condemned != "" {
+			w.condemned(is, revision)
+		}
 	case !there:
 		d, ok := w.decidedAt(is.LoadBalancer, revision)
 		if want := d.lb.WantInstances(); ok && len(d.instances) > want+1 {
@@ -178,6 +182,18 @@ func (w *world) machinePut(key string, value []byte, revision int64) {
 		}
 	case was.Deleting.IsZero() && !is.Deleting.IsZero():
 		w.ended(was, revision)
+	}
+}
+
+// condemned has nobody count on a machine that its pool replaces.
+func (w *world) condemned(m weir.Machine, revision int64) {
+	p, ok := rowAt[weir.Pool](w, "weir/row/pools/"+string(m.Pool), revision)
+	k := &w.known
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.replaced = append(k.replaced, m.ID)
+	if ok && p.Name == "batch" {
+		k.most++ // one is made in its place, unless its host is up again before
 	}
 }
 

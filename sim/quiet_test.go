@@ -482,6 +482,9 @@ func (w *world) amissKnown(s *snapshot, r *report) {
 	k := &w.known
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for _, id := range k.replaced {
+		delete(k.facts, exists("machine", id))
+	}
 	for f, so := range k.facts {
 		if f.of == "" || is[exists("machine", f.of)] {
 			r.want(is[f] == so, "that %s is %v, and a user was told %v", f.what, is[f], so)
