@@ -27,8 +27,8 @@ type knowledge struct {
 	// only ever grown, and some of its machines are deleted.
 	least, most int
 
-	replacing   []weir.ID // pools that replaced machines whose host was down, …
-	replaced    []weir.ID // … and which of their machines have gone since
+	replacing []weir.ID // pools that replaced machines whose host was down, …
+	replaced  []weir.ID // … and which of their machines have gone since
 }
 
 // learn takes in that a user asked for something to become so, and what came of it.
