@@ -44,11 +44,11 @@ var may = map[string][]string{
 	// Minds. They know each other by two documents in package weir alone.
 	"control": {"store", "reconcile", "series", "scale", "cron", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
 	"scale":   {},
-	"replay":  {"scale"},
+	"replay":  {"scale", "weir"},
 	"agent":   {"haproxy", "accesslog", "heartbeat", "vip", "nodeapi", "pki", "weir"},
 
 	// Doors.
-	"config":  {"weir"},
+	"config":  {"cron", "weir"},
 	"edge":    {"weir"},
 	"web":     {"weir"},
 	"metrics": {"weir"},

@@ -87,7 +87,7 @@ func (d *disk) key() (crypto.Signer, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	key, data, err := pki.NewKey()
+	key, data, err := weir.NewPrivateKey()
 	if err != nil {
 		return nil, err
 	}

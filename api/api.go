@@ -67,8 +67,17 @@ type Options struct {
 	// Public6 is the public network of IPv6. The private one is of IPv4 alone.
 	Public6 netip.Prefix
 
+	// Further are the regions beside it that droplets can be in, by name.
+	Further map[string]Further
+
 	// OneHost says that all droplets run on one host.
 	OneHost bool
+}
+
+// Further is what a further region has, as [Options] has it of the first.
+type Further struct {
+	Public, Private, Public6 netip.Prefix
+	Faults                   Faults
 }
 
 // New returns the API.
@@ -76,7 +85,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{Options: o, catalog: newCatalog(o.Control.Region()), mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
+	a := &api{Options: o, catalog: newCatalog(o.Control.Regions()), mux: http.NewServeMux(), autoscale: http.NewServeMux(), strangers: newSparse(), hasty: newSparse()}
 	for pattern, h := range a.routes() {
 		_, path, _ := strings.Cut(pattern, " ")
 		a.muxOf(path).Handle(pattern, a.told(pattern, a.answer(h)))

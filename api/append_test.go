@@ -10,7 +10,7 @@ import (
 )
 
 func TestDropletInJSONIsWhatEncodingJSONMakesOfIt(t *testing.T) {
-	a := &api{Options: Options{Public: netip.MustParsePrefix("198.51.100.0/24"), Private: netip.MustParsePrefix("10.0.0.0/16")}, catalog: newCatalog("lab1")}
+	a := &api{Options: Options{Public: netip.MustParsePrefix("198.51.100.0/24"), Private: netip.MustParsePrefix("10.0.0.0/16")}, catalog: newCatalog([]string{"lab1"})}
 	plain := weir.Machine{ID: "100001", Name: "web-1", Created: time.Unix(1_700_000_000, 0),
 		Template: weir.Template{Region: "lab1", Size: weir.DefaultNodeSize, Image: weir.DefaultImage, Tags: []string{"web", "a:b_c-d"}},
 		Status: weir.MachineStatus{Phase: weir.MachineActive, Public: netip.MustParseAddr("198.51.100.7"), Private: netip.MustParseAddr("10.0.0.7"),

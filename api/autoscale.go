@@ -73,14 +73,14 @@ func (a *api) readAutoscalePool(w http.ResponseWriter, r *http.Request, was *wei
 	if err := a.inVPC(q.Template.VPCUUID); err != nil {
 		return weir.Pool{}, fmt.Errorf("droplet_template: %w", err)
 	}
-	p, err := q.pool(a.Control.Region())
+	p, err := q.pool(a.Control.Regions())
 	if err != nil {
 		return p, err
 	}
 	if p.Template.SSHKeys, err = a.publicKeys(r.Context(), q.Template.SSHKeys); err != nil {
 		return p, fmt.Errorf("droplet_template: %w", err)
 	}
-	return p, p.Check(a.Control.Region())
+	return p, p.Check(a.Control.Regions()...)
 }
 
 func (a *api) createAutoscalePool(w http.ResponseWriter, r *http.Request) error {

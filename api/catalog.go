@@ -53,11 +53,11 @@ func (a *api) accountID(team weir.ID) string {
 }
 
 func (a *api) regions(w http.ResponseWriter, r *http.Request) error {
-	return list(w, r, "regions", []string{a.Control.Region()}, newRegionWire)
+	return list(w, r, "regions", a.Control.Regions(), newRegionWire)
 }
 
 func (a *api) sizes(w http.ResponseWriter, r *http.Request) error {
-	return list(w, r, "sizes", weir.Sizes(), func(s weir.Size) sizeWire { return newSizeWire(s, a.Control.Region()) })
+	return list(w, r, "sizes", weir.Sizes(), func(s weir.Size) sizeWire { return newSizeWire(s, a.Control.Regions()) })
 }
 
 // images lists the images that machines are made from. Other slugs of Debian and Ubuntu are
@@ -67,7 +67,7 @@ func (a *api) images(w http.ResponseWriter, r *http.Request) error {
 	if kind := q.Get("type"); q.Get("private") == "true" || q.Get("tag_name") != "" || kind != "" && kind != "distribution" {
 		slugs = nil
 	}
-	return list(w, r, "images", slugs, func(slug string) imageWire { return newImageWire(slug, a.Control.Region()) })
+	return list(w, r, "images", slugs, func(slug string) imageWire { return newImageWire(slug, a.Control.Regions()) })
 }
 
 func (a *api) image(w http.ResponseWriter, r *http.Request) error {
@@ -75,7 +75,7 @@ func (a *api) image(w http.ResponseWriter, r *http.Request) error {
 	if weir.CheckImage(slug) != nil {
 		return errNotFound
 	}
-	return reply(w, http.StatusOK, map[string]any{"image": newImageWire(slug, a.Control.Region())})
+	return reply(w, http.StatusOK, map[string]any{"image": newImageWire(slug, a.Control.Regions())})
 }
 
 // imageSlug returns the slug of an image that is given by its slug, or by the number that

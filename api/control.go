@@ -21,8 +21,10 @@ import (
 // What belongs to a team is there for the callers of that team alone ([weir.CallerOf]): what
 // another team has is in no list, and is weir.NotFound.
 type Control interface {
-	// Region returns the name of the region.
+	// Region returns the name of the region that load balancers and addresses are in, and Regions those of all that droplets can be
+	// in, beginning with that.
 	Region() string
+	Regions() []string
 
 	// Machines returns all machines, by ID; with those that are being deleted, and with
 	// load balancers' instances.

@@ -208,11 +208,16 @@ func number(id weir.ID) int64 {
 	return n
 }
 
-// regionOf returns the region that a body means: this one if it names none, or this one in another
+// regionOf returns which of all regions a body means: the first if it names none, and whichever it names in another
 // case, as clients that keep it in lower case may write it.
-func regionOf(name, here string) string {
-	if name == "" || strings.EqualFold(name, here) {
-		return here
+func regionOf(name string, all ...string) string {
+	if name == "" {
+		return all[0]
+	}
+	for _, region := range all {
+		if strings.EqualFold(name, region) {
+			return region
+		}
 	}
 	return name
 }

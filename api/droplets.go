@@ -55,13 +55,13 @@ func (q *dropletRequest) refuse() error {
 	return nil
 }
 
-// template returns what q asks for.
-func (q *dropletRequest) template(region string) (weir.Template, error) {
+// template returns what q asks for: in the first of the regions if it names none.
+func (q *dropletRequest) template(regions []string) (weir.Template, error) {
 	if err := q.refuse(); err != nil {
 		return weir.Template{}, err
 	}
-	t := weir.Template{Region: regionOf(q.Region, region), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags, IPv6: q.IPv6, Monitoring: q.Monitoring}
-	return t, t.Check(region)
+	t := weir.Template{Region: regionOf(q.Region, regions...), Size: q.Size, Image: imageSlug(string(q.Image)), UserData: q.UserData, Tags: q.Tags, IPv6: q.IPv6, Monitoring: q.Monitoring}
+	return t, t.Check(regions...)
 }
 
 // names returns the names of the droplets that q asks for.
@@ -97,7 +97,7 @@ func (a *api) createDroplets(w http.ResponseWriter, r *http.Request) error {
 	if err := a.inVPC(q.VPCUUID); err != nil {
 		return err
 	}
-	template, err := q.template(a.Control.Region())
+	template, err := q.template(a.Control.Regions())
 	if err != nil {
 		return err
 	}

@@ -67,12 +67,20 @@ func (a *api) fault(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	clouds := []Faults{a.Faults}
+	for _, region := range a.Further {
+		clouds = append(clouds, region.Faults)
+	}
 	// Who operates the region breaks machines of all teams, which their teams alone see.
 	m, unseen := a.Control.Machine(r.Context(), id)
 	if unseen != nil && !errors.Is(unseen, weir.NotFound) {
 		return unseen
 	}
-	err = do(r.Context(), id)
+	for _, c := range clouds {
+		if err = do(c, r.Context(), id); !errors.Is(err, weir.NotFound) {
+			break
+		}
+	}
 	if errors.Is(err, weir.NotFound) {
 		if unseen != nil {
 			return unseen
@@ -85,8 +93,8 @@ func (a *api) fault(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusNoContent, nil)
 }
 
-// faultOf returns what does f to a machine.
-func (a *api) faultOf(f Fault) (do func(context.Context, weir.ID) error, err error) {
+// faultOf returns what does f to a machine of a region.
+func (a *api) faultOf(f Fault) (do func(Faults, context.Context, weir.ID) error, err error) {
 	if a.Faults == nil {
 		return nil, errNoFaults
 	}
@@ -95,21 +103,21 @@ func (a *api) faultOf(f Fault) (do func(context.Context, weir.ID) error, err err
 	}
 	switch f.Type {
 	case FaultKill:
-		return a.Faults.Kill, nil
+		return Faults.Kill, nil
 	case FaultReboot:
-		return a.Faults.Reboot, nil
+		return Faults.Reboot, nil
 	case FaultFreeze:
-		return a.Faults.Freeze, nil
+		return Faults.Freeze, nil
 	case FaultThaw:
-		return a.Faults.Thaw, nil
+		return Faults.Thaw, nil
 	case FaultHeal:
-		return a.Faults.Heal, nil
+		return Faults.Heal, nil
 	case FaultPartition:
 		cut := weir.Cut{Link: f.Link, Direction: f.Direction, Down: f.Silent != nil && !*f.Silent}
 		if err := cut.Check(); err != nil {
 			return nil, err
 		}
-		return func(ctx context.Context, id weir.ID) error { return a.Faults.Partition(ctx, id, cut) }, nil
+		return func(c Faults, ctx context.Context, id weir.ID) error { return c.Partition(ctx, id, cut) }, nil
 	}
 	return nil, invalid("type is %.40q, want kill, freeze, thaw, partition, heal or reboot", f.Type)
 }

@@ -84,19 +84,19 @@ func AppOf(pool *weir.Pool, lb weir.LoadBalancer, passwords map[string]string) A
 
 // parts returns the pool and the load balancer that an App asks for. The pool is nil if
 // the servers are given by address. was is who may log in until now, nil if anybody.
-func (app *App) parts(region string, was *weir.Login) (pool *weir.Pool, lb weir.LoadBalancer, err error) {
+func (app *App) parts(regions []string, was *weir.Login) (pool *weir.Pool, lb weir.LoadBalancer, err error) {
 	if weir.CheckName(app.Name) != nil || len(app.Servers) == 0 && weir.CheckTag(app.Name) != nil { // it is a tag too, and a tag has no dots
 		return nil, lb, invalid("name is %.80q, want letters, digits and -, beginning and ending with a letter or digit", app.Name)
 	}
 	if len(app.Servers) > 0 {
 		err = app.refuseTemplate()
 	} else {
-		pool, err = app.pool(region)
+		pool, err = app.pool(regions)
 	}
 	if err != nil {
 		return nil, lb, err
 	}
-	lb, err = app.balancer(region, was)
+	lb, err = app.balancer(regions[0], was)
 	return pool, lb, err
 }
 
@@ -118,7 +118,7 @@ func (app *App) refuseTemplate() error {
 }
 
 // pool returns the pool that an App asks for.
-func (app *App) pool(region string) (*weir.Pool, error) {
+func (app *App) pool(regions []string) (*weir.Pool, error) {
 	count := 1
 	if app.Count != nil {
 		count = *app.Count
@@ -129,7 +129,7 @@ func (app *App) pool(region string) (*weir.Pool, error) {
 		Count:     count,
 		KeepCount: app.Count == nil,
 		Template: weir.Template{
-			Region:   cmp.Or(app.Region, region),
+			Region:   cmp.Or(app.Region, regions[0]),
 			Size:     cmp.Or(app.Size, app.firstSize(), weir.DefaultNodeSize),
 			Image:    cmp.Or(app.Image, weir.DefaultImage),
 			UserData: app.UserData,
@@ -150,7 +150,7 @@ func (app *App) pool(region string) (*weir.Pool, error) {
 			return nil, fmt.Errorf("scale: %w", err)
 		}
 	}
-	return &pool, pool.Check(region)
+	return &pool, pool.Check(regions...)
 }
 
 // firstSize returns the first of the sizes that machines may have, if any are named.
@@ -230,7 +230,7 @@ func (a *api) apply(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	pool, lb, err := app.parts(a.Control.Region(), was)
+	pool, lb, err := app.parts(a.Control.Regions(), was)
 	if err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
 		if !m.Deleting.IsZero() {
 			status = "deleting"
 		}
-		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Size: m.Size, Status: status,
+		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Region: m.Region, Size: m.Size, Status: status,
 			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer, Own: m.Own,
 			Tags: some(m.Tags), OnHost: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Boot: m.Status.Boot, Created: m.Created, Err: cmp.Or(m.Status.Err, m.HostTrouble())}
 	})

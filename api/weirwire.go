@@ -95,6 +95,7 @@ type InventoryMachine struct {
 	Line         int        `json:"line"` // in the inventory, from 1; 0 for a load balancer's instance and for one of one's own
 	ID           int64      `json:"id"`
 	Name         string     `json:"name"`
+	Region       string     `json:"region"`
 	Size         string     `json:"size"`
 	Status       string     `json:"status"` // new, active, off, deleting
 	Public       netip.Addr `json:"public_ip,omitzero"`

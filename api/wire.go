@@ -61,8 +61,8 @@ type diskSizeWire struct {
 	Unit   string `json:"unit"`
 }
 
-func newSizeWire(s weir.Size, region string) sizeWire {
-	w := sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: []string{region},
+func newSizeWire(s weir.Size, regions []string) sizeWire {
+	w := sizeWire{Slug: s.Slug, Memory: s.Memory >> 20, CPUs: s.CPUs, Disk: s.Disk >> 30, Regions: regions,
 		Available: true, Description: "Basic", DiskInfo: []diskWire{{"local", diskSizeWire{s.Disk >> 30, "gib"}}}}
 	w.made.all, w.made.disks = encoded(w), encoded(w.DiskInfo)
 	return w
@@ -96,7 +96,7 @@ func imageNumber(slug string) int64 {
 }
 
 // newImageWire returns an image by its slug.
-func newImageWire(slug, region string) imageWire {
+func newImageWire(slug string, regions []string) imageWire {
 	distribution, name := "Unknown", slug
 	for _, d := range [][2]string{{"Debian", "debian-"}, {"Ubuntu", "ubuntu-"}} {
 		if version, ok := strings.CutPrefix(slug, d[1]); ok {
@@ -104,7 +104,7 @@ func newImageWire(slug, region string) imageWire {
 		}
 	}
 	w := imageWire{ID: imageNumber(slug), Name: name, Type: "base", Distribution: distribution, Slug: slug, Public: true,
-		Regions: []string{region}, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available",
+		Regions: regions, MinDiskSize: 10, Created: timeWire(time.Time{}), Tags: []string{}, Status: "available",
 		Description: "On a region of one machine, each droplet is the system of that machine"}
 	w.made = encoded(w)
 	return w
@@ -112,19 +112,23 @@ func newImageWire(slug, region string) imageWire {
 
 // catalog is what many answers have in common, which is made once. None of it is to be changed.
 type catalog struct {
-	region regionWire
-	sizes  map[string]sizeWire
-	images map[string]imageWire // those that the API lists
-	vpc    weir.ID
+	region  regionWire // where load balancers and addresses are
+	further map[string]regionWire
+	sizes   map[string]sizeWire
+	images  map[string]imageWire // those that the API lists
+	vpc     weir.ID
 }
 
-func newCatalog(region string) catalog {
-	c := catalog{newRegionWire(region), map[string]sizeWire{}, map[string]imageWire{}, weir.NetworkID(region)}
+func newCatalog(regions []string) catalog {
+	c := catalog{newRegionWire(regions[0]), map[string]regionWire{}, map[string]sizeWire{}, map[string]imageWire{}, weir.NetworkID(regions[0])}
+	for _, region := range regions[1:] {
+		c.further[region] = newRegionWire(region)
+	}
 	for _, s := range weir.Sizes() {
-		c.sizes[s.Slug] = newSizeWire(s, region)
+		c.sizes[s.Slug] = newSizeWire(s, regions)
 	}
 	for _, slug := range weir.Images() {
-		c.images[slug] = newImageWire(slug, region)
+		c.images[slug] = newImageWire(slug, regions)
 	}
 	return c
 }
@@ -134,6 +138,9 @@ func (a *api) regionWords(region string) regionWire {
 	if region == a.catalog.region.Slug {
 		return a.catalog.region
 	}
+	if w, ok := a.catalog.further[region]; ok {
+		return w
+	}
 	return newRegionWire(region)
 }
 
@@ -141,14 +148,14 @@ func (a *api) sizeWords(slug string) sizeWire {
 	if s, ok := a.catalog.sizes[slug]; ok {
 		return s
 	}
-	return newSizeWire(weir.Size{Slug: slug}, a.catalog.region.Slug)
+	return newSizeWire(weir.Size{Slug: slug}, a.Control.Regions())
 }
 
 func (a *api) imageWords(slug string) imageWire {
 	if i, ok := a.catalog.images[slug]; ok {
 		return i
 	}
-	return newImageWire(slug, a.catalog.region.Slug)
+	return newImageWire(slug, a.Control.Regions())
 }
 
 type dropletWire struct {
@@ -214,8 +221,12 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 		DiskInfo: size.DiskInfo, Locked: !m.Deleting.IsZero(), Status: string(m.Status.Phase), Created: timeWire(m.Created),
 		Features: []string{"private_networking"}, BackupIDs: []int64{}, SnapshotIDs: []int64{}, VolumeIDs: []string{},
 		Image: a.imageWords(m.Image), Size: size, SizeSlug: m.Size,
-		Networks: networksWire{[]networkWire{}, []network6Wire{}}, Region: a.catalog.region, Tags: some(m.Tags), VPCUUID: a.vpcID(),
+		Networks: networksWire{[]networkWire{}, []network6Wire{}}, Region: a.regionWords(m.Region), Tags: some(m.Tags), VPCUUID: a.vpcID(),
 		Weir: dropletWeir{m.Pool, string(m.Status.Boot.State), !m.Deleting.IsZero(), m.Status.Err}}
+	in, further := a.Further[m.Region]
+	if !further {
+		in = Further{Public: a.Public, Private: a.Private, Public6: a.Public6}
+	}
 	if m.Monitoring {
 		d.Features = append(d.Features, "monitoring")
 	}
@@ -226,14 +237,14 @@ func (a *api) dropletWords(m weir.Machine) dropletWire {
 		d.Status = string(weir.MachineNew)
 	}
 	if addr := m.Status.Public; addr.IsValid() {
-		gateway := firstOf(a.Public)
-		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(a.Public), &gateway, "public"})
+		gateway := firstOf(in.Public)
+		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(in.Public), &gateway, "public"})
 	}
 	if addr := m.Status.Private; addr.IsValid() {
-		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(a.Private), nil, "private"})
+		d.Networks.V4 = append(d.Networks.V4, networkWire{addr.String(), netmask(in.Private), nil, "private"})
 	}
 	if addr := m.Status.Public6; addr.IsValid() {
-		d.Networks.V6 = append(d.Networks.V6, network6Wire{addr.String(), max(a.Public6.Bits(), 0), firstOf(a.Public6), "public"})
+		d.Networks.V6 = append(d.Networks.V6, network6Wire{addr.String(), max(in.Public6.Bits(), 0), firstOf(in.Public6), "public"})
 	}
 	return d
 }

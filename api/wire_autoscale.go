@@ -138,7 +138,7 @@ type autoscaleTemplate struct {
 
 // pool returns what q asks for, without the SSH keys. A Weir measures machines from outside: the
 // agent that is to do it on DigitalOcean may be asked for, and is not needed.
-func (q *autoscaleRequest) pool(region string) (weir.Pool, error) {
+func (q *autoscaleRequest) pool(regions []string) (weir.Pool, error) {
 	t := &q.Template
 	p := weir.Pool{Name: q.Name, Prefix: cmp.Or(t.Name, q.Name), Count: q.Config.Fixed, Autoscale: &weir.Autoscale{
 		Written: weir.Written{Name: t.Name, Image: string(t.Image), VPC: t.VPCUUID, Project: weir.ID(t.ProjectID), Agent: t.WithDropletAgent}}}
@@ -148,7 +148,7 @@ func (q *autoscaleRequest) pool(region string) (weir.Pool, error) {
 	droplet := dropletRequest{Region: t.Region, Size: t.Size, Image: t.Image, UserData: t.UserData, Tags: t.Tags,
 		PublicNetworking: t.PublicNetworking, IPv6: t.IPv6, VPCUUID: t.VPCUUID}
 	var err error
-	if p.Template, err = droplet.template(region); err != nil {
+	if p.Template, err = droplet.template(regions); err != nil {
 		return p, fmt.Errorf("droplet_template: %w", err)
 	}
 	if q.Config.Weir != nil {

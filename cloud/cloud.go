@@ -26,6 +26,16 @@ type Cloud interface {
 	Firewalls
 }
 
+// Region is what a region has that a control plane makes machines in, and whose addresses and load balancers are in another
+// one. The private networks of both lead to each other.
+type Region interface {
+	Machines
+	Firewalls
+
+	// PrivateNetwork is as in [Addresses].
+	PrivateNetwork() netip.Prefix
+}
+
 // Spec is a machine to create.
 type Spec struct {
 	ID   weir.ID // Weir's, unique for ever; the driver keeps it with the machine

@@ -34,6 +34,7 @@
 package config
 
 import (
+	"cmp"
 	"bytes"
 	"fmt"
 	"io"
@@ -65,7 +66,11 @@ type App struct {
 	Passwords map[string]string
 
 	region string // where the file says which region: "weir.yaml:2"; empty if it does not
+	sizes  []said // which of the pool's sizes say a region
 }
+
+// said is a word of a file, and where it is: "weir.yaml:2".
+type said struct{ word, at string }
 
 // Load reads a file. user_data, ssh_keys, and a load balancer's pages, passwords and certificates name files relative to
 // its directory.
@@ -122,6 +127,11 @@ func (a *App) In(region string) error {
 		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.LoadBalancer.Region, region)
 	}
 	if a.Pool != nil {
+		for _, size := range a.sizes {
+			if size.word != region {
+				return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q: all machines of a pool are in that", size.at, size.word, region)
+			}
+		}
 		a.Pool.Template.Region = region
 	}
 	a.LoadBalancer.Region = region
@@ -157,8 +167,16 @@ func named(name string) *App {
 
 // check returns why a cannot be, in words that fit behind the line of a file.
 func (a *App) check() error {
-	region := a.LoadBalancer.Region // any is right here: In knows which one runs
-	if err := a.Pool.Check(region); err != nil {
+	region := a.LoadBalancer.Region // any are right here: who makes it knows which there are
+	p := *a.Pool
+	if len(p.Sizes) > 0 {
+		p.Template.Region = cmp.Or(region, p.Sizes[0].Region)
+	}
+	regions := []string{p.Template.Region}
+	for _, o := range p.Offers() {
+		regions = append(regions, o.Region)
+	}
+	if err := p.Check(regions...); err != nil {
 		return &unprefixed{err, fmt.Sprintf("pool %q: ", a.Pool.Name)}
 	}
 	if err := a.LoadBalancer.Check(region); err != nil {

@@ -319,6 +319,13 @@ func TestRegionIsTheRunningOneUnlessSaid(t *testing.T) {
 	if err := app.In("nyc3"); err != nil {
 		t.Errorf("in nyc3: %v", err)
 	}
+	if app, err = parseText("name: web\nsizes:\n  - size: s-1vcpu-1gb\n    region: local1\n  - size: s-2vcpu-2gb\n    region: nyc3\n"); err != nil {
+		t.Fatal(err)
+	}
+	want = `weir.yaml:6: region is "nyc3", this Weir runs region "local1": all machines of a pool are in that`
+	if err := app.In("local1"); err == nil || err.Error() != want {
+		t.Errorf("sizes in local1: %v, want %s", err, want)
+	}
 }
 
 // Whatever the bytes are, there is an app that could be created, or one line.

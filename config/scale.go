@@ -8,6 +8,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"weir/cron"
 	"weir/weir"
 )
 
@@ -68,7 +69,12 @@ func setSizes(a *App, v value) error {
 func offerKeys(o *weir.Offer) []key {
 	return []key{
 		{"size", text(func(_ *App, s string) { o.Size = s })},
-		{"region", text(func(_ *App, s string) { o.Region = s })},
+		{"region", func(a *App, v value) (err error) {
+			if o.Region, err = v.text(); err == nil {
+				a.sizes = append(a.sizes, said{o.Region, v.at()}) // In knows which one runs
+			}
+			return err
+		}},
 		{"hourly_cost", number(func(_ *App, n float64) { o.Price = n })},
 		{"weight", number(func(_ *App, n float64) { o.Weight = n })},
 		{"share", number(func(_ *App, n float64) { o.Share = n })},
@@ -147,10 +153,24 @@ func scheduleKeys() []key {
 	last := func(a *App) *weir.Schedule { return &a.Pool.Scale.Schedules[len(a.Pool.Scale.Schedules)-1] }
 	return []key{
 		{"name", text(func(a *App, s string) { last(a).Name = s })},
-		{"cron", text(func(a *App, s string) { last(a).Cron = s })},
-		{"timezone", text(func(a *App, s string) { last(a).Zone = s })},
+		{"cron", begins(func(a *App, s string) (string, string) { last(a).Cron = s; return s, "" })},
+		{"timezone", begins(func(a *App, s string) (string, string) { last(a).Zone = s; return "0 0 * * *", s })},
 		{"minutes", whole("", func(a *App, n int) { last(a).For = time.Duration(n) * time.Minute })},
 		{"min", whole("", func(a *App, n int) { last(a).Min = n })},
+	}
+}
+
+// begins is text that says when a schedule begins: set returns the words and the zone of one that has it.
+func begins(set func(a *App, s string) (words, zone string)) func(*App, value) error {
+	return func(a *App, v value) error {
+		s, err := v.text()
+		if err != nil {
+			return err
+		}
+		if _, err := cron.Parse(set(a, s)); err != nil {
+			return v.errorf("%w", err)
+		}
+		return nil
 	}
 }
 

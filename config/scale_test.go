@@ -40,20 +40,23 @@ count:
 
 func TestCountThatCannotBeFollowedSaysWhere(t *testing.T) {
 	for file, want := range map[string]string{
-		"name: web\ncount: {min: 2}\n":                                                              `weir.yaml:2: count has no max, want how many machines there are at most`,
-		"name: web\ncount:\n  max: 3\n  min: 4\n":                                                   `weir.yaml:4: max is 3, want at least min, which is 4`,
-		"name: web\ncount:\n  min: 0\n  max: 3\n":                                                   `weir.yaml:3: min is 0, want 1 to 500`,
-		"name: web\ncount:\n  max: 3\n  targets: {}\n":                                              `weir.yaml:4: targets is empty, want keys such as cpu: …`,
-		"name: web\ncount:\n  max: 3\n  targets: {cpu: 60}\n":                                       `weir.yaml:4: targets.cpu is 60, want 0.05 to 1`,
-		"name: web\ncount:\n  max: 3\n  targets: {cpu: -1}\n":                                       `weir.yaml:4: cpu is "-1", want a number over 0 such as 0.6`,
-		"name: web\ncount:\n  max: 3\n  targets:\n    disk: 1\n":                                    `weir.yaml:5: unknown key "disk" in targets, want one of cpu, memory, requests_per_second, concurrent_requests, response_time_ms, response_time_percentile`,
-		"name: web\ncount:\n  max: 3\n  targets: {cpu: 0.5, response_time_percentile: 95}\n":        `weir.yaml:4: targets.response_time_percentile is there without targets.response_time_ms, want how long answers may take`,
-		"name: web\ncount:\n  max: 3\n  max_hourly_cost: 1\n":                                       `weir.yaml:4: max_hourly_cost is there without machine_hourly_cost, want what one machine costs`,
-		"name: web\ncount:\n  max: 3\n  schedules:\n    - {cron: 0 8 * * *, min: 2}\n":              `weir.yaml:5: a schedule has no minutes, want cron, minutes and min`,
-		"name: web\ncount:\n  max: 3\n  schedules:\n    - {cron: 0 8 * * *, minutes: 60, min: 4}\n": `weir.yaml:5: schedule "0 8 * * *": min is 4, want 1 to the most that the pool may have, which is 3`,
-		"name: web\ncount:\n  max: 3\n  cooldown_seconds: 0\n":                                      `weir.yaml:4: cooldown_seconds is 0, want a whole number of seconds, from 1 to 86400`,
-		"name: web\nsizes:\n  - {size: s-1vcpu-1gb, max: 0}\n":                                      `weir.yaml:3: max is 0, want a whole number from 1 to 1000`,
-		"name: web\ncount:\n  max: 3\nservers: [192.0.2.21]\n":                                      `weir.yaml:2: count is about machines that Weir makes, and servers says that there are others: leave one of them out`,
+		"name: web\ncount: {min: 2}\n":                                                               `weir.yaml:2: count has no max, want how many machines there are at most`,
+		"name: web\ncount:\n  max: 3\n  min: 4\n":                                                    `weir.yaml:4: max is 3, want at least min, which is 4`,
+		"name: web\ncount:\n  min: 0\n  max: 3\n":                                                    `weir.yaml:3: min is 0, want 1 to 500`,
+		"name: web\ncount:\n  max: 3\n  targets: {}\n":                                               `weir.yaml:4: targets is empty, want keys such as cpu: …`,
+		"name: web\ncount:\n  max: 3\n  targets: {cpu: 60}\n":                                        `weir.yaml:4: targets.cpu is 60, want 0.05 to 1`,
+		"name: web\ncount:\n  max: 3\n  targets: {cpu: -1}\n":                                        `weir.yaml:4: cpu is "-1", want a number over 0 such as 0.6`,
+		"name: web\ncount:\n  max: 3\n  targets:\n    disk: 1\n":                                     `weir.yaml:5: unknown key "disk" in targets, want one of cpu, memory, requests_per_second, concurrent_requests, response_time_ms, response_time_percentile`,
+		"name: web\ncount:\n  max: 3\n  targets: {cpu: 0.5, response_time_percentile: 95}\n":         `weir.yaml:4: targets.response_time_percentile is there without targets.response_time_ms, want how long answers may take`,
+		"name: web\ncount:\n  max: 3\n  max_hourly_cost: 1\n":                                        `weir.yaml:4: max_hourly_cost is there without machine_hourly_cost, want what one machine costs`,
+		"name: web\ncount:\n  max: 3\n  schedules:\n    - cron: 0 8 * *\n":                           `weir.yaml:5: cron is "0 8 * *", want five fields such as 0 8 * * 1-5: expected exactly 5 fields, found 4: [0 8 * *]`,
+		"name: web\ncount:\n  max: 3\n  schedules:\n    - cron: 0 8 31 2 *\n":                        `weir.yaml:5: cron is "0 8 31 2 *", which never comes`,
+		"name: web\ncount:\n  max: 3\n  schedules:\n    - cron: 0 8 * * *\n      timezone: Berlin\n": `weir.yaml:6: timezone is "Berlin", want a name such as Europe/Berlin`,
+		"name: web\ncount:\n  max: 3\n  schedules:\n    - {cron: 0 8 * * *, min: 2}\n":               `weir.yaml:5: a schedule has no minutes, want cron, minutes and min`,
+		"name: web\ncount:\n  max: 3\n  schedules:\n    - {cron: 0 8 * * *, minutes: 60, min: 4}\n":  `weir.yaml:5: schedule "0 8 * * *": min is 4, want 1 to the most that the pool may have, which is 3`,
+		"name: web\ncount:\n  max: 3\n  cooldown_seconds: 0\n":                                       `weir.yaml:4: cooldown_seconds is 0, want a whole number of seconds, from 1 to 86400`,
+		"name: web\nsizes:\n  - {size: s-1vcpu-1gb, max: 0}\n":                                       `weir.yaml:3: max is 0, want a whole number from 1 to 1000`,
+		"name: web\ncount:\n  max: 3\nservers: [192.0.2.21]\n":                                       `weir.yaml:2: count is about machines that Weir makes, and servers says that there are others: leave one of them out`,
 	} {
 		if _, err := Parse("weir.yaml", []byte(file), "."); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", file, err, want)

@@ -276,7 +276,11 @@ func (c *Control) ReserveAddress(ctx context.Context, family weir.Family, machin
 	row := weir.Address{Team: weir.CallerOf(ctx).Team, Owner: weir.ID(uuid.NewString()), Family: family, Machine: machine, Created: time.Now().UTC()}
 	err := c.Store.Update(ctx, func(tx *store.Tx) error {
 		if machine != "" {
-			if _, err := referred(ctx, tx, machine); err != nil {
+			m, err := referred(ctx, tx, machine)
+			if err == nil {
+				err = c.checkHome(&m)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -326,6 +330,8 @@ func (c *Control) AssignAddress(ctx context.Context, addr netip.Addr, machine we
 		if machine == "" {
 			kind = "unassign"
 		} else if m, err := referred(ctx, tx, machine); err != nil {
+			return err
+		} else if err := c.checkHome(&m); err != nil {
 			return err
 		} else if row.Family == weir.IPv6 && !m.IPv6 {
 			return weir.Errorf(weir.Invalid, "machine %s has no IPv6, and can have no address of it: enable it by the action enable_ipv6 first", m.Name)

@@ -17,9 +17,12 @@ import (
 )
 
 // inLab has f use a control plane that runs over a cloud like o, in a bubble of time.
-func inLab(t *testing.T, o cloud.FakeOptions, f func(t *testing.T, c *Control)) {
+func inLab(t *testing.T, o cloud.FakeOptions, f func(t *testing.T, c *Control)) { inLabs(t, o, nil, f) }
+
+// inLabs is inLab with further regions.
+func inLabs(t *testing.T, o cloud.FakeOptions, further map[string]cloud.Region, f func(t *testing.T, c *Control)) {
 	synctest.Test(t, func(t *testing.T) {
-		c := New(Options{Region: "lab", Store: store.Memory(), Cloud: cloud.NewFake(o), Drain: time.Second})
+		c := New(Options{Region: "lab", Store: store.Memory(), Cloud: cloud.NewFake(o), Further: further, Drain: time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { c.Run(ctx) })

@@ -73,6 +73,10 @@ type Options struct {
 	Cloud  cloud.Cloud
 	Log    *slog.Logger
 
+	// Further are regions beside Region, by name, in which droplets and machines of pools can be. Load balancers and
+	// addresses are in Region, from which the private networks of all are reached.
+	Further map[string]cloud.Region
+
 	// NodeURL is where nodes reach the control plane, and NodeCA (PEM) the authority
 	// that its certificate is from. Both go into the user-data of each instance.
 	NodeURL string
@@ -415,13 +419,15 @@ func (t *term) watchCloud(ctx context.Context) {
 // late. Any other is a stranger, which is logged once: the store is not the one that the
 // cloud was run with.
 func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) error {
-	seen, err := t.Cloud.Machines(ctx)
-	if err != nil {
-		return err
-	}
-	unknown := make(map[weir.ID]cloud.Machine, len(seen))
-	for _, m := range seen {
-		unknown[m.ID] = m
+	unknown, unseen, failed := map[weir.ID]cloud.Machine{}, map[string]bool{}, error(nil)
+	for _, region := range t.Regions() {
+		seen, err := t.machinesIn(ctx, region)
+		if err != nil {
+			unseen[region], failed = true, errors.Join(failed, err)
+		}
+		for _, m := range seen {
+			unknown[m.ID] = m
+		}
 	}
 	// A page at a time, so that nobody who lists waits for all. A row that this misses, since others went
 	// meanwhile, is seen the next time.
@@ -430,7 +436,7 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 			total = p.Each(everyList, from, pageOf, func(row *weir.Machine) {
 				m, ok := unknown[row.ID]
 				delete(unknown, row.ID)
-				gone := !ok && row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own
+				gone := !ok && !unseen[row.Region] && row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own
 				if gone || ok && differs(*row, m) {
 					t.machines.Touch(row.ID)
 				}
@@ -453,7 +459,7 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 			t.Log.Warn("machine unknown, left alone", "machine", id, "name", m.Name)
 		}
 	}
-	return nil
+	return failed
 }
 
 // differs reports whether a machine is not as its row has it. One with an error is being

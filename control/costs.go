@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -14,13 +15,13 @@ import (
 // Costs returns all that costs money: what the cloud has, whether or not there is a row of it, and what it is still to
 // make. If the cloud cannot be asked, it is what was last seen.
 func (c *Control) Costs(ctx context.Context) (costs weir.Costs, err error) {
-	ms, as, seenErr := c.owned(ctx)
+	has := c.owned(ctx)
 	err = c.Store.View(ctx, func(tx *store.Tx) (err error) {
-		costs, err = c.costs(ctx, tx, ms, as, seenErr == nil)
+		costs, err = c.costs(ctx, tx, has)
 		return err
 	})
-	if seenErr != nil {
-		costs.Err = seenErr.Error()
+	if has.err != nil {
+		costs.Err = has.err.Error()
 	}
 	for _, item := range costs.Items {
 		if item.State != weir.CostComing {
@@ -30,18 +31,30 @@ func (c *Control) Costs(ctx context.Context) (costs weir.Costs, err error) {
 	return costs, err
 }
 
-// owned returns what the cloud has of ours.
-func (c *Control) owned(ctx context.Context) ([]cloud.Machine, []cloud.Address, error) {
-	ms, err := c.Cloud.Machines(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	as, err := c.Cloud.Addresses(ctx)
-	return ms, as, err
+// owned is what the cloud has of ours.
+type owned struct {
+	machines  []cloud.Machine
+	addresses []cloud.Address
+	seen      map[string]bool // the regions whose clouds could be asked for their machines
+	addressed bool            // whether that of addresses could
+	err       error           // why not
 }
 
-// costs returns what rows and the cloud have; without seen the cloud could not be asked.
-func (c *Control) costs(ctx context.Context, tx *store.Tx, ms []cloud.Machine, as []cloud.Address, seen bool) (costs weir.Costs, err error) {
+// owned asks the cloud what it has of ours.
+func (c *Control) owned(ctx context.Context) (has owned) {
+	has.seen = map[string]bool{}
+	for _, region := range c.Regions() {
+		all, err := c.machinesIn(ctx, region)
+		has.seen[region], has.err = err == nil, errors.Join(has.err, err)
+		has.machines = append(has.machines, all...)
+	}
+	all, err := c.Cloud.Addresses(ctx)
+	has.addresses, has.addressed, has.err = all, err == nil, errors.Join(has.err, err)
+	return has
+}
+
+// costs returns what rows and the cloud have.
+func (c *Control) costs(ctx context.Context, tx *store.Tx, has owned) (costs weir.Costs, err error) {
 	of := map[weir.ID]string{} // what pools and load balancers are called
 	ps, err := pools.All(ctx, tx)
 	if err != nil {
@@ -61,22 +74,22 @@ func (c *Control) costs(ctx context.Context, tx *store.Tx, ms []cloud.Machine, a
 	if err != nil {
 		return costs, err
 	}
-	owned, err := addresses.All(ctx, tx)
+	held, err := addresses.All(ctx, tx)
 	if err != nil {
 		return costs, err
 	}
-	costs.Items = append(machineCosts(rows, ms, ps, of, seen), addressCosts(owned, as, of, seen)...)
+	costs.Items = append(machineCosts(rows, has, ps, of), addressCosts(held, has, of)...)
 	return costs, nil
 }
 
 // machineCosts returns the machines that there are rows of, and then those that the cloud alone has.
-func machineCosts(rows []weir.Machine, ms []cloud.Machine, ps []weir.Pool, of map[weir.ID]string, seen bool) (items []weir.Cost) {
+func machineCosts(rows []weir.Machine, has owned, ps []weir.Pool, of map[weir.ID]string) (items []weir.Cost) {
 	pool := map[weir.ID]*weir.Pool{}
 	for i := range ps {
 		pool[ps[i].ID] = &ps[i]
 	}
 	unknown := map[weir.ID]bool{}
-	for _, m := range ms {
+	for _, m := range has.machines {
 		unknown[m.ID] = true
 	}
 	for _, m := range rows {
@@ -85,17 +98,17 @@ func machineCosts(rows []weir.Machine, ms []cloud.Machine, ps []weir.Pool, of ma
 		}
 		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: cmp.Or(m.Status.Err, m.HostTrouble())}
 		if p := pool[m.Pool]; p != nil {
-			o, _ := p.Offer(m.Size)
+			o, _ := p.Offer(m.Placement())
 			item.Price = o.Price
 		}
-		item.State = costState(!m.Deleting.IsZero(), unknown[m.ID] || !seen && m.Status.Phase != weir.MachineNew)
+		item.State = costState(!m.Deleting.IsZero(), unknown[m.ID] || !has.seen[m.Region] && m.Status.Phase != weir.MachineNew)
 		if item.State == weir.CostLeaving {
 			item.Since = m.Deleting
 		}
 		delete(unknown, m.ID)
 		items = append(items, item)
 	}
-	for _, m := range ms {
+	for _, m := range has.machines {
 		if unknown[m.ID] {
 			items = append(items, weir.Cost{Kind: "machine", ID: m.ID, Name: m.Name, State: weir.CostUnknown})
 		}
@@ -104,9 +117,9 @@ func machineCosts(rows []weir.Machine, ms []cloud.Machine, ps []weir.Pool, of ma
 }
 
 // addressCosts returns the addresses of the cloud that there are rows of, and then those that it alone has.
-func addressCosts(rows []weir.Address, as []cloud.Address, of map[weir.ID]string, seen bool) (items []weir.Cost) {
+func addressCosts(rows []weir.Address, has owned, of map[weir.ID]string) (items []weir.Cost) {
 	unknown := map[netip.Addr]bool{}
-	for _, a := range as {
+	for _, a := range has.addresses {
 		unknown[a.Addr] = true
 	}
 	slices.SortFunc(rows, func(a, b weir.Address) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Owner, b.Owner)) })
@@ -123,7 +136,7 @@ func addressCosts(rows []weir.Address, as []cloud.Address, of map[weir.ID]string
 			if addr.IsValid() {
 				item.ID = weir.ID(addr.String())
 			}
-			item.State = costState(!a.Deleting.IsZero(), unknown[addr] || !seen && addr.IsValid())
+			item.State = costState(!a.Deleting.IsZero(), unknown[addr] || !has.addressed && addr.IsValid())
 			if item.State == weir.CostLeaving {
 				item.Since = a.Deleting
 			}
@@ -131,7 +144,7 @@ func addressCosts(rows []weir.Address, as []cloud.Address, of map[weir.ID]string
 			items = append(items, item)
 		}
 	}
-	for _, a := range as {
+	for _, a := range has.addresses {
 		if unknown[a.Addr] {
 			items = append(items, weir.Cost{Kind: "address", ID: weir.ID(a.Addr.String()), Of: of[a.Owner], State: weir.CostUnknown})
 		}

@@ -332,18 +332,23 @@ type machineFigures struct {
 
 // meter asks the cloud what its machines use, and forgets figures that are old, until ctx ends.
 func (c *Control) meter(ctx context.Context) {
-	meter, ok := c.Cloud.(cloud.Meter)
-	failed := false
+	failed := map[string]bool{}
 	tick := time.NewTicker(c.Look)
 	defer tick.Stop()
 	for {
-		if ok {
-			loads, err := meter.Loads(ctx)
-			if err != nil && ctx.Err() == nil && !failed {
-				c.Log.Warn("loads of machines not seen", "err", err)
+		for _, region := range c.Regions() {
+			in, err := c.in(region)
+			if err != nil {
+				continue
 			}
-			failed = err != nil
-			c.figures.measure(loads)
+			if meter, ok := in.(cloud.Meter); ok {
+				loads, err := meter.Loads(ctx)
+				if err != nil && ctx.Err() == nil && !failed[region] {
+					c.Log.Warn("loads of machines not seen", "region", region, "err", err)
+				}
+				failed[region] = err != nil
+				c.figures.measure(loads)
+			}
 		}
 		c.figures.forget(time.Now().Add(-remembered))
 		select {

@@ -101,13 +101,13 @@ func nameList(team weir.ID, name string) string {
 
 // Lists of all teams, which no team's name begins.
 const (
-	comingList  = "coming"  // the machines that the cloud is still to make
 	everyList   = "every"   // all machines
 	ownList     = "own"     // machines of one's own
 	segmentList = "segment" // the load balancers that run on those
 )
 
 // Lists by which controllers find what concerns each other, of all states.
+func comingList(region string) string     { return "coming:" + region }            // the machines that a region's cloud is still to make
 func instanceList(lb weir.ID) string      { return "instance:" + string(lb) }      // machines
 func poolList(pool weir.ID) string        { return "pool:" + string(pool) }        // machines
 func namingList(m weir.ID) string         { return "names:" + string(m) }          // load balancers that name a machine: as a server, or as a drained one
@@ -145,7 +145,7 @@ func newMirrored(db *store.Store) mirrored {
 					return append(in, ownList)
 				}
 				if m.Status.Phase == weir.MachineNew && m.Deleting.IsZero() {
-					in = append(in, comingList)
+					in = append(in, comingList(m.Region))
 				}
 				if m.LoadBalancer != "" {
 					return in

@@ -85,13 +85,10 @@ func reboots(a weir.Action) bool { return a.Type == "reboot" || a.Type == "power
 
 // reconcileMachine brings one machine to its row.
 func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Duration, err error) {
-	all, err := t.Cloud.Machines(ctx)
-	if err != nil {
-		return 0, err
-	}
 	v := machineView{now: time.Now()}
-	if i := slices.IndexFunc(all, func(m cloud.Machine) bool { return m.ID == id }); i >= 0 {
-		v.seen = &all[i]
+	var region string
+	if v.seen, region, err = t.findMachine(ctx, id); err != nil {
+		return 0, err
 	}
 	gone := false
 	err = t.db.View(ctx, func(tx *store.Tx) (err error) {
@@ -122,7 +119,7 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 	}
 	t.leaving.Delete(id)
 	if gone {
-		return 0, t.forgetMachine(ctx, id, v.seen)
+		return 0, t.forgetMachine(ctx, id, v.seen, region)
 	}
 	if v.row.Own {
 		return 0, nil // its agent says how it is, and its owner whether it is to stay
@@ -154,6 +151,10 @@ func (t *term) reconcileMachine(ctx context.Context, id weir.ID) (again time.Dur
 
 // act takes one step in the cloud. Each can be repeated.
 func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error {
+	in, err := t.in(m.Region)
+	if err != nil {
+		return err
+	}
 	switch step {
 	case stepCreate:
 		if m.Blob != "" {
@@ -163,27 +164,27 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 			}
 			m.UserData = text
 		}
-		_, err := t.Cloud.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template, Apart: string(cmp.Or(m.Pool, m.LoadBalancer))})
+		_, err := in.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template, Apart: string(cmp.Or(m.Pool, m.LoadBalancer))})
 		return err
 	case stepFirewall:
-		return t.Cloud.SetFirewall(ctx, m.ID, m.Wall())
+		return in.SetFirewall(ctx, m.ID, m.Wall())
 	case stepIPv6:
-		return t.Cloud.EnableIPv6(ctx, m.ID)
+		return in.EnableIPv6(ctx, m.ID)
 	case stepPowerOn:
-		return t.Cloud.PowerOn(ctx, m.ID)
+		return in.PowerOn(ctx, m.ID)
 	case stepPowerOff:
-		return t.Cloud.PowerOff(ctx, m.ID)
+		return in.PowerOff(ctx, m.ID)
 	default: // stepReboot
-		if err := t.Cloud.PowerOff(ctx, m.ID); err != nil {
+		if err := in.PowerOff(ctx, m.ID); err != nil {
 			return err
 		}
-		return t.Cloud.PowerOn(ctx, m.ID)
+		return in.PowerOn(ctx, m.ID)
 	}
 }
 
 // forgetMachine destroys a machine of the cloud that has no row, if it is ours (see
 // touchMachines).
-func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machine) error {
+func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machine, region string) error {
 	if seen == nil {
 		return nil
 	}
@@ -194,7 +195,11 @@ func (t *term) forgetMachine(ctx context.Context, id weir.ID, seen *cloud.Machin
 	if number(id) > last {
 		return nil
 	}
-	return t.Cloud.DeleteMachine(ctx, id)
+	in, err := t.in(region)
+	if err != nil {
+		return err
+	}
+	return in.DeleteMachine(ctx, id)
 }
 
 // drainGrace is how much longer than it may take to finish requests a server is kept for a node that does not answer.
@@ -265,10 +270,14 @@ func (t *term) mayServe(ctx context.Context, tx *store.Tx, server weir.ID) ([]we
 
 // destroy destroys a machine, then its row with all that only it needed.
 func (t *term) destroy(ctx context.Context, m weir.Machine) error {
-	if err := t.Cloud.DeleteMachine(ctx, m.ID); err != nil {
+	in, err := t.in(m.Region)
+	if err == nil {
+		err = in.DeleteMachine(ctx, m.ID)
+	}
+	if err != nil {
 		return fmt.Errorf("machine %s: %s: %w", m.Name, stepDestroy, err)
 	}
-	err := t.db.Update(ctx, func(tx *store.Tx) error {
+	err = t.db.Update(ctx, func(tx *store.Tx) error {
 		row, err := machines.Get(ctx, tx, m.ID)
 		if errors.Is(err, weir.NotFound) {
 			return nil
@@ -344,7 +353,7 @@ func powers(a weir.Action) (on, off bool) {
 // actions that were carried out by steps towards the row as it was then.
 func (t *term) observe(ctx context.Context, was weir.Machine, acted []weir.Action) error {
 	id := was.ID
-	all, err := t.Cloud.Machines(ctx)
+	all, err := t.machinesIn(ctx, was.Region)
 	if err != nil {
 		return err
 	}

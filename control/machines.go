@@ -72,7 +72,7 @@ func (c *Control) Machine(ctx context.Context, id weir.ID) (weir.Machine, error)
 // CreateMachines adds a machine for each name, and the action of each one's creation:
 // all of them or none.
 func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Template) (made []weir.Machine, asked []weir.Action, err error) {
-	if err := t.Check(c.Region()); err != nil {
+	if err := t.Check(c.Regions()...); err != nil {
 		return nil, nil, err
 	}
 	for _, name := range names {
@@ -101,11 +101,15 @@ func (c *Control) CreateMachines(ctx context.Context, names []string, t weir.Tem
 // that it is still to make counted in. It is asked before any row is written, so that
 // what cannot be is refused whole.
 func (c *Control) room(ctx context.Context, t weir.Template, n int) error {
-	_, coming, err := c.lists.machines.page(ctx, comingList, 0, 0)
+	_, coming, err := c.lists.machines.page(ctx, comingList(t.Region), 0, 0)
 	if err != nil {
 		return err
 	}
-	return c.Cloud.Room(ctx, t, n+coming)
+	in, err := c.in(t.Region)
+	if err != nil {
+		return err
+	}
+	return in.Room(ctx, t, n+coming)
 }
 
 // DeleteMachine has a machine drained and destroyed. A pool that counts it gets
@@ -212,7 +216,11 @@ func (c *Control) Act(ctx context.Context, machine weir.ID, kind string) (a weir
 			return a, err
 		}
 		m.IPv6 = true
-		if err := c.Cloud.Room(ctx, m.Template, 0); err != nil {
+		in, err := c.in(m.Region)
+		if err == nil {
+			err = in.Room(ctx, m.Template, 0)
+		}
+		if err != nil {
 			return a, err
 		}
 	}

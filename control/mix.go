@@ -17,21 +17,26 @@ import (
 // shortFor is how long a size that a cloud had no room for is passed over, if there is another.
 const shortFor = 5 * time.Minute
 
-// passedOver reports for p which sizes the cloud had no room for lately.
-func passedOver(p *weir.Pool, now time.Time) func(size string) bool {
-	return func(size string) bool { return p.Status.Short[size].After(now) }
+// passedOver reports for p which of its offers the cloud had no room for lately.
+func passedOver(p *weir.Pool, now time.Time) func(weir.Placement) bool {
+	return func(at weir.Placement) bool { return p.Status.Short[at.String()].After(now) }
 }
 
-// passOver has p pass over a size for a while from now.
-func passOver(p *weir.Pool, size string, now time.Time) {
+// passOver has p pass over an offer for a while from now.
+func passOver(p *weir.Pool, at weir.Placement, now time.Time) {
 	if p.Status.Short == nil {
 		p.Status.Short = map[string]time.Time{}
 	}
-	p.Status.Short[size] = now.UTC().Add(shortFor)
+	p.Status.Short[at.String()] = now.UTC().Add(shortFor)
 }
 
-// noteShort notes of which sizes the cloud has no room, since it cannot make members that are to be of these, and returns
-// those members, if others can be made instead of them.
+// lostFor is how long a pool that may have machines in several regions waits for one of which the region's cloud says anything else than
+// that there is no room.
+const lostFor = time.Minute
+
+// noteShort notes of which offers the cloud has no room, since it cannot make members that are to be of these, and returns
+// those members, if others can be made instead of them. A region that makes none, for whatever reason, is as good as full if
+// there is another.
 func noteShort(p *weir.Pool, members []weir.Machine, now time.Time) (instead []weir.Machine) {
 	maps.DeleteFunc(p.Status.Short, func(_ string, until time.Time) bool { return !until.After(now) })
 	if len(p.Status.Short) == 0 {
@@ -44,10 +49,10 @@ func noteShort(p *weir.Pool, members []weir.Machine, now time.Time) (instead []w
 	for _, m := range members {
 		switch {
 		case !m.Deleting.IsZero() || p.Leaves(&m):
-		case m.Status.Phase == weir.MachineNew && m.Status.Short:
+		case m.Status.Phase == weir.MachineNew && (m.Status.Short || waitsInVain(p, &m) && now.Sub(m.Created) >= lostFor):
 			waiting = append(waiting, m)
-			if !p.Status.Short[m.Size].After(now) {
-				passOver(p, m.Size, now)
+			if !passedOver(p, now)(m.Placement()) {
+				passOver(p, m.Placement(), now)
 			}
 		default:
 			others = append(others, m)
@@ -67,13 +72,27 @@ func noteShort(p *weir.Pool, members []weir.Machine, now time.Time) (instead []w
 
 // tellShort tells that another size is tried.
 func tellShort(tx *store.Tx, p *weir.Pool, instead []weir.Machine) {
-	told := map[string]bool{}
+	told := map[weir.Placement]bool{}
 	for _, m := range instead {
-		if !told[m.Size] {
-			told[m.Size] = true
-			tellPool(tx, p, m.ID, weir.EventDecision, fmt.Sprintf("has another size in place of %s, which its cloud has no room for: %s", m.Size, m.Status.Err))
+		if at := m.Placement(); !told[at] {
+			told[at] = true
+			tellPool(tx, p, m.ID, weir.EventDecision, fmt.Sprintf("has another %s in place of %s, which its cloud has no room for: %s", another(p), p.Called(at), m.Status.Err))
 		}
 	}
+}
+
+// waitsInVain reports whether a member of p is one of a region that says anything else than that it has no room for it, though there are
+// others.
+func waitsInVain(p *weir.Pool, m *weir.Machine) bool {
+	return p.Spans() && m.Status.Phase == weir.MachineNew && !m.Status.Short && m.Status.Err != "" && m.Deleting.IsZero()
+}
+
+// another is what a pool has in place of what there is no room for.
+func another(p *weir.Pool) string {
+	if p.Spans() {
+		return "machine"
+	}
+	return "size"
 }
 
 // tellPool tells of a pool, and one of its machines if any is meant.
@@ -84,25 +103,21 @@ func tellPool(tx *store.Tx, p *weir.Pool, machine weir.ID, kind weir.EventKind, 
 // supply is which machines a pool can get.
 type supply struct {
 	units float64  // that it has with them
-	short []string // sizes that the cloud has no room for at all
+	short []weir.Placement // what the cloud has no room for at all
 	err   error    // why that is less than was asked for
 }
 
 // supply asks the cloud for room for machines that bring a pool with those members to be worth so much. If what is
 // missing is room, supply says how far it gets.
 func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machine, units float64) (s supply, err error) {
-	_, coming, err := c.lists.machines.page(ctx, comingList, 0, 0)
-	if err != nil {
-		return s, err
-	}
 	stay := slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return !m.Deleting.IsZero() || p.Leaves(&m) })
-	most := map[string]int{} // that there is room for, of sizes of which there is less than was wanted
+	most := map[weir.Placement]int{} // that there is room for, where there is less than was wanted
 	for again := true; again; {
 		again = false
-		wanted := map[string]int{}
-		x := p.Mix(stay, func(size string) bool {
-			n, limited := most[size]
-			return limited && wanted[size] >= n
+		wanted := map[weir.Placement]int{}
+		x := p.Mix(stay, func(at weir.Placement) bool {
+			n, limited := most[at]
+			return limited && wanted[at] >= n
 		})
 		for !x.Has(units) {
 			o, why := x.Next()
@@ -111,24 +126,25 @@ func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machi
 				break
 			}
 			x.Add(o)
-			wanted[o.Size]++
+			wanted[o.Placement()]++
 		}
 		if s.units = x.Units; x.Has(units) {
 			s.err = nil
 		}
-		for _, size := range slices.Sorted(maps.Keys(wanted)) {
-			if _, limited := most[size]; limited {
+		for _, o := range p.Offers() {
+			at := o.Placement()
+			if _, limited := most[at]; limited || wanted[at] == 0 {
 				continue
 			}
-			fits, err := c.fits(ctx, p.Template, size, wanted[size], coming)
+			fits, err := c.fits(ctx, p, at, wanted[at])
 			if err != nil && !errors.Is(err, weir.Exhausted) {
 				return s, err
 			}
-			if fits < wanted[size] {
-				most[size], again = fits, true
+			if fits < wanted[at] {
+				most[at], again = fits, true
 				s.err = cmp.Or(s.err, err)
 				if fits == 0 {
-					s.short = append(s.short, size)
+					s.short = append(s.short, at)
 				}
 			}
 		}
@@ -136,15 +152,19 @@ func (c *Control) supply(ctx context.Context, p *weir.Pool, members []weir.Machi
 	return s, nil
 }
 
-// fits returns how many of n machines of a size the cloud has room for beside those that are coming, as far as that is worth
+// fits returns how many of n machines there is room for in a placement beside those that are coming, as far as that is worth
 // finding out, and why not for all.
-func (c *Control) fits(ctx context.Context, t weir.Template, size string, n, coming int) (int, error) {
-	t.Size = size
+func (c *Control) fits(ctx context.Context, p *weir.Pool, at weir.Placement, n int) (int, error) {
+	t := p.Template
+	t.Region, t.Size = at.Region, at.Size
 	var why error
 	for ; n > 0; n /= 2 {
-		err := c.Cloud.Room(ctx, t, n+coming)
+		err := c.room(ctx, t, n)
 		if err == nil {
 			break
+		}
+		if lost := p.Spans() && errors.Is(err, weir.Unavailable); lost {
+			return 0, weir.Errorf(weir.Exhausted, "region %s makes no machines: %w", at.Region, err)
 		}
 		if !errors.Is(err, weir.Exhausted) {
 			return 0, err
@@ -161,8 +181,12 @@ func (c *Control) fits(ctx context.Context, t weir.Template, size string, n, com
 func (c *Control) admit(ctx context.Context, p *weir.Pool, members []weir.Machine) error {
 	for _, o := range p.Offers() {
 		t := p.Template
-		t.Size = o.Size
-		if err := c.Cloud.Room(ctx, t, 0); err != nil { // can such a machine be made at all?
+		t.Region, t.Size = o.Region, o.Size
+		in, err := c.in(t.Region)
+		if err == nil {
+			err = in.Room(ctx, t, 0) // can such a machine be made at all?
+		}
+		if err != nil && !(p.Spans() && errors.Is(err, weir.Unavailable)) {
 			return err
 		}
 	}

@@ -231,7 +231,7 @@ func TestSupplyIsWhatThereIsRoomFor(t *testing.T) {
 	inLab(t, cloud.FakeOptions{Machines: 5, Full: func(size string) bool { return size == medium }}, func(t *testing.T, c *Control) {
 		p := mixedPool(webPool(9), weir.Offer{Size: small, Price: 0.01}, weir.Offer{Size: medium, Price: 0.015})
 		s, err := c.supply(context.Background(), &p, nil, 9)
-		if err != nil || s.units != 4 || !slices.Equal(s.short, []string{medium}) || !errors.Is(s.err, weir.Exhausted) {
+		if err != nil || s.units != 4 || !slices.Equal(s.short, []weir.Placement{{Region: "lab", Size: medium}}) || !errors.Is(s.err, weir.Exhausted) {
 			t.Errorf("supply of 9 where there is room for 5 of one size is %+v (%v), want 4 found by halving", s, err)
 		}
 		s, err = c.supply(context.Background(), &p, nil, 5)

@@ -74,6 +74,11 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 	for _, until := range p.Status.Short {
 		soonest(until.Sub(now) + time.Second)
 	}
+	for i := range members {
+		if waitsInVain(p, &members[i]) {
+			soonest(max(lostFor-now.Sub(members[i].Created), time.Second))
+		}
+	}
 	plan := planPool(*p, members, found, now)
 	drop = append(drop, plan.drop...)
 	if m, later := failed(*p, members, now); m != nil && len(plan.add) == 0 && len(drop) == 0 {
@@ -128,7 +133,7 @@ func stepsFor(p *weir.Pool, members []weir.Machine, gone map[weir.ID]bool) (plan
 func weighMembers(tx *store.Tx, p *weir.Pool, members []weir.Machine) {
 	for i := range members {
 		m := &members[i]
-		if o, ok := p.Offer(m.Size); ok && m.Deleting.IsZero() && m.Worth != worthOf(o) {
+		if o, ok := p.Offer(m.Placement()); ok && m.Deleting.IsZero() && m.Worth != worthOf(o) {
 			m.Worth = worthOf(o)
 			machines.Put(tx, m.ID, *m)
 		}
@@ -174,7 +179,7 @@ func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, sizes []weir.Of
 	for _, o := range sizes {
 		p.Serial++
 		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template, Edition: p.Edition, Worth: worthOf(o)}
-		m.Size = o.Size
+		m.Size, m.Region = o.Size, o.Region
 		if p.Autoscale != nil {
 			m.Place.Project, err = stillProject(ctx, tx, p.Team, p.Autoscale.Written.Project)
 			if err != nil {
@@ -186,7 +191,7 @@ func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, sizes []weir.Of
 			return nil, err
 		}
 		if p.Mixed() {
-			tellPool(tx, p, m.ID, weir.EventStep, fmt.Sprintf("creates %s of size %s%s", m.Name, o.Size, priced(o)))
+			tellPool(tx, p, m.ID, weir.EventStep, fmt.Sprintf("creates %s of size %s%s", m.Name, p.Called(o.Placement()), priced(o)))
 		}
 		made = append(made, m)
 	}
@@ -273,7 +278,7 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 		if err != nil {
 			return nil, nil, err
 		}
-		return p, more, p.Check(c.Region())
+		return p, more, p.Check(c.Regions()...)
 	}
 	if c.cloudless() {
 		return nil, c.Cloud.Room(ctx, weir.Template{}, n) // whether or not there could be such a pool

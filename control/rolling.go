@@ -89,7 +89,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	drop, left := dropOld(old, keep, on)
 	x := p.Mix(fresh, passedOver(&p, now))
-	plan.drop = append(drop, dropSpare(x, fresh, found, arrived, want, on)...)
+	plan.drop = append(drop, dropSpare(x, fresh, found, want, on)...)
 	for !x.Has(want) {
 		switch {
 		case len(old) > 0 && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
@@ -120,7 +120,7 @@ func dropOld(old []weir.Machine, keep float64, on crowd) (drop []weir.Machine, l
 			if left-m.Capacity() < max(0, keep)-1e-9 {
 				continue
 			}
-			if best < 0 || cmp.Or(cmp.Compare(lost(m), lost(&stay[best])), on.compare(m, &stay[best])) < 0 {
+			if best < 0 || cmp.Or(cmp.Compare(m.Lost(), stay[best].Lost()), on.compare(m, &stay[best])) < 0 {
 				best = i
 			}
 		}
@@ -141,17 +141,11 @@ func dropOld(old []weir.Machine, keep float64, on crowd) (drop []weir.Machine, l
 }
 
 // dropSpare returns which of the members that make up x go because a pool is to be no larger than want, and takes them from x.
-// Those that serve are worth as much as arrived: none of them goes for what does not serve yet.
-func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, arrived, want float64, on crowd) (drop []weir.Machine) {
+func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, want float64, on crowd) (drop []weir.Machine) {
 	for {
-		i := spare(x, all, on, func(m *weir.Machine) bool {
-			return x.Spares(m, want) && (!has(m, found) || arrived-m.Capacity() >= want-1e-9)
-		})
+		i := x.Spare(all, want, func(m *weir.Machine) bool { return has(m, found) }, on.compare)
 		if i < 0 {
 			return drop
-		}
-		if has(&all[i], found) {
-			arrived -= all[i].Capacity()
 		}
 		on.leave(&all[i])
 		drop = append(drop, all[i])
@@ -182,18 +176,6 @@ func has(m *weir.Machine, found map[weir.ID]finding) bool {
 	return m.Serves() && !found[m.ID].waits || m.Off || m.Drained // somebody wants those to be as they are
 }
 
-// lost says how much would be lost with a member.
-func lost(m *weir.Machine) int {
-	switch {
-	case m.Status.Boot.State == weir.BootFailed:
-		return 0
-	case !m.Serves():
-		return 1
-	default:
-		return 2
-	}
-}
-
 // crowd is how many machines of one kind each host has that are to stay.
 type crowd map[string]int
 
@@ -216,22 +198,7 @@ func (on crowd) leave(m *weir.Machine) {
 
 // compare compares which of two machines that are otherwise equal goes first: the one whose host has more of them, then the newer.
 func (on crowd) compare(a, b *weir.Machine) int {
-	return cmp.Or(cmp.Compare(on[b.Status.Host], on[a.Status.Host]), cmp.Compare(number(b.ID), number(a.ID)))
-}
-
-// spare returns which of the machines that make up a mix is the first to go of those that can, -1 if none can.
-func spare(x *weir.Mix, all []weir.Machine, on crowd, can func(*weir.Machine) bool) int {
-	best := -1
-	for i := range all {
-		if !can(&all[i]) {
-			continue
-		}
-		if best < 0 || cmp.Or(cmp.Compare(lost(&all[i]), lost(&all[best])), cmp.Compare(x.Rank(all[best].Size), x.Rank(all[i].Size)),
-			on.compare(&all[i], &all[best])) < 0 {
-			best = i
-		}
-	}
-	return best
+	return cmp.Or(cmp.Compare(on[b.Status.Host], on[a.Status.Host]), weir.Newer(a, b))
 }
 
 // renew has p remember what was, of which machines are to be replaced because p has another template or does not
@@ -250,7 +217,7 @@ func renew(p *weir.Pool, was weir.Pool) {
 		p.Edition = p.Editions
 	}
 	for _, o := range was.Offers() {
-		_, offered := p.Offer(o.Size)
+		_, offered := p.Offer(o.Placement())
 		others = others || !offered
 	}
 	if !others || !p.Rolls() {

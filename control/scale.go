@@ -139,7 +139,7 @@ func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, member
 	if d.Next.Size != 0 {
 		v.Next = &weir.NextSize{Size: d.Next.Size, At: d.Next.At.UTC(), Why: d.Next.Why}
 	}
-	var short []string
+	var short []weir.Placement
 	if d.Size > p.Count {
 		v, short = f.roomFor(ctx, p, members, v)
 	}
@@ -182,7 +182,7 @@ func repeats(was, is weir.Verdict) bool {
 
 // roomFor returns a verdict by which a pool grows by no more than its cloud has room for, and which sizes it has no room
 // for at all.
-func (f *follower) roomFor(ctx context.Context, p weir.Pool, members []weir.Machine, v weir.Verdict) (weir.Verdict, []string) {
+func (f *follower) roomFor(ctx context.Context, p weir.Pool, members []weir.Machine, v weir.Verdict) (weir.Verdict, []weir.Placement) {
 	was := p.Count
 	p.Count = v.Size
 	s, err := f.supply(ctx, &p, members, float64(v.Size))
@@ -197,7 +197,7 @@ func (f *follower) roomFor(ctx context.Context, p weir.Pool, members []weir.Mach
 }
 
 // resize makes a pool as large as was decided, unless it has changed meanwhile.
-func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v weir.Verdict, short []string) error {
+func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v weir.Verdict, short []weir.Placement) error {
 	err := f.db.Update(ctx, func(tx *store.Tx) error {
 		p, err := pools.Get(ctx, tx, was.ID)
 		if err != nil {
@@ -217,9 +217,9 @@ func (f *follower) resize(ctx context.Context, was weir.Pool, of *followed, v we
 		tellPool(tx, &p, "", weir.EventDecision, fmt.Sprintf("%d%s → %d: %s", p.Count, counted, v.Size, v.Why))
 		p.Count = v.Size
 		if p.Mixed() {
-			for _, size := range short {
-				passOver(&p, size, v.At)
-				tellPool(tx, &p, "", weir.EventDecision, fmt.Sprintf("has other sizes than %s for now, which its cloud has no room for", size))
+			for _, at := range short {
+				passOver(&p, at, v.At)
+				tellPool(tx, &p, "", weir.EventDecision, fmt.Sprintf("has other %ss than %s for now, which its cloud has no room for", another(&p), p.Called(at)))
 			}
 		}
 		pools.Put(tx, p.ID, p)
@@ -251,7 +251,7 @@ func rulesFor(p *weir.Pool) scale.Rules {
 
 // checkScaled returns why p cannot be a pool, the times of its schedules included.
 func (c *Control) checkScaled(p *weir.Pool) error {
-	if err := p.Check(c.Region()); err != nil || p.Scale == nil {
+	if err := p.Check(c.Regions()...); err != nil || p.Scale == nil {
 		return err
 	}
 	for _, s := range p.Scale.Schedules {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weir/cloud"
@@ -25,6 +26,7 @@ func burden(t *testing.T, c *Control) *atomic.Value {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		time.Sleep(time.Second / 2) // never in the moment in which loads are looked at
 		for ctx.Err() == nil {
 			time.Sleep(time.Second)
 			var serving []weir.ID
@@ -244,6 +246,7 @@ func TestPastIsStoredInTwoBytesAStep(t *testing.T) {
 
 func TestSizeThatWasUsualComesBeforeItsTime(t *testing.T) {
 	inLab(t, cloud.FakeOptions{Boots: slow}, func(t *testing.T, c *Control) {
+		synctest.Wait() // who leads has looked at all pools, and does so again later
 		p := must(c.CreateAutoscalePool(t.Context(), scaled(2, 10)))(t)
 		now := time.Now().UTC().Truncate(scale.Step)
 		var usual scale.Past

@@ -89,8 +89,12 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 	for _, p := range ps {
 		o := weir.PoolOverview{ID: p.ID, Team: p.Team, Name: p.Name, Count: p.Count, Plan: p.Status.Plan, Err: cmp.Or(p.Status.Err, p.Status.Stuck), Replacing: p.Former != nil, Back: p.Back}
 		units := 0.0
+		var stay []weir.Machine
 		for _, m := range ms {
 			if m.Pool == p.ID && !m.Buried() {
+				if m.Deleting.IsZero() && !p.Leaves(&m) {
+					stay = append(stay, m)
+				}
 				o.Machines++
 				units += m.Capacity()
 				o.Replacing = o.Replacing || p.Stale(&m)
@@ -101,6 +105,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 		}
 		if p.Mixed() {
 			o.Capacity = int(units + 1e-9)
+			o.Spare = len(p.Mix(stay, nil).Shrink(stay, float64(p.Count)))
 		}
 		s.Pools = append(s.Pools, o)
 	}

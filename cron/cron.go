@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 	_ "time/tzdata" // not every host has it
+	"unicode"
 
 	robfig "github.com/robfig/cron/v3"
 
@@ -25,7 +26,8 @@ func Parse(words, zone string) (Schedule, error) {
 	if err != nil {
 		return Schedule{}, weir.Errorf(weir.Invalid, "timezone is %.60q, want a name such as Europe/Berlin", zone)
 	}
-	if strings.Contains(words, "=") { // it would be another zone
+	other := func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) }
+	if strings.Contains(words, "=") || strings.ContainsFunc(words, other) { // it would be another zone
 		return Schedule{}, weir.Errorf(weir.Invalid, "cron is %.60q, want five fields such as 0 8 * * 1-5", words)
 	}
 	when, err := robfig.NewParser(robfig.Minute | robfig.Hour | robfig.Dom | robfig.Month | robfig.Dow).Parse(words)

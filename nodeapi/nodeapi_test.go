@@ -501,7 +501,7 @@ func newCA(t *testing.T) *pki.CA {
 
 func newKey(t *testing.T) crypto.Signer {
 	t.Helper()
-	key, _, err := pki.NewKey()
+	key, _, err := weir.NewPrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}

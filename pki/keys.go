@@ -3,8 +3,6 @@ package pki
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -56,19 +54,6 @@ func Identity(key crypto.Signer, certificate []byte) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("certificate: %w", err)
 	}
 	return identity, nil
-}
-
-// NewKey makes a private key, and the PEM that [ParseKey] reads.
-func NewKey() (crypto.Signer, []byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	return key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // ParseKey returns the private key in data, which may hold other things too.

@@ -140,7 +140,7 @@ func syncDir(dir string) error {
 
 // create makes an authority, and the file it is kept in.
 func create() (*CA, []byte, error) {
-	key, file, err := NewKey()
+	key, file, err := weir.NewPrivateKey()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -232,7 +232,7 @@ func PublicKey(request []byte) (crypto.PublicKey, error) {
 // ServerCertificate returns a certificate of the control plane's own, for the next 24
 // hours, under the names and IP addresses given.
 func (ca *CA) ServerCertificate(hosts ...string) (tls.Certificate, error) {
-	key, _, err := NewKey()
+	key, _, err := weir.NewPrivateKey()
 	if err != nil {
 		return tls.Certificate{}, err
 	}

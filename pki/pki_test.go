@@ -213,7 +213,7 @@ func TestServerCertificateIsRenewedBeforeItExpires(t *testing.T) {
 
 func TestKeyAndCertificateJoinOnlyIfTheyBelongTogether(t *testing.T) {
 	ca := newCA(t, t.TempDir())
-	key, file, err := NewKey()
+	key, file, err := weir.NewPrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func newCA(t *testing.T, dir string) *CA {
 
 func newKey(t *testing.T) crypto.Signer {
 	t.Helper()
-	key, _, err := NewKey()
+	key, _, err := weir.NewPrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,8 @@
 //   - Shrinking is patient: down to the most that was needed in all of [Rules.Stabilisation], which must
 //     be known without a gap, and not within [Rules.Cooldown] of a growth; longer for a pool that has
 //     gone up and down again and again.
-//   - A need within [Rules.Tolerance] above the size changes nothing.
+//   - A need within [Rules.Tolerance] above the size changes nothing, and neither does what noise explains: how much of it there
+//     is shows in each minute against those around it, and a minute, a sample or a slope counts only as far as it is beyond that.
 //   - A target whose signal is missing or stale may let a pool grow by the others, and never shrink.
 //   - Whatever the load, a pool is never larger than its maximum and what its budget pays for, and
 //     never smaller than its minimum and what is demanded for the time, as far as the budget goes.
@@ -329,12 +330,15 @@ func (j *judge) need() (n need) {
 	noise := j.noise()
 	near := j.over(0, short)
 	lasting := max(j.over(0, Recall), j.over(0, long)/(1+noise)) // which counts if it is still so
-	now := max(min(lasting, near), near/(1+1.5*noise), newest.need/(1+3*noise))
+	// Two sigmas of each: a sample has up to twice a minute's.
+	now := max(min(lasting, near), near/(1+2*noise), newest.need/(1+4*noise))
 	n.most, n.why = now, j.tell(newest, &j.Recent[last], now)
-	n.held = j.held() * (1 + 2*noise)
+	n.held = j.held() * (1 + 2.5*noise)
 	if far := j.over(short, 2*short+short); far > 0 {
-		slope := min((near-far)/(2*short).Seconds(), (j.over(0, short/2)-j.over(short/2, short))/(short/2).Seconds())
-		if add := min(slope*j.lead.Seconds()-2*noise*now, now/4); add > 0 {
+		// Noise is taken from the slope itself, not from what comes of it: the longer a machine boots, the more that would be. And
+		// not all that may come is ordered at once: a rise that goes on is seen again at the next look, one that has ended is paid for.
+		slope := min((near-far-5*noise*now)/(2*short).Seconds(), (j.over(0, short/2)-j.over(short/2, short))/(short/2).Seconds())
+		if add := min(slope*j.lead.Seconds(), now/7); add > 0 {
 			n.most = now + add
 			n.why += fmt.Sprintf(", and %s by when a new one serves", figure(n.most))
 		}
@@ -394,17 +398,17 @@ const (
 // last minute, which is what is judged. It sees neither slopes nor steps.
 func (j *judge) noise() float64 {
 	var minutes, bends []float64
-	for i := 4; i+4 <= len(j.moments); i += 4 {
+	for i := 4; i+4 <= len(j.moments); i++ {
 		sum := 0.0
 		for _, m := range j.moments[i : i+4] {
 			sum += m.need
 		}
 		minutes = append(minutes, sum/4)
 	}
-	for i := 1; i+1 < len(minutes); i++ {
-		bends = append(bends, math.Abs(minutes[i-1]-2*minutes[i]+minutes[i+1]))
+	for i := 4; i+4 < len(minutes); i++ {
+		bends = append(bends, math.Abs(minutes[i-4]-2*minutes[i]+minutes[i+4]))
 	}
-	if len(bends) < 5 {
+	if len(bends) < 20 {
 		return someNoise
 	}
 	slices.Sort(bends)

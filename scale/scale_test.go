@@ -222,8 +222,9 @@ func TestPastOfAnotherLevelIsNoReasonToGrow(t *testing.T) {
 
 // noisy is a pool under a load of so many machines' worth that is more or less by noise, for some hours; it
 // returns how often the size changed, and in which direction.
-func noisy(r *rand.Rand, load float64, noise func() float64, hours int) (changes []int) {
+func noisy(load float64, noise func() float64, boot time.Duration, hours int) (changes []int) {
 	p := web(int(math.Ceil(load/0.6)), always(load))
+	p.Boot = boot
 	for now := noon.Add(Every); now.Before(noon.Add(time.Duration(hours) * time.Hour)); now = now.Add(Every) {
 		s := NewSample(now, float64(p.Size))
 		s.Load[CPU] = min(load*(1+noise()), float64(p.Size))
@@ -241,10 +242,10 @@ func TestSteadyAndNoisyLoadsDoNotHaveAPoolGoUpAndDown(t *testing.T) {
 	for seed := range uint64(10) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		load := 0.5 + 12*r.Float64()
-		if all := noisy(r, load, func() float64 { return 0 }, 6); len(all) > 1 {
+		if all := noisy(load, func() float64 { return 0 }, DefaultBoot, 6); len(all) > 1 {
 			t.Errorf("seed %d: a load of %.2f that does not change: it was resized by %v", seed, load, all)
 		}
-		all := noisy(r, load, func() float64 { return DefaultTolerance * (2*r.Float64() - 1) }, 6)
+		all := noisy(load, func() float64 { return DefaultTolerance * (2*r.Float64() - 1) }, DefaultBoot, 6)
 		turns := 0
 		for i := 1; i < len(all); i++ {
 			if all[i]*all[i-1] < 0 {
@@ -253,6 +254,29 @@ func TestSteadyAndNoisyLoadsDoNotHaveAPoolGoUpAndDown(t *testing.T) {
 		}
 		if turns > 1 {
 			t.Errorf("seed %d: a load of %.2f with noise within the tolerance: it was resized by %v", seed, load, all)
+		}
+	}
+}
+
+func TestNoiseIsNotTakenForARiseHoweverLongMachinesBoot(t *testing.T) {
+	for _, boot := range []time.Duration{time.Minute, 4 * time.Minute, 10 * time.Minute} {
+		changes, over := 0, 0
+		for seed := range uint64(20) {
+			r := rand.New(rand.NewPCG(seed, 4))
+			lasts := 0.0 // half of it is gone after 30 s
+			all := noisy(6, func() float64 {
+				lasts = 0.7*lasts + math.Sqrt(1-0.7*0.7)*r.NormFloat64()
+				return 0.1 * lasts
+			}, boot, 6)
+			size := 10
+			for _, by := range all {
+				size += by
+				over = max(over, size-10)
+			}
+			changes += len(all)
+		}
+		if changes > 20*6 || over > 3 {
+			t.Errorf("machines that boot for %s: resized %d times in 20 times six hours, and up to %d more, want less than once an hour, and by 3 at most", boot, changes, over)
 		}
 	}
 }

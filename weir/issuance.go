@@ -140,7 +140,7 @@ func NewIssued(name string, names []string, challenge ChallengeType, now time.Ti
 	return cert, key, nil
 }
 
-// NewPrivateKey makes a key for a certificate, and returns it in PEM too.
+// NewPrivateKey makes a key for a certificate, and returns it in PEM (PKCS #8) too.
 func NewPrivateKey() (crypto.Signer, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -161,6 +161,17 @@ func CheckName(name string) error {
 	return nil
 }
 
+// checkRegion returns why a machine cannot be in a region where those of all are there.
+func checkRegion(region string, all []string) error {
+	switch {
+	case slices.Contains(all, region):
+		return nil
+	case len(all) == 1:
+		return Errorf(Invalid, "region %q: this Weir runs region %q", region, all[0])
+	}
+	return Errorf(Invalid, "region %q: this Weir runs regions %s", region, strings.Join(all, ", "))
+}
+
 // CheckTag returns why name cannot be a tag.
 func CheckTag(name string) error {
 	if !tagName.MatchString(name) {
@@ -169,10 +180,10 @@ func CheckTag(name string) error {
 	return nil
 }
 
-// Check returns why t cannot make a machine in a region of that name.
-func (t *Template) Check(region string) error {
-	if t.Region != region {
-		return Errorf(Invalid, "region %q: this Weir runs region %q", t.Region, region)
+// Check returns why t cannot make a machine where these are the regions.
+func (t *Template) Check(regions ...string) error {
+	if err := checkRegion(t.Region, regions); err != nil {
+		return err
 	}
 	if _, ok := SizeOf(t.Size); !ok {
 		return Errorf(Invalid, "size %q is not offered, want one of %s", t.Size, strings.Join(sizeSlugs(), ", "))

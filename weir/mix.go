@@ -10,21 +10,33 @@ import (
 // maxOffers is how many sizes the machines of a pool may have.
 const maxOffers = 10
 
-// Offer is a size that the machines of a pool may have.
+// Placement is where a machine is, and of which size.
+type Placement struct{ Region, Size string }
+
+// String is as in "s-1vcpu-1gb in nyc3".
+func (p Placement) String() string { return p.Size + " in " + p.Region }
+
+// Placement returns that of the machines that t makes.
+func (t *Template) Placement() Placement { return Placement{t.Region, t.Size} }
+
+// Offer is a size that the machines of a pool may have, and where they may have it.
 type Offer struct {
 	Size   string  `json:"size"`
-	Region string  `json:"region,omitempty"` // the one that the pool is in, if it says any
+	Region string  `json:"region,omitempty"` // that of the pool's template if empty
 	Price  float64 `json:"price,omitempty"`  // of one machine an hour; 0 if nobody has said
 	Weight float64 `json:"weight,omitempty"` // how many machines of the first size it is worth; 0: by their vCPUs
-	Share  float64 `json:"share,omitempty"`  // how many of the pool's machines have it, beside the shares of the others
-	Max    int     `json:"max,omitempty"`    // how many machines may have it; 0 for any number
+	Share  float64 `json:"share,omitempty"`  // how many of the pool's machines are of it, beside the shares of the others
+	Max    int     `json:"max,omitempty"`    // how many machines may be of it; 0 for any number
 }
 
-// Offers returns the sizes that the machines of p may have, with a Weight each. The first is what p's size is
+// Placement returns that of machines of o, which is one of those of [Pool.Offers].
+func (o *Offer) Placement() Placement { return Placement{o.Region, o.Size} }
+
+// Offers returns what the machines of p may be of, with a Region and a Weight each. The first is what p's size is
 // counted in.
 func (p *Pool) Offers() []Offer {
 	if len(p.Sizes) == 0 {
-		only := Offer{Size: p.Template.Size, Weight: 1}
+		only := Offer{Size: p.Template.Size, Region: p.Template.Region, Weight: 1}
 		if p.Scale != nil {
 			only.Price = p.Scale.Price
 		}
@@ -33,6 +45,7 @@ func (p *Pool) Offers() []Offer {
 	all := slices.Clone(p.Sizes)
 	first, _ := SizeOf(all[0].Size)
 	for i := range all {
+		all[i].Region = cmp.Or(all[i].Region, p.Template.Region)
 		if size, _ := SizeOf(all[i].Size); all[i].Weight == 0 {
 			all[i].Weight = float64(max(1, size.CPUs)) / float64(max(1, first.CPUs))
 		}
@@ -40,28 +53,45 @@ func (p *Pool) Offers() []Offer {
 	return all
 }
 
-// Offer returns what p says of a size, if its machines may have it.
-func (p *Pool) Offer(size string) (o Offer, ok bool) {
+// Spans reports whether the machines of p may be in several regions.
+func (p *Pool) Spans() bool {
+	return slices.ContainsFunc(p.Sizes, func(o Offer) bool { return cmp.Or(o.Region, p.Template.Region) != p.Template.Region })
+}
+
+// Called returns what users of p know a placement by: its size, and where it is if there are several regions.
+func (p *Pool) Called(at Placement) string {
+	if p.Spans() {
+		return at.String()
+	}
+	return at.Size
+}
+
+// Offer returns what p says of machines there, if it may have any.
+func (p *Pool) Offer(at Placement) (o Offer, ok bool) {
 	for _, o := range p.Offers() {
-		if o.Size == size {
+		if o.Placement() == at {
 			return o, true
 		}
 	}
 	return Offer{}, false
 }
 
-// checkSizes returns what is wrong with the sizes that a pool may have in a region of that name.
-func (p *Pool) checkSizes(region string) error {
+// checkSizes returns what is wrong with the sizes that a pool may have where these are the regions.
+func (p *Pool) checkSizes(regions []string) error {
 	if len(p.Sizes) > maxOffers {
 		return Errorf(Invalid, "there are %d sizes, at most %d are allowed", len(p.Sizes), maxOffers)
 	}
 	for i, o := range p.Sizes {
-		if err := o.check(region); err != nil {
+		if err := o.check(regions); err != nil {
 			return Errorf(Invalid, "sizes[%d]: %w", i, err)
 		}
+		in := cmp.Or(o.Region, p.Template.Region)
+		same := func(other Offer) bool { return other.Size == o.Size && cmp.Or(other.Region, p.Template.Region) == in }
 		switch first := p.Sizes[0]; {
-		case i > 0 && slices.ContainsFunc(p.Sizes[:i], func(other Offer) bool { return other.Size == o.Size }):
-			return Errorf(Invalid, "sizes[%d]: size %q is there twice", i, o.Size)
+		case slices.ContainsFunc(p.Sizes[:i], same):
+			return Errorf(Invalid, "sizes[%d]: size %q is there twice%s", i, o.Size, where(o.Region))
+		case i == 0 && in != p.Template.Region:
+			return Errorf(Invalid, "sizes[0]: region is %q, want %q, which the pool's machines are in otherwise", o.Region, p.Template.Region)
 		case i == 0 && o.Size != p.Template.Size:
 			return Errorf(Invalid, "sizes[0]: size is %q, want %q, which the pool's machines have otherwise: its size is counted in the first", o.Size, p.Template.Size)
 		case i == 0 && o.Weight != 0 && o.Weight != 1:
@@ -78,9 +108,19 @@ func (p *Pool) checkSizes(region string) error {
 	return nil
 }
 
-func (o *Offer) check(region string) error {
-	if region != "" && o.Region != "" && o.Region != region {
-		return Errorf(Invalid, "region is %q, this Weir runs region %q: all machines of a pool are in that", o.Region, region)
+// where says in which region, if one is named.
+func where(region string) string {
+	if region == "" {
+		return ""
+	}
+	return " for region " + region
+}
+
+func (o *Offer) check(regions []string) error {
+	if o.Region != "" {
+		if err := checkRegion(o.Region, regions); err != nil {
+			return err
+		}
 	}
 	if _, ok := SizeOf(o.Size); !ok {
 		return Errorf(Invalid, "size %q is not offered, want one of %s", o.Size, strings.Join(sizeSlugs(), ", "))
@@ -99,16 +139,17 @@ func (o *Offer) check(region string) error {
 	return nil
 }
 
-// Mix is how many machines of each size a pool has, and decides which size comes next and which goes first.
+// Mix is how many machines of each offer a pool has, and decides which comes next and which goes first.
 //
 // Without shares the next is of the size that costs least for what it is worth, or of the first in the list where there
-// are no prices; with shares of the one that lags behind its share the most. A size that its cloud has no
+// are no prices; with shares of the offer that lags behind its share the most. Of regions that are as good as each other it is in the one with the
+// fewest machines, so that the pool is spread over them. An offer that its cloud has no
 // room for, whose max is reached, that the budget does not pay for, or with which the pool would be
 // larger than it may be is passed over.
 type Mix struct {
 	offers []Offer
 	have   []int
-	short  func(size string) bool
+	short  func(Placement) bool
 	budget float64 // 0 for any
 	top    float64 // what the pool may be worth
 
@@ -119,36 +160,36 @@ type Mix struct {
 // closeTo is how far two sums may differ that are meant to be the same.
 const closeTo = 1e-9
 
-// Mix returns the mix of some machines of p. Sizes of which short says so are passed over.
-func (p *Pool) Mix(of []Machine, short func(size string) bool) *Mix {
+// Mix returns the mix of some machines of p. Offers of which short says so are passed over.
+func (p *Pool) Mix(of []Machine, short func(Placement) bool) *Mix {
 	x := &Mix{offers: p.Offers(), short: short, top: float64(p.Count)}
 	x.have = make([]int, len(x.offers))
 	if p.Scale != nil {
 		x.budget, x.top = p.Scale.Budget, max(x.top, float64(p.Scale.Max))
 	}
 	for i := range of {
-		x.add(of[i].Size, of[i].Capacity(), 1)
+		x.add(of[i].Placement(), of[i].Capacity(), 1)
 	}
 	return x
 }
 
-func (x *Mix) add(size string, worth float64, n int) {
+func (x *Mix) add(at Placement, worth float64, n int) {
 	x.Units += worth * float64(n)
-	if i := x.at(size); i >= 0 {
+	if i := x.at(at); i >= 0 {
 		x.have[i] += n
 		x.Cost += x.offers[i].Price * float64(n)
 	}
 }
 
-func (x *Mix) at(size string) int {
-	return slices.IndexFunc(x.offers, func(o Offer) bool { return o.Size == size })
+func (x *Mix) at(p Placement) int {
+	return slices.IndexFunc(x.offers, func(o Offer) bool { return o.Placement() == p })
 }
 
-// Add adds a machine of a size that may be.
-func (x *Mix) Add(o Offer) { x.add(o.Size, o.Weight, 1) }
+// Add adds a machine of an offer.
+func (x *Mix) Add(o Offer) { x.add(o.Placement(), o.Weight, 1) }
 
 // Remove takes a machine away.
-func (x *Mix) Remove(m *Machine) { x.add(m.Size, m.Capacity(), -1) }
+func (x *Mix) Remove(m *Machine) { x.add(m.Placement(), m.Capacity(), -1) }
 
 // Has reports whether the mix is worth so many machines of the first size.
 func (x *Mix) Has(units float64) bool { return x.Units >= units-closeTo }
@@ -156,13 +197,13 @@ func (x *Mix) Has(units float64) bool { return x.Units >= units-closeTo }
 // Spares reports whether the mix is worth so many without m.
 func (x *Mix) Spares(m *Machine, units float64) bool { return x.Units-m.Capacity() >= units-closeTo }
 
-// Next returns the size that the next machine should have. If none can be, it says why.
+// Next returns what the next machine should be of. If none can be, it says why.
 func (x *Mix) Next() (o Offer, why string) {
 	best, why := -1, "no size has room"
 	fits := false
 	for i, o := range x.offers {
 		switch {
-		case x.short != nil && x.short(o.Size):
+		case x.short != nil && x.short(o.Placement()):
 			continue
 		case o.Max > 0 && x.have[i] >= o.Max:
 			why = "its sizes have as many machines as their max says"
@@ -183,31 +224,106 @@ func (x *Mix) Next() (o Offer, why string) {
 	return x.offers[best], ""
 }
 
-// comesBefore reports whether the next machine should rather be of the size i than j. Where none fits, the smaller.
-func (x *Mix) comesBefore(i, j int, fit bool) bool {
-	if !fit {
-		return x.offers[i].Weight < x.offers[j].Weight
+// Grow adds machines to the mix until it is worth units, and returns of which sizes. If it cannot be worth that much, it says why.
+func (x *Mix) Grow(units float64) (more []Offer, why string) {
+	for !x.Has(units) {
+		o, why := x.Next()
+		if why != "" {
+			return more, why
+		}
+		x.Add(o)
+		more = append(more, o)
 	}
-	return x.rank(i, 1) < x.rank(j, 1)-closeTo
+	return more, ""
 }
 
-// rank says how dear size i is, or how far it is beyond its share with some machines more.
+// comesBefore reports whether the next machine should rather be of the offer i than j. Where none fits, the smaller.
+func (x *Mix) comesBefore(i, j int, fit bool) bool {
+	a, b := x.rank(i, 1), x.rank(j, 1)
+	if !fit {
+		a, b = x.offers[i].Weight, x.offers[j].Weight
+	}
+	if math.Abs(a-b) > closeTo {
+		return a < b
+	}
+	return x.offers[i].Size == x.offers[j].Size && x.have[i] < x.have[j]
+}
+
+// rank says how dear offer i is, or how far it is beyond its share with some machines more.
 func (x *Mix) rank(i, more int) float64 {
 	if o := x.offers[i]; o.Share > 0 {
 		return float64(x.have[i]+more) / o.Share
 	} else if o.Price > 0 {
 		return o.Price / o.Weight
 	}
-	return float64(i)
+	return float64(slices.IndexFunc(x.offers, func(o Offer) bool { return o.Size == x.offers[i].Size }))
 }
 
-// Rank says how soon machines of a size should go, the higher the sooner: what costs most for its worth, or is
-// most beyond its share, and before all what is not among the pool's sizes any more.
-func (x *Mix) Rank(size string) float64 {
-	if i := x.at(size); i >= 0 {
-		return x.rank(i, 0)
+// compare says which of two machines of the mix should go sooner: what is not among the pool's offers any more, then what costs most
+// for its worth or is most beyond its share, then who has the most beside it in its region.
+func (x *Mix) compare(a, b *Machine) int {
+	rank := func(m *Machine) (rank float64, beside int) {
+		if i := x.at(m.Placement()); i >= 0 {
+			return x.rank(i, 0), x.have[i]
+		}
+		return math.Inf(1), 0
 	}
-	return math.Inf(1)
+	first, besideFirst := rank(a)
+	second, besideSecond := rank(b)
+	return cmp.Or(cmp.Compare(second, first), cmp.Compare(besideSecond, besideFirst))
+}
+
+// Spare returns which of all, the machines that make up the mix, goes first because it is to be worth no more than units, or -1 if none
+// does: the one with which least is lost, then one of the offer that goes the soonest, then as alike says of two that are equal in
+// that. None of those that serve, as far as serves says, goes for one that does not serve yet.
+func (x *Mix) Spare(all []Machine, units float64, serves func(*Machine) bool, alike func(a, b *Machine) int) int {
+	arrived := 0.0
+	for i := range all {
+		if serves(&all[i]) {
+			arrived += all[i].Capacity()
+		}
+	}
+	best := -1
+	for i := range all {
+		m := &all[i]
+		if !x.Spares(m, units) || serves(m) && arrived-m.Capacity() < units-closeTo {
+			continue
+		}
+		if best < 0 || cmp.Or(cmp.Compare(m.Lost(), all[best].Lost()), x.compare(m, &all[best]), alike(m, &all[best])) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// Shrink takes from the mix those of all that [Mix.Spare] names until it names none, the newer of two that are equal, and returns them.
+func (x *Mix) Shrink(all []Machine, units float64) (drop []Machine) {
+	for all = slices.Clone(all); ; {
+		i := x.Spare(all, units, (*Machine).Serves, Newer)
+		if i < 0 {
+			return drop
+		}
+		x.Remove(&all[i])
+		drop = append(drop, all[i])
+		all = slices.Delete(all, i, i+1)
+	}
+}
+
+// Lost says how much would be lost with m, in order: a machine that will never serve, one that does not, one that does.
+func (m *Machine) Lost() int {
+	switch {
+	case m.Status.Boot.State == BootFailed:
+		return 0
+	case !m.Serves():
+		return 1
+	default:
+		return 2
+	}
+}
+
+// Newer compares machines by their IDs, which are decimal numbers that rise: the newest come first.
+func Newer(a, b *Machine) int {
+	return cmp.Or(cmp.Compare(len(b.ID), len(a.ID)), cmp.Compare(b.ID, a.ID))
 }
 
 // Affords returns how many machines of the first size what the budget pays for is worth, 0 for any number.

@@ -2,6 +2,7 @@ package weir
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -16,16 +17,12 @@ const one, two, four = "s-1vcpu-1gb", "s-2vcpu-4gb", "s-4vcpu-8gb"
 
 // bought returns the sizes of the machines that a pool gets until it is as large as it should be, and what is missing then.
 func bought(p *Pool, short ...string) (sizes []string, why string) {
-	x := p.Mix(nil, func(size string) bool { return slices.Contains(short, size) })
-	for !x.Has(float64(p.Count)) {
-		o, why := x.Next()
-		if why != "" {
-			return sizes, why
-		}
-		x.Add(o)
+	x := p.Mix(nil, func(at Placement) bool { return slices.Contains(short, at.Size) })
+	more, why := x.Grow(float64(p.Count))
+	for _, o := range more {
 		sizes = append(sizes, strings.TrimPrefix(o.Size[:3], "s-"))
 	}
-	return sizes, ""
+	return sizes, why
 }
 
 func TestNextMachineIsOfTheSizeThatCostsLeastOrLagsBehindItsShare(t *testing.T) {
@@ -78,7 +75,7 @@ func TestSizesThatCannotBeAreRefused(t *testing.T) {
 	}{
 		{[]Offer{{Size: one}, {Size: "huge"}}, nil, `sizes[1]: size "huge" is not offered`},
 		{[]Offer{{Size: one}, {Size: one}}, nil, `sizes[1]: size "s-1vcpu-1gb" is there twice`},
-		{[]Offer{{Size: one}, {Size: two, Region: "nyc3"}}, nil, `sizes[1]: region is "nyc3", this Weir runs region "lab": all machines of a pool are in that`},
+		{[]Offer{{Size: one}, {Size: two, Region: "nyc3"}}, nil, `sizes[1]: region "nyc3": this Weir runs region "lab"`},
 		{[]Offer{{Size: one, Weight: 2}}, nil, `sizes[0]: weight is 2, want 1`},
 		{[]Offer{{Size: one}, {Size: two, Weight: 0.01}}, nil, `sizes[1]: weight is 0.01, want 0.1 to 100`},
 		{[]Offer{{Size: one}, {Size: two, Price: -1}}, nil, `sizes[1]: hourly_cost is -1, want 0.0001 to 1e+06`},
@@ -100,5 +97,50 @@ func TestSizesThatCannotBeAreRefused(t *testing.T) {
 		if err := p.Check("lab"); !errors.Is(err, Invalid) || !strings.HasPrefix(err.Error(), `pool "web": `+test.want) {
 			t.Errorf("%+v: %v, want %s", test.sizes, err, test.want)
 		}
+	}
+}
+
+func TestPoolIsSpreadOverRegionsThatAreAsGoodAsEachOther(t *testing.T) {
+	grown := func(p *Pool, short ...string) string {
+		if err := p.Check("lab", "far"); err != nil {
+			t.Fatal(err)
+		}
+		more, _ := p.Mix(nil, func(at Placement) bool { return slices.Contains(short, at.Region) }).Grow(float64(p.Count))
+		var regions []string
+		for _, o := range more {
+			regions = append(regions, o.Region)
+		}
+		return strings.Join(regions, " ")
+	}
+	for _, test := range []struct {
+		name, want string
+		pool       *Pool
+	}{
+		{"without prices", "lab far lab far", mixed(4, Offer{Size: one}, Offer{Size: one, Region: "far"})},
+		{"with the same price", "lab far lab far", mixed(4, Offer{Size: one, Price: 1}, Offer{Size: one, Region: "far", Price: 1})},
+		{"with shares", "lab lab far lab", mixed(4, Offer{Size: one, Share: 3}, Offer{Size: one, Region: "far", Share: 1})},
+		{"where one costs less", "far far far far", mixed(4, Offer{Size: one, Price: 1.1}, Offer{Size: one, Region: "far", Price: 1})},
+	} {
+		if got := grown(test.pool); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+	p := mixed(4, Offer{Size: one}, Offer{Size: one, Region: "far"})
+	if got := grown(p, "lab"); got != "far far far far" {
+		t.Errorf("where one region has no room: %q, want all in the other", got)
+	}
+	var all []Machine
+	for i, region := range []string{"lab", "far", "far", "far", "gone"} {
+		m := Machine{ID: ID(fmt.Sprint(i))}
+		m.Region, m.Size = region, one
+		all = append(all, m)
+	}
+	p.Count = 1
+	var gone []string
+	for _, m := range p.Mix(all, nil).Shrink(all, 1) {
+		gone = append(gone, m.Region)
+	}
+	if got := strings.Join(gone, " "); got != "gone far far far" {
+		t.Errorf("it shrinks by %q, want first what it may have no more, then where most are", got)
 	}
 }

@@ -97,8 +97,8 @@ type PoolStatus struct {
 	Short map[string]time.Time `json:"short,omitempty"`
 }
 
-// Check returns why p cannot be a pool in a region of that name.
-func (p *Pool) Check(region string) error {
+// Check returns why p cannot be a pool where these are the regions that machines can be in.
+func (p *Pool) Check(regions ...string) error {
 	if err := CheckName(p.Name); err != nil {
 		return Errorf(Invalid, "pool: %w", err)
 	}
@@ -112,7 +112,7 @@ func (p *Pool) Check(region string) error {
 	if err := CheckName(p.Prefix + "-1000000"); err != nil {
 		return Errorf(Invalid, "pool %q: %s %q is too long: there is no room for a number behind it", p.Name, prefix, p.Prefix)
 	}
-	if err := p.checkSizes(region); err != nil {
+	if err := p.checkSizes(regions); err != nil {
 		return Errorf(Invalid, "pool %q: %w", p.Name, err)
 	}
 	if err := p.checkScale(); err != nil {
@@ -124,7 +124,7 @@ func (p *Pool) Check(region string) error {
 	if p.Count < 0 || p.Count > MaxPool {
 		return Errorf(Invalid, "pool %q: count is %d, want 0 to %d", p.Name, p.Count, MaxPool)
 	}
-	if err := p.Template.Check(region); err != nil {
+	if err := p.Template.Check(regions...); err != nil {
 		return Errorf(Invalid, "pool %q: %w", p.Name, err)
 	}
 	return nil
@@ -163,7 +163,7 @@ func (p *Pool) Stale(m *Machine) bool {
 	if !p.Rolls() {
 		return false
 	}
-	_, offered := p.Offer(m.Size)
+	_, offered := p.Offer(m.Placement())
 	return m.Edition != p.Edition || !offered
 }
 

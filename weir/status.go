@@ -137,6 +137,7 @@ type PoolOverview struct {
 	Machines int      `json:"machines"`
 	Serving  int      `json:"serving"`            // of those, how many may get traffic
 	Capacity int      `json:"capacity,omitempty"` // of a pool with several sizes, how many of the first its machines are worth
+	Spare    int      `json:"spare,omitempty"`    // of such a pool, how many it has beyond what it should and has not yet told to go
 	Plan     []string `json:"plan,omitempty"`
 	Err      string   `json:"err,omitempty"`
 
@@ -147,8 +148,13 @@ type PoolOverview struct {
 // Has reports whether the pool has all the machines that it should have.
 func (p *PoolOverview) Has() bool { return cmp.Or(p.Capacity, p.Machines) >= p.Count }
 
-// Sized reports whether it has what it should have, and as far as that can be said no more.
-func (p *PoolOverview) Sized() bool { return p.Machines == p.Count || p.Capacity > 0 && p.Has() }
+// Sized reports whether it has what it should have, and no more.
+func (p *PoolOverview) Sized() bool {
+	if p.Capacity > 0 { // a machine that is worth several may be more than is missing
+		return p.Has() && p.Spare == 0
+	}
+	return p.Machines == p.Count
+}
 
 // Settled reports whether it has what it should have, and all of that serves.
 func (p *PoolOverview) Settled() bool { return p.Sized() && p.Serving == p.Machines }

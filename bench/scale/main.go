@@ -36,15 +36,17 @@ func main() {
 	}
 	fmt.Printf("Signal %s, seeds %d to %d: median (least to most)\n\n", *signal, *first, *first+uint64(*seeds)-1)
 	fmt.Println("| trace | policy | bad minutes | machine-hours | resizes |\n| --- | --- | ---: | ---: | ---: |")
+	var below []string
 	for _, kind := range kinds {
 		if *only != "" && *only != kind.name {
 			continue
 		}
+		paid := map[string][]float64{}
 		for _, c := range contenders(by) {
 			var bad, hours, resizes []float64
 			for i := range *seeds {
 				s := kind.make(rand.New(rand.NewPCG(*first+uint64(i), 0)))
-				r := replay.Run(s.trace, s.from, machines, c.make())
+				r := replay.Run(s.trace, s.from, machines, c.make(s.trace))
 				bad = append(bad, r.Bad.Minutes())
 				hours = append(hours, r.Machine.Hours())
 				resizes = append(resizes, float64(len(r.Changes)))
@@ -52,17 +54,36 @@ func main() {
 					tell(r)
 				}
 			}
+			paid[c.name] = slices.Clone(hours)
 			fmt.Printf("| %s | %s | %s | %s | %s |\n", kind.name, c.name, spread(bad, 1), spread(hours, 1), spread(resizes, 0))
 		}
+		for _, c := range contenders(by) {
+			n := 0
+			for i, h := range paid[c.name] {
+				if h < paid[bound][i] {
+					n++
+				}
+			}
+			if n > 0 {
+				below = append(below, fmt.Sprintf("%s: %s takes fewer machine-hours than can serve the load well in %d of %d", kind.name, c.name, n, *seeds))
+			}
+		}
+	}
+	fmt.Println()
+	for _, line := range below {
+		fmt.Println(line)
 	}
 }
+
+// bound is the contender that always serves the load well with as few machine-hours as can be.
+const bound = "clairvoyant"
 
 // machines serve well up to 80 % of their CPU, boot for a minute and drain for half a minute.
 var machines = replay.Machines{Capacity: capacity, Boot: time.Minute, Drain: 30 * time.Second, Good: 0.8}
 
 type contender struct {
 	name string
-	make func() replay.Policy
+	make func(t replay.Trace) replay.Policy
 }
 
 func contenders(by scale.Signal) []contender {
@@ -72,11 +93,13 @@ func contenders(by scale.Signal) []contender {
 		rules.Targets[by] = target * capacity
 	}
 	return []contender{
-		{"weir", func() replay.Policy { return &replay.Weir{Rules: rules} }},
-		{"kubernetes hpa", func() replay.Policy { return &hpa{by: by} }},
-		{"step scaling", func() replay.Policy { return &steps{by: by} }},
-		{"digitalocean", func() replay.Policy { return &digitalOcean{by: by, cooldown: 10 * time.Minute} }},
-		{"digitalocean, 5 min", func() replay.Policy { return &digitalOcean{by: by, cooldown: 5 * time.Minute} }},
+		{"weir", func(replay.Trace) replay.Policy { return &replay.Weir{Rules: rules} }},
+		{"kubernetes hpa", func(replay.Trace) replay.Policy { return &hpa{by: by} }},
+		{"step scaling", func(replay.Trace) replay.Policy { return &steps{by: by} }},
+		{"digitalocean", func(replay.Trace) replay.Policy { return &digitalOcean{by: by, cooldown: 10 * time.Minute} }},
+		{"digitalocean, 5 min", func(replay.Trace) replay.Policy { return &digitalOcean{by: by, cooldown: 5 * time.Minute} }},
+		{bound, func(t replay.Trace) replay.Policy { return &clairvoyant{trace: t, share: machines.Good} }},
+		{"clairvoyant, at the target", func(t replay.Trace) replay.Policy { return &clairvoyant{trace: t, share: target} }},
 	}
 }
 

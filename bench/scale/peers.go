@@ -66,7 +66,7 @@ func (h *hpa) desired(v *replay.View, s *scale.Sample) int {
 	}
 	ratio := used / max(1, s.Serving)
 	if booting := v.Booted - v.Serving; booting > 0 && ratio > 1 {
-		again := used / float64(v.Booted)
+		again := used / v.Booted
 		if again <= 1.1 {
 			return v.Wanted
 		}
@@ -114,7 +114,7 @@ func (s *steps) Size(v *replay.View) (int, string) {
 	}
 	base := float64(v.Wanted)
 	if v.Booted > v.Serving {
-		base = float64(v.Serving) // a step is of what serves; only a larger one adds to what boots
+		base = v.Serving // a step is of what serves; only a larger one adds to what boots
 	}
 	if step > 0 {
 		s.low = 0
@@ -148,7 +148,7 @@ func (d *digitalOcean) Size(v *replay.View) (int, string) {
 	if v.Now.Sub(d.resized) < d.cooldown {
 		return v.Wanted, ""
 	}
-	n := within(int(math.Ceil(float64(v.Serving)*mean(v, d.by, time.Minute)/target - 1e-9)))
+	n := within(int(math.Ceil(v.Serving*mean(v, d.by, time.Minute)/target - 1e-9)))
 	if n != v.Wanted {
 		d.resized = v.Now
 	}

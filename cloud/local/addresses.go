@@ -17,23 +17,24 @@ import (
 // addresses fills in which ranges a Config leaves open, and checks them.
 func (c *Config) addresses() (networks, error) {
 	n := networks{Public: c.Public, Reserved: c.Reserved, Private: c.Private, Anchor: c.Anchor}
+	or := Config{}.Numbered(0)
 	type span struct {
 		name string
 		p    *netip.Prefix
 		or   netip.Prefix
 	}
 	ranges := []span{
-		{"public", &n.Public, netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, 0}), 24)},
-		{"reserved", &n.Reserved, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, 0}), 24)},
-		{"private", &n.Private, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 110, 0, 0}), 20)},
-		{"anchor", &n.Anchor, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 17, 0, 0}), 20)},
+		{"public", &n.Public, or.Public},
+		{"reserved", &n.Reserved, or.Reserved},
+		{"private", &n.Private, or.Private},
+		{"anchor", &n.Anchor, or.Anchor},
 	}
 	if hasIPv6() {
 		n.Public6, n.Reserved6, n.Anchor6 = c.Public6, c.Reserved6, c.Anchor6
 		ranges = append(ranges,
-			span{"public IPv6", &n.Public6, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 7: 1}), 64)},
-			span{"reserved IPv6", &n.Reserved6, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 7: 2}), 64)},
-			span{"anchor IPv6", &n.Anchor6, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 7: 17}), 64)})
+			span{"public IPv6", &n.Public6, or.Public6},
+			span{"reserved IPv6", &n.Reserved6, or.Reserved6},
+			span{"anchor IPv6", &n.Anchor6, or.Anchor6})
 	}
 	for i, r := range ranges {
 		if !r.p.IsValid() {

@@ -40,6 +40,7 @@ type gateway struct {
 	ns       *os.File
 	links    *netlink.Handle // in the namespace
 	networks networks
+	peers    []netip.Prefix // the private networks of other regions, which machines reach by way of us: see Link
 	families []*family
 
 	sink    int              // the index of the link that loses all that is sent to it
@@ -49,8 +50,8 @@ type gateway struct {
 }
 
 // newGateway makes the gateway and gives its namespace a name.
-func newGateway(name string, n networks) (_ *gateway, err error) {
-	g := &gateway{name: name, networks: n, families: n.families(), wounded: map[weir.ID]bool{}}
+func newGateway(name string, n networks, peers []netip.Prefix) (_ *gateway, err error) {
+	g := &gateway{name: name, networks: n, peers: peers, families: n.families(), wounded: map[weir.ID]bool{}}
 	g.ns, err = newNamespace(func() error {
 		if err := set(
 			setting{"ipv4/ip_forward", "1"},
@@ -211,17 +212,18 @@ func (c *cable) end() string { return c.addrs[0].addr.String() }
 type address struct {
 	addr    netip.Addr
 	network netip.Prefix
-	out     bool // the default route goes by it
+	out     bool           // the default route goes by it
+	peers   []netip.Prefix // other networks that are reached from it
 }
 
 // cables returns a machine's two.
 func (g *gateway) cables(r *record) (public, private cable) {
 	n := g.networks
-	public = cable{weir.PublicLink, "eth0", r.publicMAC(), []address{{r.Public, n.Public, true}, {r.Anchor, n.Anchor, false}}}
+	public = cable{weir.PublicLink, "eth0", r.publicMAC(), []address{{r.Public, n.Public, true, nil}, {r.Anchor, n.Anchor, false, nil}}}
 	if r.Public6.IsValid() {
-		public.addrs = append(public.addrs, address{r.Public6, n.Public6, true}, address{r.Anchor6, n.Anchor6, false})
+		public.addrs = append(public.addrs, address{r.Public6, n.Public6, true, nil}, address{r.Anchor6, n.Anchor6, false, nil})
 	}
-	return public, cable{weir.PrivateLink, "eth1", r.privateMAC(), []address{{r.Private, n.Private, false}}}
+	return public, cable{weir.PrivateLink, "eth1", r.privateMAC(), []address{{r.Private, n.Private, false, g.peers}}}
 }
 
 // attach lays a machine's cables to its namespace ns.
@@ -292,6 +294,9 @@ func (c *cable) address(inside *netlink.Handle, ns *os.File, there netlink.Link)
 			inside.AddrReplace(there, &netlink.Addr{IPNet: &net.IPNet{IP: ip(a.addr), Mask: ipNet(a.network).Mask}, Flags: unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD}),
 			inside.NeighSet(neighbour(in, gw, gatewayMAC)),
 			inside.RouteReplace(&netlink.Route{LinkIndex: in, Dst: ipNet(a.network), Gw: ip(gw), Flags: int(netlink.FLAG_ONLINK), Src: ip(a.addr)}),
+		}
+		for _, p := range a.peers {
+			steps = append(steps, inside.RouteReplace(&netlink.Route{LinkIndex: in, Dst: ipNet(p), Gw: ip(gw), Flags: int(netlink.FLAG_ONLINK), Src: ip(a.addr)}))
 		}
 		if err := errors.Join(steps...); err != nil {
 			return fmt.Errorf("address %s: %w", a.addr, err)

@@ -72,6 +72,10 @@ type Config struct {
 	// are this computer, of which each has an equal share: they are there to see what comes of one that fails.
 	Hosts int
 
+	// Peers are the private networks of other regions on this machine: once [Link] has joined them, machines of both reach each
+	// other by their private addresses.
+	Peers []netip.Prefix
+
 	Memory int64 // what the sizes of all machines may sum to, in bytes; four times the host's
 	Disk   int64 // what must be free on Dir's disk for a new machine, in bytes; 512 MiB
 }
@@ -82,6 +86,7 @@ type Cloud struct {
 	log          *slog.Logger
 	paths        paths
 	networks     networks
+	peers        []netip.Prefix
 	hide         []string
 	memory, disk int64
 	hosts        int // at least 1
@@ -142,6 +147,12 @@ func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 	if l.networks, err = c.addresses(); err != nil {
 		return nil, err
 	}
+	l.peers = c.Peers
+	for _, p := range c.Peers {
+		if p.Overlaps(l.networks.Private) || p.Overlaps(l.networks.Public) || p.Overlaps(l.networks.Anchor) {
+			return nil, weir.Errorf(weir.Invalid, "private network %s of another region overlaps with this one's", p)
+		}
+	}
 	if l.paths, err = newPaths(c.Dir); err != nil {
 		return nil, err
 	}
@@ -196,7 +207,7 @@ func (c *Cloud) begins(ctx context.Context) error {
 		return err
 	}
 	c.containers = &container{root: c.paths.runc(), cgroup: c.paths.cgroup(), self: self}
-	if c.gateway, err = newGateway(c.paths.name("gw"), c.networks); err != nil {
+	if c.gateway, err = newGateway(c.paths.name("gw"), c.networks, c.peers); err != nil {
 		return err
 	}
 	for _, m := range c.machines {

@@ -22,6 +22,7 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"weir/api"
+	"weir/cloud"
 	"weir/cloud/local"
 	"weir/config"
 	"weir/control"
@@ -52,6 +53,7 @@ type dev struct {
 	secrets string
 	fresh   bool
 	hosts   int
+	further []string
 	acme    authority
 
 	out io.Writer
@@ -87,7 +89,8 @@ Ctrl-C stops everything and keeps all disks.`,
 	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`); its key haproxy, the operator's own lines, is read at each start and at SIGUSR1")
 	f.StringVar(&d.secrets, "secrets", "", "`file` with the keys that seal private keys in the store; pki/secrets.key in the data directory if empty")
 	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
-	f.IntVar(&d.hosts, "hosts", 1, "`number` of hosts that the machines are spread over; all are this computer, each with an equal share, for trying what happens when one fails (weir host fail)")
+	f.IntVar(&d.hosts, "hosts", 1, "`number` of hosts that the machines are spread over, of the first region; all are this computer, each with an equal share, for trying what happens when one fails (weir host fail)")
+	f.StringSliceVar(&d.further, "further", nil, "further `regions` on this machine in which droplets and machines of pools can be, by name: local2,local3")
 	d.acme.flags(f)
 	return cmd
 }
@@ -105,6 +108,9 @@ func (d *dev) run(ctx context.Context) error {
 		return err
 	}
 	if _, _, err := d.acme.open(nil); err != nil {
+		return err
+	}
+	if err := checkFurther(d.further); err != nil {
 		return err
 	}
 	if _, err := haproxy.Detect(ctx, "haproxy"); err != nil {
@@ -188,7 +194,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	defer db.Close()
 	p.step("store", "etcd, embedded")
 
-	region, err := local.Open(ctx, local.Config{Dir: filepath.Join(d.data, "cloud"), Region: devRegion, Hide: []string{d.data}, Hosts: d.hosts, Log: log})
+	regions, err := d.openRegions(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -198,13 +204,16 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 			return
 		}
 		p.say("stopping: machines keep their disks and come back at the next start")
-		err = errors.Join(err, region.Close())
+		err = errors.Join(err, closeRegions(regions))
 	}()
-	spread := ""
-	if d.hosts > 1 {
-		spread = fmt.Sprintf(", %d hosts", d.hosts)
+	region := regions[devRegion]
+	for _, name := range append([]string{devRegion}, d.further...) {
+		spread := ""
+		if name == devRegion && d.hosts > 1 {
+			spread = fmt.Sprintf(", %d hosts", d.hosts)
+		}
+		p.step("region", "%s, gateway %s%s", name, regions[name].Gateway(), spread)
 	}
-	p.step("region", "%s, gateway %s%s", devRegion, region.Gateway(), spread)
 
 	parts, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancel(ctx)
@@ -218,7 +227,7 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 			return db.Err()
 		}
 	})
-	ctl, err := d.startControl(ctx, parts, db, region, log)
+	ctl, err := d.startControl(ctx, parts, db, regions, log)
 	if err != nil {
 		return err
 	}
@@ -233,7 +242,12 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	}
 	parts.Go(func() error { return limits.Run(ctx) })
 	public, private, reserved := region.Networks()
-	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Docs: web.NewDocs(api.OpenAPI(), log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, Public6: region.PublicIPv6(), OneHost: true})
+	further := map[string]api.Further{}
+	for _, name := range d.further {
+		public, private, _ := regions[name].Networks()
+		further[name] = api.Further{Public: public, Private: private, Public6: regions[name].PublicIPv6(), Faults: regions[name]}
+	}
+	handler := api.New(api.Options{Control: ctl, Users: edge.NewTokens(ctl), Limits: limits, Log: log, Faults: region, Page: web.New(ctl, log), Docs: web.NewDocs(api.OpenAPI(), log), Metrics: metrics.New(ctl, log), Public: public, Private: private, Reserved: reserved, Public6: region.PublicIPv6(), Further: further, OneHost: true})
 	parts.Go(func() error { return serveHTTP(ctx, apiListener, handler, log) })
 	p.step("control plane", "API http://%s/", apiListener.Addr())
 
@@ -281,7 +295,8 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 
 // startControl runs the control plane, and the door for its nodes inside the region's
 // gateway, as parts.
-func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store.Store, region *local.Cloud, log *slog.Logger) (*control.Control, error) {
+func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store.Store, regions map[string]*local.Cloud, log *slog.Logger) (*control.Control, error) {
+	region := regions[devRegion]
 	ca, err := pki.Open(filepath.Join(d.data, "pki"))
 	if err != nil {
 		return nil, err
@@ -301,7 +316,11 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 	if err != nil {
 		return nil, fmt.Errorf("listen for nodes on %s: %w", addr, err)
 	}
-	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Log: log,
+	further := map[string]cloud.Region{}
+	for _, name := range d.further {
+		further[name] = regions[name]
+	}
+	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Further: further, Log: log,
 		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond, Secrets: keys,
 		Authority: issuer, Email: d.acme.email, Records: records,
 		Prober: control.NewProber(region.Dial), From: region.Doors()})
@@ -355,8 +374,14 @@ func (d *dev) snippets(ctl *control.Control, log *slog.Logger) *snippets {
 
 // forget removes all that the data directory has of a region.
 func (d *dev) forget() error {
-	if err := local.Destroy(filepath.Join(d.data, "cloud")); err != nil {
+	dirs, err := filepath.Glob(d.furtherDir("*"))
+	if err != nil {
 		return fmt.Errorf("--fresh: %w", err)
+	}
+	for _, dir := range append(dirs, filepath.Join(d.data, "cloud")) {
+		if err := local.Destroy(dir); err != nil {
+			return fmt.Errorf("--fresh: %w", err)
+		}
 	}
 	entries, err := os.ReadDir(d.data)
 	if err != nil {

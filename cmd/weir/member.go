@@ -12,6 +12,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"weir/pki"
+	"weir/weir"
 )
 
 // memberFiles are the files by which a member of the control plane and the others know
@@ -29,7 +30,7 @@ type memberFiles struct {
 func openMemberFiles(data string, ca *pki.CA, self netip.Addr) (*memberFiles, error) {
 	m := &memberFiles{certificate: filepath.Join(data, "member.pem"), key: filepath.Join(data, "member-key.pem"),
 		authority: filepath.Join(data, "ca.pem"), ca: ca, self: self}
-	signer, text, err := pki.NewKey()
+	signer, text, err := weir.NewPrivateKey()
 	if err != nil {
 		return nil, err
 	}

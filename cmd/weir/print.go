@@ -40,8 +40,8 @@ func printCommand(u *user) *cobra.Command {
 		Use:     "print",
 		Aliases: []string{"ls", "inventory"},
 		Short:   "List the machines",
-		Long: `List the machines: their line, name, private IP, status and ID, and in a cloud of several
-hosts the one that each is on. weir delete takes any of line, name and ID.`,
+		Long: `List the machines: their line, name, private IP, status and ID, and their region and the
+host that they are on if there are several. weir delete takes any of line, name and ID.`,
 		Example: `  weir print
   weir print --all               # with the instances of load balancers
   weir print -o json`,
@@ -74,7 +74,11 @@ func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stderr, "there are no machines; weir create makes one")
 		return nil
 	}
+	several := slices.ContainsFunc(all, func(m api.InventoryMachine) bool { return m.Region != all[0].Region })
 	rows := [][]string{{"LINE", "NAME", "PRIVATE IP", "STATUS", "ID"}}
+	if several {
+		rows[0] = append(rows[0], "REGION")
+	}
 	hosted := slices.ContainsFunc(all, func(m api.InventoryMachine) bool { return m.OnHost != "" })
 	if hosted {
 		rows[0] = append(rows[0], "HOST")
@@ -85,6 +89,9 @@ func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 			line = strconv.Itoa(m.Line)
 		}
 		row := []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)}
+		if several {
+			row = append(row, m.Region)
+		}
 		if hosted {
 			row = append(row, cmp.Or(m.OnHost, "-"))
 		}

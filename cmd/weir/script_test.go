@@ -74,6 +74,20 @@ func runScripts(t *testing.T, dir string, hosts int) {
 					time.Sleep(10 * time.Millisecond)
 				}
 			},
+			// seen HOST up|down waits until the control plane has seen that a host is so.
+			"seen": func(ts *testscript.TestScript, _ bool, args []string) {
+				c := ts.Value("lab").(*lab).control
+				for {
+					s, err := c.Status(context.Background())
+					ts.Check(err)
+					for _, h := range s.Hosts() {
+						if h.Name == args[0] && h.Down == (args[1] == "down") {
+							return
+						}
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			},
 			// twins makes two machines of one name.
 			"twins": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Check(ts.Value("lab").(*lab).twins(context.Background()))

@@ -1,0 +1,123 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/cloud"
+	"weir/weir"
+)
+
+// regional is a pool of so many machines of one size in both regions of a lab.
+func regional(count int) weir.Pool {
+	return mixedPool(webPool(count), weir.Offer{Size: small, Price: 0.01}, weir.Offer{Size: small, Region: "far", Price: 0.01})
+}
+
+// populations returns how many machines each region has, by what its cloud says.
+func populations(t *testing.T, all ...cloud.Region) string {
+	t.Helper()
+	var counts []string
+	for _, c := range all {
+		counts = append(counts, fmt.Sprint(len(must(c.Machines(t.Context()))(t))))
+	}
+	return strings.Join(counts, " + ")
+}
+
+func TestPoolIsSpreadOverRegionsAndOutlivesOne(t *testing.T) {
+	var home, away breaker
+	far := cloud.NewFake(cloud.FakeOptions{Region: "far", Fault: away.fault})
+	inLabs(t, cloud.FakeOptions{Fault: home.fault}, map[string]cloud.Region{"far": far}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		counts := func() string { return populations(t, c.Cloud, far) }
+		p := must(c.CreateAutoscalePool(ctx, regional(4)))(t)
+		time.Sleep(time.Minute)
+		if got := counts(); got != "2 + 2" {
+			t.Errorf("a pool of 4 is %s, want 2 in each region", got)
+		}
+		if lines, price := costing(t, c); len(lines) != 4 || price != 0.04 {
+			t.Errorf("what costs money is %q (%v), want the machines of both regions", lines, price)
+		}
+
+		// The other region goes down: what is there stays on record, what is new is made here.
+		down := weir.Errorf(weir.Unavailable, "the region is down")
+		away.set(fails("", down, nil))
+		must(c.UpdateAutoscalePool(ctx, p.ID, regional(8)))(t)
+		time.Sleep(5 * time.Minute)
+		report := must(c.PoolReport(ctx, "web"))(t)
+		lines, _ := costing(t, c)
+		kept := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return !strings.Contains(line, "kept") })
+		if len(kept) != 8 || !strings.Contains(lines[len(lines)-1], "the region is down") {
+			t.Errorf("with a region down %q, want 8 machines that are kept, 2 of them there, and why these are not seen", lines)
+		}
+		if said := strings.Join(happened(t, c, "web"), "\n"); !strings.Contains(said, "has another machine in place of "+small+" in far") {
+			t.Errorf("it says %q (%+v), want that it has others in place of those there", said, report.Pool.Status)
+		}
+		if _, _, err := c.CreateMachines(ctx, []string{"alone"}, weir.Template{Region: "lab", Size: small, Image: weir.DefaultImage}); err != nil {
+			t.Errorf("a machine of the region that is up: %v", err)
+		}
+		away.set(nil)
+		time.Sleep(10 * time.Minute)
+		if got := counts(); got != "7 + 2" { // with the one that is alone
+			t.Errorf("when it is up again there are %s, want none doubled and none forgotten", got)
+		}
+		must(c.UpdateAutoscalePool(ctx, p.ID, regional(4)))(t)
+		time.Sleep(5 * time.Minute)
+		if got := counts(); got != "3 + 2" {
+			t.Errorf("a pool that shrinks to 4 is %s, want 2 in each region beside the one alone", got)
+		}
+		if err := c.DeleteAutoscalePool(ctx, p.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if got := counts(); got != "1 + 0" {
+			t.Errorf("once it is deleted there are %s, want the one alone", got)
+		}
+	})
+}
+
+func TestMachinesOfFurtherRegionsAreAsOthers(t *testing.T) {
+	var away breaker
+	far := cloud.NewFake(cloud.FakeOptions{Region: "far", Fault: away.fault})
+	inLabs(t, cloud.FakeOptions{}, map[string]cloud.Region{"far": far}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		template := weir.Template{Region: "far", Size: small, Image: weir.DefaultImage, Tags: []string{"web"}}
+		made, _, err := c.CreateMachines(ctx, []string{"there"}, template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nowhere := template
+		nowhere.Region = "mars"
+		if _, _, err := c.CreateMachines(ctx, []string{"there"}, nowhere); !errors.Is(err, weir.Invalid) || err.Error() != `region "mars": this Weir runs regions lab, far` {
+			t.Errorf("a machine of no region: %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		id := made[0].ID
+		if m := must(c.Machine(ctx, id))(t); m.Status.Phase != weir.MachineActive || populations(t, c.Cloud, far) != "0 + 1" {
+			t.Errorf("it is %s, and there are %s, want it there", m.Status.Phase, populations(t, c.Cloud, far))
+		}
+		far.Kill(id)
+		time.Sleep(10 * time.Second)
+		if m := must(c.Machine(ctx, id))(t); m.Status.Phase != weir.MachineActive {
+			t.Errorf("after it died it is %s, want it on again", m.Status.Phase)
+		}
+		if _, err := c.ReserveAddress(ctx, weir.IPv4, id, ""); !errors.Is(err, weir.Invalid) || !strings.Contains(err.Error(), "those are of region lab") {
+			t.Errorf("an address for it: %v, want that it can have none", err)
+		}
+		runCheckers(t, c)
+		config := must(nodeConfigs.Get(ctx, c.Store, front(t, c)[0]))(t)
+		if servers := config.Proxy.Backends[0].Servers; len(servers) != 1 || servers[0].ID != id {
+			t.Errorf("a load balancer has the servers %+v, want the one there", servers)
+		}
+		if err := c.DeleteMachine(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := populations(t, far); got != "0" {
+			t.Errorf("once it is deleted there are %s, want none", got)
+		}
+	})
+}
