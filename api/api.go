@@ -271,6 +271,7 @@ func (a *api) routes() map[string]handler {
 		"GET /v2/weir/machines":                      a.listMachines,
 		"POST /v2/weir/machines/{id}/drain":          a.drain,
 		"POST /v2/weir/machines/{id}/faults":         a.fault,
+		"POST /v2/weir/hosts/{name}/faults":          a.faultHost,
 		"GET /v2/weir/nodes":                         a.listNodes,
 		"POST /v2/weir/nodes":                        a.addNode,
 		"DELETE /v2/weir/nodes/{name}":               a.removeNode,

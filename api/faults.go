@@ -17,6 +17,40 @@ type Faults interface {
 	Thaw(ctx context.Context, id weir.ID) error
 	Partition(ctx context.Context, id weir.ID, cut weir.Cut) error
 	Heal(ctx context.Context, id weir.ID) error
+
+	FailHost(ctx context.Context, name string) error
+	RestoreHost(ctx context.Context, name string) error
+}
+
+// errNoFaults is the answer where nothing can be broken.
+var errNoFaults = invalid("this cloud does not break machines on purpose: only the local cloud of weir dev does")
+
+// faultHost breaks or mends a whole host, and answers once it is done.
+func (a *api) faultHost(w http.ResponseWriter, r *http.Request) error {
+	var f HostFault
+	if err := decode(w, r, &f); err != nil {
+		return err
+	}
+	if a.Faults == nil {
+		return errNoFaults
+	}
+	var do func(context.Context, string) error
+	switch f.Type {
+	case FaultFail:
+		do = a.Faults.FailHost
+	case FaultRestore:
+		do = a.Faults.RestoreHost
+	default:
+		return invalid("type is %.40q, want fail or restore", f.Type)
+	}
+	err := do(r.Context(), r.PathValue("name"))
+	if errors.Is(err, weir.NotFound) {
+		return &statusError{http.StatusNotFound, err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusNoContent, nil)
 }
 
 // fault breaks any machine, load balancers' instances included, and answers once it is done.
@@ -62,7 +96,7 @@ func (a *api) fault(w http.ResponseWriter, r *http.Request) error {
 // faultOf returns what does f to a machine of a region.
 func (a *api) faultOf(f Fault) (do func(Faults, context.Context, weir.ID) error, err error) {
 	if a.Faults == nil {
-		return nil, invalid("this cloud does not break machines on purpose: only the local cloud of weir dev does")
+		return nil, errNoFaults
 	}
 	if f.Type != FaultPartition && (f.Link != "" || f.Direction != "" || f.Silent != nil) {
 		return nil, invalid("link, direction and silent go with the type partition alone, and type is %.40q", f.Type)

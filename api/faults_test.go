@@ -63,6 +63,14 @@ func (b *breaker) Heal(_ context.Context, id weir.ID) error {
 	return b.change(id, func() { delete(b.cuts, id) })
 }
 
+func (b *breaker) FailHost(ctx context.Context, name string) error {
+	return b.cloud.FailHost(ctx, name)
+}
+
+func (b *breaker) RestoreHost(ctx context.Context, name string) error {
+	return b.cloud.RestoreHost(ctx, name)
+}
+
 // state says what is wrong with a machine.
 func (b *breaker) state(id weir.ID) string {
 	b.mu.Lock()
@@ -154,6 +162,52 @@ func TestAFaultThatCannotBeIsRefused(t *testing.T) {
 	safe := lab(t)
 	path = fmt.Sprintf("/v2/weir/machines/%d/faults", safe.droplets([]string{"a"})[0].ID)
 	if a := safe.ask("POST", path, `{"type": "kill"}`); a.status != 422 || !strings.Contains(a.text, "only the local cloud of weir dev does") {
+		t.Errorf("a cloud that breaks nothing: %d %s, want 422", a.status, a.text)
+	}
+}
+
+func TestHostsAreBrokenAndMendedOnPurpose(t *testing.T) {
+	r := newRegion(t, cloud.FakeOptions{Hosts: 2}, nil)
+	server := httptest.NewServer(contract(t, api.New(api.Options{Control: r.control, Users: edge.NewTokens(r.control), Faults: newBreaker(r.cloud)})))
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	r.droplets([]string{"a", "b"})
+	down := func(host string, want bool) {
+		t.Helper()
+		r.eventually(fmt.Sprintf("the machines of %s are shown with it down: %v", host, want), func() bool {
+			all, _, err := call[struct{ Machines []api.InventoryMachine }](r, "GET", "machines", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range all.Machines {
+				if m.OnHost == host {
+					return m.HostDown == want && (m.Status == "off") == want && (m.Err == "its host host-2 is down") == want
+				}
+			}
+			return false
+		})
+	}
+	down("host-2", false)
+	for _, step := range []struct {
+		host, body string
+		status     int
+		says       string
+	}{
+		{"host-2", `{}`, 422, `type is \"\", want fail or restore`},
+		{"host-2", `{"type": "kill"}`, 422, `type is \"kill\", want fail or restore`},
+		{"host-3", `{"type": "fail"}`, 404, `there is no host \"host-3\", want one of host-1 to host-2`},
+		{"host-2", `{"type": "fail"}`, 204, ""},
+	} {
+		if a := r.ask("POST", "/v2/weir/hosts/"+step.host+"/faults", step.body); a.status != step.status || !strings.Contains(a.text, step.says) {
+			t.Errorf("%s of %s: %d %s, want %d %s", step.body, step.host, a.status, a.text, step.status, step.says)
+		}
+	}
+	down("host-2", true)
+	if a := r.ask("POST", "/v2/weir/hosts/host-2/faults", `{"type": "restore"}`); a.status != 204 {
+		t.Errorf("restore: %d %s, want 204", a.status, a.text)
+	}
+	down("host-2", false)
+	if a := lab(t).ask("POST", "/v2/weir/hosts/host-2/faults", `{"type": "fail"}`); a.status != 422 || !strings.Contains(a.text, "only the local cloud of weir dev does") {
 		t.Errorf("a cloud that breaks nothing: %d %s, want 422", a.status, a.text)
 	}
 }

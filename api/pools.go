@@ -16,7 +16,7 @@ func (a *api) showPool(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, map[string]any{"pool": PoolState{Pool: poolWords(&s.Pool), Autoscale: s.Pool.Autoscale != nil, Machines: s.Machines,
+	return reply(w, http.StatusOK, map[string]any{"pool": PoolState{Pool: poolWords(&s.Pool), Autoscale: s.Pool.Autoscale != nil, Machines: s.Machines, Hosts: s.Hosts,
 		Scale: ConfigOf(s.Pool.Scale), Load: s.Load, Verdict: s.Verdict, Capacity: s.Units, Back: s.Pool.Back, PoolMore: moreOf(&s.Pool)}})
 }
 

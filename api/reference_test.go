@@ -203,6 +203,7 @@ var reference = []group{
 		{at: "GET /v2/weir/droplets/{id}/boot", says: "Show how the first boot of a machine went.", ok: one("boot", weir.Boot{})},
 		{at: "POST /v2/weir/machines/{id}/drain", says: "Keep a machine from serving, or let it serve again.", body: Draining{}, ok: nothing, errs: []int{409}},
 		{at: "POST /v2/weir/machines/{id}/faults", says: "Break a machine on purpose, and answer when it is done.", more: "Only the local cloud of weir dev can do this.", body: Fault{}, ok: nothing, errs: []int{409}},
+		{at: "POST /v2/weir/hosts/{name}/faults", says: "Take the power of a host away, or give it back, and answer when it is done.", more: "Only the local cloud of weir dev can do this, if it has several hosts.", body: HostFault{}, ok: nothing},
 	}},
 	{"Weir: nodes", "Machines of one's own that run load balancers, with the versions on them.", []route{
 		{at: "GET /v2/weir/nodes", says: "List the nodes.", ok: page("nodes", weir.NodeOverview{})},
@@ -280,6 +281,7 @@ var pathParameters = []struct{ name, below, kind, says string }{
 	{"name", "/v2/tags/", "string", "The name of a tag, in any case."},
 	{"name", "/v2/weir/pools/", "string", "The name of a pool; to show it, its ID does too."},
 	{"name", "/v2/weir/nodes/", "string", "The name of a node."},
+	{"name", "/v2/weir/hosts/", "string", "The name of a host of the local cloud, such as host-2."},
 	{"ip", "/v2/", "string", "The address."},
 	{"figure", "/v2/monitoring/metrics/load_balancer/", "string", "The name of a figure, such as frontend_http_requests_per_second."},
 	{"figure", "/v2/monitoring/metrics/droplet/", "string", "The name of a figure, such as cpu or bandwidth."},
@@ -313,7 +315,7 @@ var must = map[string][]string{
 	"dropletIDs": {"droplet_ids"}, "forwardingRules": {"forwarding_rules"}, "autoscaleRequest": {"name", "config", "droplet_template"},
 	"tagRequest": {"name"}, "taggingRequest": {"resources"}, "taggingResource": {"resource_id", "resource_type"}, "addressActRequest": {"type"},
 	"certificateRequest": {"name"}, "firewallRuleWire": {"protocol"},
-	"App": {"name"}, "Growth": {"count"}, "NewNode": {"name"}, "NewToken": {"name", "scopes"}, "Draining": {"drained"}, "Splitting": {"split"}, "Maintaining": {"on"}, "TargetDrain": {"droplet_id"}, "Fault": {"type"},
+	"App": {"name"}, "Growth": {"count"}, "NewNode": {"name"}, "NewToken": {"name", "scopes"}, "Draining": {"drained"}, "Splitting": {"split"}, "Maintaining": {"on"}, "TargetDrain": {"droplet_id"}, "Fault": {"type"}, "HostFault": {"type"},
 	"AutoscaleSchedule": {"cron", "minutes", "min_instances"},
 }
 
@@ -386,6 +388,11 @@ var said = map[string]string{
 	"Fault.link":                 "that a partition cuts: both if left out",
 	"Fault.direction":            "that a partition cuts: both if left out",
 	"Fault.silent":               "whether neither end of a partition is told: true if left out; false takes the link down",
+	"MachineOverview.on_host":    "the host of its cloud that it is on; left out if its cloud does not say",
+	"NodeOverview.on_host":       "left out: no cloud knows it",
+	"InventoryMachine.on_host":   "the host of its cloud that it is on; left out if its cloud does not say",
+	"HostFault":                  "What a host of the local cloud should suffer.",
+	"HostFault.type":             "fail (a power cut of all its machines) or restore",
 	"Applied":                    "What was changed.",
 	"Pool":                       "A pool of servers that are the same.",
 	"InventoryMachine":           "A machine, which may be an instance of a load balancer.",

@@ -318,7 +318,7 @@ func (a *api) listMachines(w http.ResponseWriter, r *http.Request) error {
 		}
 		return InventoryMachine{Line: lines[m.ID], ID: number(m.ID), Name: m.Name, Region: m.Region, Size: m.Size, Status: status,
 			Public: m.Status.Public, Private: m.Status.Private, Pool: m.Pool, LoadBalancer: m.LoadBalancer, Own: m.Own,
-			Tags: some(m.Tags), Drained: m.Drained, Boot: m.Status.Boot, Created: m.Created, Err: m.Status.Err}
+			Tags: some(m.Tags), OnHost: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Boot: m.Status.Boot, Created: m.Created, Err: cmp.Or(m.Status.Err, m.HostTrouble())}
 	})
 }
 

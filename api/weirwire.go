@@ -73,6 +73,7 @@ type PoolState struct {
 	Pool
 	Autoscale bool             `json:"autoscale"`         // it is a droplet autoscale pool
 	Machines  int              `json:"machines"`          // that it has and is to keep
+	Hosts     map[string]int   `json:"hosts,omitempty"`   // how many of those each host has; left out if its cloud does not say
 	Scale     *AutoscaleConfig `json:"scale,omitempty"`   // nil: it has as many machines as users say
 	Load      weir.PoolLoad    `json:"load"`              // at the moment
 	Verdict   *weir.Verdict    `json:"verdict,omitempty"` // what was last decided of its size
@@ -103,7 +104,9 @@ type InventoryMachine struct {
 	LoadBalancer weir.ID    `json:"load_balancer,omitempty"` // it is an instance of this one
 	Own          bool       `json:"own,omitempty"`           // a machine of one's own, which joined
 	Tags         []string   `json:"tags"`
-	Drained      bool       `json:"drained,omitempty"` // an operator keeps it from serving
+	OnHost       string     `json:"on_host,omitempty"`   // left out if its cloud does not say
+	HostDown     bool       `json:"host_down,omitempty"` // its host is: it is off, and stays until that is up again
+	Drained      bool       `json:"drained,omitempty"`   // an operator keeps it from serving
 	Boot         weir.Boot  `json:"boot"`
 	Created      time.Time  `json:"created_at"`
 	Err          string     `json:"error,omitempty"` // why it is not yet as it should be
@@ -176,6 +179,17 @@ type Fault struct {
 	Link      weir.Link      `json:"link,omitempty"`      // both
 	Direction weir.Direction `json:"direction,omitempty"` // both
 	Silent    *bool          `json:"silent,omitempty"`    // true; false takes the link down
+}
+
+// The types of a HostFault.
+const (
+	FaultFail    = "fail"
+	FaultRestore = "restore"
+)
+
+// HostFault is the body of POST /v2/weir/hosts/{name}/faults. The answer, once it is done, is 204.
+type HostFault struct {
+	Type string `json:"type"`
 }
 
 // LiveHeader is the header of GET /v2/weir/load_balancers/{id}/config that is "true" if

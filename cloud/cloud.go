@@ -41,13 +41,20 @@ type Spec struct {
 	ID   weir.ID // Weir's, unique for ever; the driver keeps it with the machine
 	Name string  // host name
 	weir.Template
+
+	// Apart is a word: machines with the same one should not fail together. A cloud that has a say in it
+	// spreads them over its hosts, as evenly as there is room; where there is none, one is made on the next best
+	// host all the same. A cloud of one host, or one that cannot choose, ignores it, and so do all if it is empty.
+	Apart string
 }
 
 // Machine is a machine as its cloud shows it.
 type Machine struct {
 	ID       weir.ID
 	Name     string
-	On       bool // powered on; a machine whose init has died is off
+	On       bool   // powered on; a machine whose init has died is off
+	Host     string // that it is on, for as long as it is there; "" in a cloud that does not say
+	HostDown bool   // its host is: until it is up again the machine is off, and can be neither powered on nor deleted
 	Public   netip.Addr
 	Anchor   netip.Addr // where the traffic of a reserved IP arrives
 	Private  netip.Addr // of the private network; where the traffic of an address reserved there arrives, too
@@ -80,11 +87,13 @@ type Machines interface {
 	EnableIPv6(ctx context.Context, id weir.ID) error
 
 	// DeleteMachine destroys a machine with its disk and gives back its addresses. A
-	// reserved IP that pointed to it points nowhere. If there is none, it does nothing.
+	// reserved IP that pointed to it points nowhere. If there is none, it does nothing. One whose host is down is
+	// weir.Unavailable: its disk is there.
 	DeleteMachine(ctx context.Context, id weir.ID) error
 
 	// PowerOn starts a machine that is off, with its disk and addresses as they were.
-	// If it is on, PowerOn does nothing. A machine that is not there is weir.NotFound.
+	// If it is on, PowerOn does nothing. A machine that is not there is weir.NotFound, and one whose host is down
+	// is weir.Unavailable.
 	PowerOn(ctx context.Context, id weir.ID) error
 
 	// PowerOff stops a machine, gently if it can be (its init gets SIGTERM and a few
@@ -157,11 +166,13 @@ type Firewalls interface {
 // A fault is on no record: it ends when the region does, if nothing ends it before. Doing
 // one twice is doing it once. A machine that is not there is weir.NotFound.
 type Faults interface {
+	HostFaults
+
 	// Kill takes a machine's power away: all that runs in it ends at once, without a
 	// word. It is off then, and PowerOn boots it again. If it is off, Kill does nothing.
 	Kill(ctx context.Context, id weir.ID) error
 
-	// Reboot is Kill, then PowerOn.
+	// Reboot is Kill, then PowerOn, which a machine whose host is down is refused.
 	Reboot(ctx context.Context, id weir.ID) error
 
 	// Freeze stops every process of a machine where it is. Its kernel lives: it answers
@@ -178,4 +189,15 @@ type Faults interface {
 
 	// Heal undoes all cuts. Flows that have not given up go on.
 	Heal(ctx context.Context, id weir.ID) error
+}
+
+// HostFaults break whole hosts, as [Faults] break machines. A host that is not there is weir.NotFound.
+type HostFaults interface {
+	// FailHost takes the power of a host away: all its machines are killed at once, and until RestoreHost none of them
+	// can be powered on or deleted, and none is made there. If it is down, FailHost does nothing.
+	FailHost(ctx context.Context, name string) error
+
+	// RestoreHost lets a host be up again. Its machines stay off until they are powered on. If it is up, RestoreHost does
+	// nothing.
+	RestoreHost(ctx context.Context, name string) error
 }

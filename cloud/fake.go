@@ -22,6 +22,10 @@ type FakeOptions struct {
 	Addresses int    // how many reserved IPs it has of each family, and of the private network; 100 if 0
 	Spread    int    // how many machines can have one; 8 if 0
 
+	// Hosts is how many hosts there are, host-1 and so on, which machines are spread over; one that has no name if it is under 2.
+	// Each has room for HostRoom machines, for any number if that is 0.
+	Hosts, HostRoom int
+
 	// Full says of which sizes there is no room for another machine, whatever there is of others. Of none if nil.
 	Full func(size string) bool
 
@@ -47,6 +51,7 @@ type Fake struct {
 	machines  map[weir.ID]*fakeMachine
 	addresses map[netip.Addr]*Address
 	made      map[weir.ID]int
+	down      map[string]bool // hosts that are
 }
 
 type fakeMachine struct {
@@ -59,8 +64,9 @@ type fakeMachine struct {
 }
 
 var (
-	_ Cloud = (*Fake)(nil)
-	_ Meter = (*Fake)(nil)
+	_ Cloud      = (*Fake)(nil)
+	_ Meter      = (*Fake)(nil)
+	_ HostFaults = (*Fake)(nil)
 )
 
 // Where the networks of a Fake begin.
@@ -91,7 +97,7 @@ func NewFake(o FakeOptions) *Fake {
 		o.Fault = func(context.Context, string) (before, after error) { return nil, nil }
 	}
 	return &Fake{o: o, machines: map[weir.ID]*fakeMachine{},
-		addresses: map[netip.Addr]*Address{}, made: map[weir.ID]int{}}
+		addresses: map[netip.Addr]*Address{}, made: map[weir.ID]int{}, down: map[string]bool{}}
 }
 
 // Kill has a machine die by itself: it is off. It reports whether it was on.
@@ -104,6 +110,63 @@ func (f *Fake) Kill(id weir.ID) bool {
 	}
 	m.off()
 	return true
+}
+
+// FailHost keeps the promise of [HostFaults].
+func (f *Fake) FailHost(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := HostNamed(f.o.Hosts, name); err != nil {
+		return err
+	}
+	f.down[name] = true
+	for _, m := range f.machines {
+		if m.Host == name && m.On {
+			m.off()
+		}
+	}
+	return nil
+}
+
+// RestoreHost keeps the promise of [HostFaults].
+func (f *Fake) RestoreHost(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := HostNamed(f.o.Hosts, name)
+	delete(f.down, name)
+	return err
+}
+
+// hosts returns what there is on each host, as one looks at it that makes a machine to be apart from others.
+func (f *Fake) hosts(apart string) []Host {
+	all := make([]Host, max(1, f.o.Hosts))
+	for i := range all {
+		all[i].Room = int64(cmp.Or(f.o.HostRoom, f.o.Machines))
+	}
+	for _, m := range f.machines {
+		i, err := HostNamed(f.o.Hosts, m.Host)
+		if err != nil {
+			i = 0 // the only one
+		}
+		all[i].Room--
+		if apart != "" && m.spec.Apart == apart {
+			all[i].Apart++
+		}
+	}
+	for i := range all {
+		if f.down[HostName(i)] {
+			all[i].Room = 0
+		}
+	}
+	return all
+}
+
+// up returns why nothing can be done to a machine, if its host is down.
+func (f *Fake) up(m *fakeMachine) error {
+	if f.down[m.Host] {
+		return weir.Errorf(weir.Unavailable, "its host %s is down", m.Host)
+	}
+	return nil
 }
 
 // Spec returns what a machine was made from, if it is there.
@@ -183,7 +246,7 @@ func (f *Fake) Machines(ctx context.Context) ([]Machine, error) {
 	var all []Machine
 	err := f.call(ctx, func() error {
 		for _, id := range slices.Sorted(maps.Keys(f.machines)) {
-			all = append(all, f.machines[id].show())
+			all = append(all, f.show(f.machines[id]))
 		}
 		return nil
 	}, "list machines")
@@ -204,7 +267,7 @@ func (f *Fake) CreateMachine(ctx context.Context, spec Spec) (Machine, error) {
 				return err
 			}
 		}
-		made = m.show()
+		made = f.show(m)
 		return nil
 	}, "create machine %s", spec.ID)
 	if err != nil {
@@ -226,10 +289,14 @@ func (f *Fake) create(spec Spec) (*fakeMachine, error) {
 	if err := f.room(spec.Size, 1); err != nil {
 		return nil, err
 	}
+	host := ""
+	if f.o.Hosts > 1 {
+		host = HostName(PickHost(f.hosts(spec.Apart))) // there is one, as room says
+	}
 	slot := f.slot()
 	takes, boot := f.o.Boots(spec)
 	m := &fakeMachine{spec: spec, slot: slot, left: takes, Machine: Machine{
-		ID: spec.ID, Name: spec.Name, Boot: boot,
+		ID: spec.ID, Name: spec.Name, Host: host, Boot: boot,
 		Public:  nth(fakePublic, slot),
 		Anchor:  nth(fakeAnchor, slot),
 		Private: nth(fakePrivate, slot),
@@ -276,6 +343,13 @@ func (f *Fake) room(size string, n int) error {
 	if free := f.o.Machines - len(f.machines); n > free {
 		return weir.Errorf(weir.Exhausted, "there is room for %d more machines of %d, want %d", free, f.o.Machines, n)
 	}
+	free := int64(0)
+	for _, h := range f.hosts("") {
+		free += max(0, h.Room)
+	}
+	if int64(n) > free {
+		return weir.Errorf(weir.Exhausted, "its hosts have room for %d more machines, want %d", free, n)
+	}
 	return nil
 }
 
@@ -295,6 +369,11 @@ func (f *Fake) slot() int {
 // DeleteMachine keeps the promise of [Machines].
 func (f *Fake) DeleteMachine(ctx context.Context, id weir.ID) error {
 	return f.call(ctx, func() error {
+		if m := f.machines[id]; m != nil {
+			if err := f.up(m); err != nil {
+				return err
+			}
+		}
 		delete(f.machines, id)
 		for _, a := range f.addresses {
 			a.Machines = slices.DeleteFunc(a.Machines, func(m weir.ID) bool { return m == id })
@@ -307,6 +386,9 @@ func (f *Fake) DeleteMachine(ctx context.Context, id weir.ID) error {
 func (f *Fake) PowerOn(ctx context.Context, id weir.ID) error {
 	return f.call(ctx, func() error {
 		m, err := f.machine(id)
+		if err == nil {
+			err = f.up(m)
+		}
 		if err == nil && !m.On {
 			m.start()
 		}
@@ -464,8 +546,9 @@ func (m *fakeMachine) off() {
 }
 
 // show returns m as it is at this moment, sharing nothing with it.
-func (m *fakeMachine) show() Machine {
+func (f *Fake) show(m *fakeMachine) Machine {
 	shown := m.Machine
+	shown.HostDown = f.down[m.Host]
 	left := m.left
 	if m.On {
 		left -= time.Since(m.on)

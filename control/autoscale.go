@@ -279,6 +279,7 @@ func powered(members []weir.Machine) (on []weir.Machine) {
 // status, and into the newest entry of its history. Machines that nobody has asked
 // for, in the place of some that are gone, begin an entry of their own.
 func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, add, drop int) error {
+	members = slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return m.Buried() })
 	on := powered(members)
 	p.Status.Active, p.Status.Units = len(on), int(worth(on)+1e-9)
 	settled := add == 0 && drop == 0 && p.Status.Stuck == "" && (p.Mixed() || len(members) == p.Count)

@@ -466,7 +466,7 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 // tried again already, less and less often.
 func differs(row weir.Machine, seen cloud.Machine) bool {
 	return row.Status.Err == "" &&
-		(row.Status != observed(seen) || seen.On == row.Off || !reflect.DeepEqual(seen.Firewall, row.Wall()))
+		(row.Status != observed(seen) || seen.On == row.Off && !seen.HostDown || !reflect.DeepEqual(seen.Firewall, row.Wall()))
 }
 
 func (t *term) touchAddresses(ctx context.Context) error {

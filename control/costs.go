@@ -96,7 +96,7 @@ func machineCosts(rows []weir.Machine, has owned, ps []weir.Pool, of map[weir.ID
 		if m.Own {
 			continue
 		}
-		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: m.Status.Err}
+		item := weir.Cost{Kind: "machine", ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Of: of[cmp.Or(m.Pool, m.LoadBalancer)], Since: m.Created, Err: cmp.Or(m.Status.Err, m.HostTrouble())}
 		if p := pool[m.Pool]; p != nil {
 			o, _ := p.Offer(m.Placement())
 			item.Price = o.Price

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"weir/store"
@@ -13,6 +15,10 @@ import (
 
 // downFor is how long load balancers find a server down until its pool replaces it, at least.
 const downFor = 2 * time.Minute
+
+// hostDownFor is how long a host is down until the members of pools that are there are replaced: one that is reset may be
+// back before others have booted.
+const hostDownFor = 10 * time.Second
 
 // finding is what the load balancers that have a machine as a server find of it.
 type finding struct {
@@ -133,7 +139,7 @@ func judgeMembers(members []weir.Member, found map[weir.ID]finding) {
 func heal(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, found map[weir.ID]finding, now time.Time) error {
 	for i := range members {
 		m := &members[i]
-		if f := found[m.ID]; m.Condemned != "" && m.Deleting.IsZero() && (f.up && !f.waits || !p.Heals()) {
+		if f := found[m.ID]; m.Condemned != "" && m.Deleting.IsZero() && !m.Stranded() && serves(p, m, f) {
 			m.Condemned = ""
 			machines.Put(tx, m.ID, *m)
 			tellPool(tx, p, m.ID, weir.EventDecision, fmt.Sprintf("keeps %s, which is up again", m.Name))
@@ -149,6 +155,50 @@ func heal(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machin
 	return beginScaling(ctx, tx, *p, weir.ScaledUp, fmt.Sprintf("%s is replaced: %s", m.Name, why))
 }
 
+// serves reports whether a condemned member is as it should be again, as far as anybody can tell.
+func serves(p *weir.Pool, m *weir.Machine, f finding) bool {
+	return f.up && !f.waits || !p.Heals() || f.bound == 0 && m.Serves()
+}
+
+// strand condemns those members of a pool whose host is down, all at once, and returns when it is to be called again. Nobody waits
+// for anything else in their place: they serve nobody.
+func strand(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, now time.Time) (again time.Duration, err error) {
+	if !p.Deleting.IsZero() || p.Heal != nil && !*p.Heal {
+		return 0, nil
+	}
+	long := map[string]bool{} // the hosts that are down for long
+	for i := range members {
+		m := &members[i]
+		switch left := m.Changed.Add(hostDownFor).Sub(now); {
+		case !m.Stranded() || m.Drained || m.Condemned != "":
+		case left <= 0:
+			long[m.Status.Host] = true
+		case again == 0 || left < again:
+			again = left
+		}
+	}
+	for _, host := range slices.Sorted(maps.Keys(long)) {
+		why := fmt.Sprintf("host %s is down", host)
+		var names []string
+		for i := range members {
+			m := &members[i]
+			if m.Status.Host == host && m.Stranded() && !m.Drained && m.Condemned == "" {
+				m.Condemned = why
+				machines.Put(tx, m.ID, *m)
+				names = append(names, m.Name)
+			}
+		}
+		text := fmt.Sprintf("replaces %s: %s", strings.Join(names, ", "), why)
+		tellPool(tx, p, "", weir.EventDecision, text)
+		if p.Told() {
+			if err := beginScaling(ctx, tx, *p, weir.ScaledUp, text); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return again, nil
+}
+
 // ill returns the member of a pool that is to be replaced because it does not serve, and why.
 func ill(p *weir.Pool, members []weir.Machine, found map[weir.ID]finding, now time.Time) (m *weir.Machine, why string) {
 	if !p.Heals() || !p.Deleting.IsZero() || p.Former != nil {
@@ -158,6 +208,7 @@ func ill(p *weir.Pool, members []weir.Machine, found map[weir.ID]finding, now ti
 	for i := range members {
 		is := &members[i]
 		switch f := found[is.ID]; {
+		case is.Buried():
 		case !is.Deleting.IsZero() || p.Leaves(is):
 			return nil, "" // one at a time
 		case is.Off || is.Drained:

@@ -118,6 +118,8 @@ func (v *balancerView) state(m weir.Machine) (weir.HealthState, string) {
 	asked := e.asked[m.ID]
 	lost := v.lost(m.ID)
 	switch {
+	case m.Status.HostDown:
+		return weir.InstanceGone, m.HostTrouble()
 	case m.Status.Phase == weir.MachineOff:
 		return weir.InstanceGone, "its cloud says that it is off"
 	case v.statuses[m.ID].Revision == 0 || said.Revision == 0:

@@ -126,7 +126,8 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 		fenced[h.Machine] = true
 	}
 	instances = slices.DeleteFunc(instances, func(m weir.Machine) bool { return fenced[m.ID] })
-	if len(fenced) == 0 && len(instances) == want && v.surges(health) {
+	regroups, _ := v.regroups(health)
+	if len(fenced) == 0 && (len(instances) == want && v.surges(health) || regroups) {
 		want++
 	}
 	if v.lb.Mode == weir.OnSegment {
@@ -151,16 +152,45 @@ func (v *balancerView) planInstances(health []weir.Health) (steps []balancerStep
 			return slices.Index([]weir.HealthState{weir.InstanceGone, weir.InstanceSilent, weir.InstanceUnwell,
 				weir.InstanceBoots, weir.InstanceDrained, weir.InstanceWell}, health[i].State)
 		}
-		slices.SortStableFunc(instances, func(a, b weir.Machine) int {
-			return cmp.Or(cmp.Compare(rank(a), rank(b)), -cmp.Compare(number(a.ID), number(b.ID)))
-		})
-		for _, m := range instances[:len(instances)-want] {
-			if rank(m) < later {
-				steps = append(steps, dropInstance{m, "there is one too many"})
+		on := crowdOf(instances)
+		for len(instances) > want {
+			first := slices.MinFunc(instances, func(a, b weir.Machine) int {
+				return cmp.Or(cmp.Compare(rank(a), rank(b)), on.compare(&a, &b))
+			})
+			if rank(first) < later {
+				steps = append(steps, dropInstance{first, "there is one too many"})
 			}
+			on.leave(&first)
+			instances = slices.DeleteFunc(instances, func(m weir.Machine) bool { return m.ID == first.ID })
 		}
 	}
 	return steps
+}
+
+// regroups reports whether there is to be one more instance than there should be, so that not all of them are on one host now that
+// another is up again, and whether that is still to be looked at.
+func (v *balancerView) regroups(health []weir.Health) (more, still bool) {
+	instances := v.instances()
+	if !v.lb.Status.Regroup || !v.lb.Deleting.IsZero() || len(health) < len(instances) {
+		return false, false
+	}
+	beyond := len(instances) > v.lb.WantInstances()
+	made, boots := true, false
+	for i, m := range instances {
+		made = made && m.Status.Host != ""
+		boots = boots || health[i].State == weir.InstanceBoots
+		if m.Status.Short && beyond {
+			return false, false // there is no room for it
+		}
+	}
+	switch {
+	case !made:
+		return beyond, true
+	case beyond:
+		return boots, boots
+	}
+	together := len(instances) > 1 && len(crowdOf(instances)) == 1
+	return together, together
 }
 
 // planClaims makes machines of one's own that joined, and that no load balancer has, instances.
@@ -354,6 +384,7 @@ func hosts(addrs []netip.Addr) (prefixes []netip.Prefix) {
 func statusOf(v balancerView, steps []balancerStep, health []weir.Health) weir.LoadBalancerStatus {
 	s := v.lb.Status
 	s.Plan, s.Err, s.Address, s.Addr6, s.Health = nil, "", netip.Addr{}, netip.Addr{}, health
+	_, s.Regroup = v.regroups(health)
 	for _, step := range steps {
 		s.Plan = append(s.Plan, step.String())
 	}

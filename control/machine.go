@@ -42,7 +42,11 @@ const (
 
 // planMachine returns the steps that bring a machine to its row, in order.
 func planMachine(v machineView) (steps []machineStep) {
+	down := v.seen != nil && v.seen.HostDown
 	if !v.row.Deleting.IsZero() {
+		if down {
+			return nil // until its host is up again
+		}
 		if v.seen != nil && v.inUse != "" {
 			return []machineStep{stepWait}
 		}
@@ -62,6 +66,8 @@ func planMachine(v machineView) (steps []machineStep) {
 		steps = append(steps, stepIPv6)
 	}
 	switch {
+	case down:
+		// It is off, and nobody can change that.
 	case v.row.Off && on:
 		steps = append(steps, stepPowerOff)
 	case !v.row.Off && !on && v.row.LoadBalancer != "":
@@ -158,7 +164,7 @@ func (t *term) act(ctx context.Context, m weir.Machine, step machineStep) error 
 			}
 			m.UserData = text
 		}
-		_, err := in.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template})
+		_, err := in.CreateMachine(ctx, cloud.Spec{ID: m.ID, Name: m.Name, Template: m.Template, Apart: string(cmp.Or(m.Pool, m.LoadBalancer))})
 		return err
 	case stepFirewall:
 		return in.SetFirewall(ctx, m.ID, m.Wall())
@@ -287,6 +293,11 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 		if err := unassign(ctx, tx, m.ID); err != nil {
 			return err
 		}
+		if row.LoadBalancer != "" && row.Buried() { // its host is up again
+			if err := regroup(ctx, tx, row.LoadBalancer); err != nil {
+				return err
+			}
+		}
 		if err := t.unname(ctx, tx, m.ID); err != nil {
 			return err
 		}
@@ -302,6 +313,17 @@ func (t *term) destroy(ctx context.Context, m weir.Machine) error {
 		t.Log.Info("machine deleted", "machine", m.ID, "name", m.Name)
 	}
 	return err
+}
+
+// regroup has a load balancer look whether all its instances are on one host.
+func regroup(ctx context.Context, tx *store.Tx, id weir.ID) error {
+	lb, err := loadBalancers.Get(ctx, tx, id)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	lb.Status.Regroup = true
+	loadBalancers.Put(tx, id, lb)
+	return nil
 }
 
 // deleteEnrolments makes the tokens of a machine worthless.
@@ -356,6 +378,9 @@ func (t *term) observe(ctx context.Context, was weir.Machine, acted []weir.Actio
 		}
 		for _, a := range acted {
 			why := ""
+			if on, _ := powers(a); on && !was.Off && all[i].HostDown {
+				continue // it waits for its host
+			}
 			if on, off := powers(a); on && was.Off || off && !was.Off {
 				why = overtaken
 			}
@@ -376,7 +401,7 @@ func observed(seen cloud.Machine) weir.MachineStatus {
 		phase = weir.MachineActive
 	}
 	return weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private,
-		Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
+		Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest(), Host: seen.Host, HostDown: seen.HostDown}
 }
 
 // machineFailed shows in the row why a machine is not yet as it should be.

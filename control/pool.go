@@ -46,6 +46,11 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 		}
 	}
 	weighMembers(tx, p, members)
+	later, err := strand(ctx, tx, p, members, now)
+	if err != nil {
+		return 0, err
+	}
+	soonest(later)
 	var found map[weir.ID]finding
 	replaces := p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) })
 	if p.Deleting.IsZero() && (replaces || p.Heals()) {
@@ -111,6 +116,8 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 func stepsFor(p *weir.Pool, members []weir.Machine, gone map[weir.ID]bool) (plan []string) {
 	for _, m := range members {
 		switch {
+		case m.Buried():
+			plan = append(plan, fmt.Sprintf("delete %s once its host %s is up again", m.Name, m.Status.Host))
 		case !m.Deleting.IsZero() || gone[m.ID]:
 			plan = append(plan, "delete "+m.Name)
 		case m.Condemned != "":

@@ -57,14 +57,15 @@ type poolPlan struct {
 }
 
 // planPool returns which machines a pool must add, and which of its members must go: those that failed first, then
-// those of the size that is dearest for what it is worth, then the newest. Members that are to be replaced go as soon as
-// there is as much that serves without them as there must be.
+// those of the size that is dearest for what it is worth, then those of the host that has most of the pool, then the newest. Members
+// that are to be replaced go as soon as there is as much that serves without them as there must be.
 func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, now time.Time) (plan poolPlan) {
 	want := float64(p.Count)
 	if !p.Deleting.IsZero() {
 		want = 0
 	}
 	var old, fresh []weir.Machine
+	on := crowdOf(members)
 	arrived, coming := 0.0, false
 	for _, m := range members {
 		switch {
@@ -86,9 +87,9 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	if paused {
 		keep = want
 	}
-	drop, left := dropOld(old, keep)
+	drop, left := dropOld(old, keep, on)
 	x := p.Mix(fresh, passedOver(&p, now))
-	plan.drop = append(drop, dropSpare(x, fresh, found, want)...)
+	plan.drop = append(drop, dropSpare(x, fresh, found, want, on)...)
 	for !x.Has(want) {
 		switch {
 		case len(old) > 0 && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time
@@ -108,26 +109,45 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 }
 
 // dropOld returns which members that are to be replaced can go, if the others are to be worth as much as keep, and what those are
-// worth.
-func dropOld(old []weir.Machine, keep float64) (drop []weir.Machine, left float64) {
+// worth whose host is up.
+func dropOld(old []weir.Machine, keep float64, on crowd) (drop []weir.Machine, left float64) {
 	left = worth(old)
-	worstFirst(old)
-	for _, m := range old {
-		if left-m.Capacity() >= max(0, keep)-1e-9 {
-			left -= m.Capacity()
-			drop = append(drop, m)
+	stay := slices.Clone(old)
+	for {
+		best := -1
+		for i := range stay {
+			m := &stay[i]
+			if left-m.Capacity() < max(0, keep)-1e-9 {
+				continue
+			}
+			if best < 0 || cmp.Or(cmp.Compare(m.Lost(), stay[best].Lost()), on.compare(m, &stay[best])) < 0 {
+				best = i
+			}
+		}
+		if best < 0 {
+			break
+		}
+		left -= stay[best].Capacity()
+		on.leave(&stay[best])
+		drop = append(drop, stay[best])
+		stay = slices.Delete(stay, best, best+1)
+	}
+	for i := range stay {
+		if stay[i].Stranded() {
+			left -= stay[i].Capacity()
 		}
 	}
 	return drop, left
 }
 
 // dropSpare returns which of the members that make up x go because a pool is to be no larger than want, and takes them from x.
-func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, want float64) (drop []weir.Machine) {
+func dropSpare(x *weir.Mix, all []weir.Machine, found map[weir.ID]finding, want float64, on crowd) (drop []weir.Machine) {
 	for {
-		i := x.Spare(all, want, func(m *weir.Machine) bool { return has(m, found) }, weir.Newer)
+		i := x.Spare(all, want, func(m *weir.Machine) bool { return has(m, found) }, on.compare)
 		if i < 0 {
 			return drop
 		}
+		on.leave(&all[i])
 		drop = append(drop, all[i])
 		x.Remove(&all[i])
 		all = slices.Delete(all, i, i+1)
@@ -156,9 +176,29 @@ func has(m *weir.Machine, found map[weir.ID]finding) bool {
 	return m.Serves() && !found[m.ID].waits || m.Off || m.Drained // somebody wants those to be as they are
 }
 
-// worstFirst sorts members by how little would be lost with them.
-func worstFirst(members []weir.Machine) {
-	slices.SortFunc(members, func(a, b weir.Machine) int { return cmp.Or(cmp.Compare(a.Lost(), b.Lost()), weir.Newer(&a, &b)) })
+// crowd is how many machines of one kind each host has that are to stay.
+type crowd map[string]int
+
+func crowdOf(all []weir.Machine) crowd {
+	on := crowd{}
+	for i := range all {
+		if m := &all[i]; m.Deleting.IsZero() && m.Status.Host != "" {
+			on[m.Status.Host]++
+		}
+	}
+	return on
+}
+
+// leave takes a machine away.
+func (on crowd) leave(m *weir.Machine) {
+	if m.Status.Host != "" {
+		on[m.Status.Host]--
+	}
+}
+
+// compare compares which of two machines that are otherwise equal goes first: the one whose host has more of them, then the newer.
+func (on crowd) compare(a, b *weir.Machine) int {
+	return cmp.Or(cmp.Compare(on[b.Status.Host], on[a.Status.Host]), weir.Newer(a, b))
 }
 
 // renew has p remember what was, of which machines are to be replaced because p has another template or does not

@@ -432,6 +432,9 @@ func (c *Control) PoolReport(ctx context.Context, name string) (r weir.PoolRepor
 	})
 	members = slices.DeleteFunc(members, func(m weir.Machine) bool { return !m.Deleting.IsZero() })
 	r.Machines, r.Units = len(members), worth(members)
+	if on := crowdOf(members); len(on) > 0 {
+		r.Hosts = on
+	}
 	r.Load = poolLoad(c.figures.loadOf(members, lbs, r.Pool.Percentile(), time.Now()))
 	return r, err
 }

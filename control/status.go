@@ -91,7 +91,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 		units := 0.0
 		var stay []weir.Machine
 		for _, m := range ms {
-			if m.Pool == p.ID {
+			if m.Pool == p.ID && !m.Buried() {
 				if m.Deleting.IsZero() && !p.Leaves(&m) {
 					stay = append(stay, m)
 				}
@@ -121,7 +121,7 @@ func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus
 			return s, err
 		}
 		for _, m := range ms {
-			if m.LoadBalancer != lb.ID {
+			if m.LoadBalancer != lb.ID || m.Buried() {
 				continue
 			}
 			in, err := c.instance(ctx, tx, m.ID)

@@ -49,6 +49,7 @@ var kinds = map[string]string{
 	"/v2/weir/audit":                ofOperator,
 	"/v2/weir/droplets":             "droplet",
 	"/v2/weir/events":               ofAll,
+	"/v2/weir/hosts":                ofOperator,
 	"/v2/weir/load_balancers":       "load_balancer",
 	"/v2/weir/machines":             "droplet",
 	"/v2/weir/machines/{id}/faults": ofOperator,

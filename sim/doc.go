@@ -10,6 +10,7 @@
 //     anything, and above all between the decision to move an address and its arrival;
 //   - the network loses what goes one way or both: between machines, on one path or all, between
 //     them and members, between members, so that a minority of them can decide nothing;
+//   - in half of the clouds whole hosts fail for a while, with all that is on them;
 //   - machines die, vanish, stand still; so do their HAProxy alone and their agent alone; they
 //     no longer reach their servers; any of this flaps;
 //   - reports come late, twice, or not; clocks differ, and those of members jump.

@@ -166,11 +166,18 @@ func (w *world) flapped(before, after decided) {
 // machinePut looks at the row of a machine that was put.
 func (w *world) machinePut(key string, value []byte, revision int64) {
 	var is weir.Machine
-	if err := json.Unmarshal(value, &is); err != nil || is.LoadBalancer == "" || is.Own {
+	if err := json.Unmarshal(value, &is); err != nil || is.Own {
 		return
 	}
 	was, there := rowAt[weir.Machine](w, key, revision-1)
 	switch {
+	case is.LoadBalancer == "":
+		if was.Condemned == "" && is.Condemned != "" {
+			w.condemned(is, revision)
+		}
+		if was.Deleting.IsZero() && !is.Deleting.IsZero() {
+			w.known.leaves(is)
+		}
 	case !there:
 		d, ok := w.decidedAt(is.LoadBalancer, revision)
 		if want := d.lb.WantInstances(); ok && len(d.instances) > want+1 {
@@ -178,6 +185,27 @@ func (w *world) machinePut(key string, value []byte, revision int64) {
 		}
 	case was.Deleting.IsZero() && !is.Deleting.IsZero():
 		w.ended(was, revision)
+	}
+}
+
+// condemned notes that a pool replaces machines.
+func (w *world) condemned(m weir.Machine, revision int64) {
+	p, ok := rowAt[weir.Pool](w, "weir/row/pools/"+string(m.Pool), revision)
+	k := &w.known
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.replacing = append(k.replacing, m.Pool)
+	if ok && p.Name == "batch" {
+		k.most++ // one is made in its place, unless its host is up again before
+	}
+}
+
+// leaves has nobody count on a machine of a pool that replaced any: if a host is up again before another serves, either may go.
+func (k *knowledge) leaves(m weir.Machine) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if slices.Contains(k.replacing, m.Pool) {
+		k.replaced = append(k.replaced, m.ID)
 	}
 }
 

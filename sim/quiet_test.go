@@ -111,7 +111,7 @@ func (w *world) amissMachines(s *snapshot, r *report) {
 		if !seen.On {
 			phase = weir.MachineOff
 		}
-		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest()}
+		want := weir.MachineStatus{Phase: phase, Public: seen.Public, Anchor: seen.Anchor, Private: seen.Private, Public6: seen.Public6, Anchor6: seen.Anchor6, Boot: seen.Boot, Wall: seen.Firewall.Digest(), Host: seen.Host, HostDown: seen.HostDown}
 		r.want(m.Status == want, "machine %s has the status %+v, want %+v", m.ID, m.Status, want)
 		r.want(!seen.On || seen.Boot.State != weir.BootRunning, "machine %s still boots", m.ID)
 		r.want(seen.Public6.IsValid() == m.IPv6, "machine %s has the address %s, should have IPv6: %v", m.ID, seen.Public6, m.IPv6)
@@ -482,6 +482,9 @@ func (w *world) amissKnown(s *snapshot, r *report) {
 	k := &w.known
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for _, id := range k.replaced {
+		delete(k.facts, exists("machine", id))
+	}
 	for f, so := range k.facts {
 		if f.of == "" || is[exists("machine", f.of)] {
 			r.want(is[f] == so, "that %s is %v, and a user was told %v", f.what, is[f], so)

@@ -32,6 +32,7 @@ const (
 	restful  = 2 * time.Minute  // for how long then nothing may happen
 	lastPart = 60               // lines of a story that are printed
 
+	hosts                     = 3     // of a cloud that has several
 	fewMachines, fewAddresses = 14, 4 // of a small cloud, which users soon need more of
 )
 
@@ -100,9 +101,13 @@ func newWorld(t *testing.T, seed uint64, counts *tally) (w *world, end func()) {
 	w.truth = store.New(w.memory)
 	w.small = chance(w.random("cloud"), 25)
 	w.jumps = chance(w.random("jumps"), 20)
+	w.hosted = chance(w.random("hosts"), 50)
 	o := cloud.FakeOptions{Region: region, Boots: w.boots, Fault: w.fault}
 	if w.small {
 		o.Machines, o.Addresses = fewMachines, fewAddresses
+	}
+	if w.hosted {
+		o.Hosts = hosts
 	}
 	w.cloud = cloud.NewFake(o)
 	w.nodes.all = map[weir.ID]*node{}
@@ -151,6 +156,9 @@ func (w *world) someTrouble(ctx context.Context) {
 		wg.Go(func() { u.want(ctx) })
 	}
 	wg.Go(func() { w.chaos(ctx) })
+	if w.hosted {
+		wg.Go(func() { w.hostsFail(ctx) })
+	}
 	wg.Go(func() { w.breaks(ctx) })
 	wg.Go(func() { w.clocks(ctx) })
 	<-ctx.Done()

@@ -26,6 +26,9 @@ type knowledge struct {
 	// How many machines the pool "batch" has to have, at least and at most: it is
 	// only ever grown, and some of its machines are deleted.
 	least, most int
+
+	replacing []weir.ID // pools that replaced machines whose host was down, …
+	replaced  []weir.ID // … and which of their machines have gone since
 }
 
 // learn takes in that a user asked for something to become so, and what came of it.

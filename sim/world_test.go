@@ -33,6 +33,7 @@ type world struct {
 
 	small   bool         // the cloud has little room
 	jumps   bool         // the members' clocks do
+	hosted  bool         // the cloud has several hosts
 	trouble atomic.Bool  // faults are on
 	changes atomic.Int64 // calls that change the cloud
 
@@ -170,6 +171,24 @@ func (w *world) chaos(ctx context.Context) {
 				w.tell("chaos: machine %s dies", m.ID)
 			}
 			w.net.poke()
+		}
+	}
+}
+
+// hostsFail has one host after the other fail for a while, until ctx ends. It is up again then.
+func (w *world) hostsFail(ctx context.Context) {
+	r := w.random("hosts fail")
+	for sleep(ctx, upTo(r, 20*time.Second)) {
+		host := cloud.HostName(r.IntN(hosts))
+		w.tell("chaos: %s fails", host)
+		if err := w.cloud.FailHost(ctx, host); err != nil {
+			w.never("%s cannot fail: %v", host, err)
+		}
+		w.net.poke()
+		sleep(ctx, upTo(r, 40*time.Second))
+		w.tell("chaos: %s is up again", host)
+		if err := w.cloud.RestoreHost(ctx, host); err != nil {
+			w.never("%s cannot be restored: %v", host, err)
 		}
 	}
 }

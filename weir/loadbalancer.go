@@ -184,6 +184,9 @@ type LoadBalancerStatus struct {
 	Failover *Failover   `json:"failover,omitempty"` // the last one
 	Moves    []time.Time `json:"moves,omitempty"`    // when the address last moved without being asked to, oldest first
 	Health   []Health    `json:"health,omitempty"`   // of its instances, by machine
+
+	// Regroup is that a host is up again on which an instance was: if all that there are now are on one host, that is to be changed.
+	Regroup bool `json:"regroup,omitempty"`
 }
 
 // Actives returns the instances that were last given the address, or a share of it.

@@ -1,6 +1,7 @@
 package weir
 
 import (
+	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -78,9 +79,13 @@ type MachineStatus struct {
 	Public6 netip.Addr   `json:"public6,omitzero"` // if it has IPv6
 	Anchor6 netip.Addr   `json:"anchor6,omitzero"`
 	Boot    Boot         `json:"boot"`
+	Host    string       `json:"host,omitempty"`  // that it is on; "" if its cloud does not say
 	Wall    string       `json:"wall,omitempty"`  // the digest of the firewall that its cloud keeps
 	Err     string       `json:"err,omitempty"`   // why it is not yet as it should be
 	Short   bool         `json:"short,omitempty"` // that its cloud has too little of something
+
+	// HostDown is that its host is: until it is up again the machine is off, and cannot be powered on or destroyed.
+	HostDown bool `json:"host_down,omitempty"`
 }
 
 // BootState says what became of a machine's user-data.
@@ -108,6 +113,24 @@ func (m *Machine) Serves() bool {
 	return m.Status.Phase == MachineActive && m.Deleting.IsZero() && !m.Off && !m.Drained &&
 		m.Status.Private.IsValid() &&
 		(m.Status.Boot.State == BootUnknown || m.Status.Boot.State == BootDone)
+}
+
+// Stranded reports whether m should be on and cannot be, since its host is down.
+func (m *Machine) Stranded() bool { return m.Status.HostDown && !m.Off && m.Deleting.IsZero() }
+
+// Buried reports whether m is to go and cannot yet, since its host is down. It counts nowhere any more but among what there
+// is to pay for.
+func (m *Machine) Buried() bool { return m.Status.HostDown && !m.Deleting.IsZero() }
+
+// HostTrouble says that m's host is down and what that means for m; it is empty if the host is up.
+func (m *Machine) HostTrouble() string {
+	switch {
+	case m.Buried():
+		return fmt.Sprintf("its host %s is down: it is destroyed when that is up again", m.Status.Host)
+	case m.Status.HostDown:
+		return fmt.Sprintf("its host %s is down", m.Status.Host)
+	}
+	return ""
 }
 
 // HasTag reports whether m has the tag; tags are compared without case.

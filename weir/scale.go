@@ -173,7 +173,8 @@ type PoolLoad struct {
 type PoolReport struct {
 	Pool     Pool
 	Load     PoolLoad
-	Verdict  *Verdict // nil if nothing was decided yet, or nothing is to be
-	Machines int      // that it has and is to keep
-	Units    float64  // what those are worth, in machines of the pool's first size
+	Verdict  *Verdict       // nil if nothing was decided yet, or nothing is to be
+	Machines int            // that it has and is to keep
+	Hosts    map[string]int // how many of those each host has; nil if its cloud does not say
+	Units    float64        // what those are worth, in machines of the pool's first size
 }

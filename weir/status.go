@@ -171,10 +171,19 @@ type MachineOverview struct {
 	Public       netip.Addr   `json:"public,omitzero"`
 	Private      netip.Addr   `json:"private,omitzero"`
 	Boot         Boot         `json:"boot"`
+	OnHost       string       `json:"on_host,omitempty"`   // "" if its cloud does not say
+	HostDown     bool         `json:"host_down,omitempty"` // its host is: it is off until that is up again
 	Drained      bool         `json:"drained,omitempty"`
 	Own          bool         `json:"own,omitempty"` // a machine of one's own, which joined
 	Deleting     bool         `json:"deleting,omitempty"`
 	Err          string       `json:"err,omitempty"`
+}
+
+// HostOverview is one host of a cloud that has several, as its machines show it.
+type HostOverview struct {
+	Name     string `json:"name"`
+	Down     bool   `json:"down,omitempty"`
+	Machines int    `json:"machines"`
 }
 
 // MachineCounts says how many machines there are in each phase. One that is being
@@ -205,7 +214,7 @@ func (s *RegionStatus) Up(machine ID) bool {
 func (m *Machine) Overview() MachineOverview {
 	return MachineOverview{ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
 		Phase: m.Status.Phase, Public: m.Status.Public, Private: m.Status.Private, Boot: m.Status.Boot,
-		Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
+		OnHost: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
 }
 
 // CountMachines counts s.Machines into s.Counts.
@@ -239,7 +248,7 @@ func (s *RegionStatus) FindProblems() []string {
 		machines[m.ID] = m
 	}
 	var down, broken, odd []string // clients get errors; something has failed; it is being coped with
-	broken = s.memberProblems()
+	broken = append(s.memberProblems(), s.hostProblems()...)
 	for _, lb := range s.LoadBalancers {
 		if lb.Deleting {
 			continue
@@ -263,6 +272,37 @@ func (s *RegionStatus) FindProblems() []string {
 		}
 	}
 	return append(append(down, broken...), odd...)
+}
+
+// Hosts returns the hosts that machines are on, by name. There are none in a cloud that does not say, or has one.
+func (s *RegionStatus) Hosts() (all []HostOverview) {
+	for _, m := range s.Machines {
+		if m.OnHost == "" {
+			continue
+		}
+		i := slices.IndexFunc(all, func(h HostOverview) bool { return h.Name == m.OnHost })
+		if i < 0 {
+			i = len(all)
+			all = append(all, HostOverview{Name: m.OnHost})
+		}
+		all[i].Machines++
+		all[i].Down = all[i].Down || m.HostDown
+	}
+	slices.SortFunc(all, func(a, b HostOverview) int { return CompareHosts(a.Name, b.Name) })
+	return all
+}
+
+// CompareHosts compares names of hosts: host-2 comes before host-10.
+func CompareHosts(a, b string) int { return cmp.Or(len(a)-len(b), cmp.Compare(a, b)) }
+
+// hostProblems returns which hosts are down.
+func (s *RegionStatus) hostProblems() (sentences []string) {
+	for _, h := range s.Hosts() {
+		if h.Down {
+			sentences = append(sentences, fmt.Sprintf("Host %s is down, with all that is on it (machines: %d).", h.Name, h.Machines))
+		}
+	}
+	return sentences
 }
 
 // memberProblems returns what is wrong with the control plane itself.

@@ -4,12 +4,17 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"math"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"weir/cloud"
 	"weir/weir"
 )
 
@@ -64,6 +69,116 @@ func (m memory) room(size weir.Size, n int, taken, limit int64) error {
 	return nil
 }
 
+// load is what a host has to bear.
+type load struct {
+	taken int64 // what the sizes of its machines sum to in memory
+	apart int   // how many of them a new one should be apart from
+	down  bool
+}
+
+// roomOn is room on several hosts, each of which may have limit.
+func (m memory) roomOn(hosts []load, size weir.Size, n int, limit int64) error {
+	free, down := int64(0), 0
+	for _, h := range hosts {
+		if h.down {
+			down++
+			continue
+		}
+		free += max(0, limit-h.taken) / size.Memory
+	}
+	switch {
+	case n <= 0:
+		return nil
+	case down == len(hosts):
+		return weir.Errorf(weir.Exhausted, "all %d hosts are down", down)
+	case size.Memory > limit:
+		return weir.Errorf(weir.Exhausted, "size %s has %s of memory, and the machines of one of %d hosts may have %s", size.Slug, amount(size.Memory), len(hosts), amount(limit))
+	case int64(n) > free:
+		which := fmt.Sprintf("%d hosts", len(hosts))
+		if down > 0 {
+			which = fmt.Sprintf("%d hosts that are up (of %d)", len(hosts)-down, len(hosts))
+		}
+		return weir.Errorf(weir.Exhausted, "the machines of each of %s may have %s of memory: there is room for %d more of size %s, want %d",
+			which, amount(limit), free, size.Slug, n)
+	}
+	return m.room(size, n, 0, math.MaxInt64) // that this computer has enough
+}
+
+// bears returns what each host has to bear, as one looks at it that makes a machine to be apart from others. The caller holds mu.
+func (c *Cloud) bears(apart string) []load {
+	all := make([]load, c.hosts)
+	for _, m := range c.machines {
+		i, err := cloud.HostNamed(c.hosts, m.record.Host)
+		if err != nil {
+			i = 0 // the only one
+		}
+		size, _ := weir.SizeOf(m.record.Size)
+		all[i].taken += size.Memory
+		if apart != "" && m.record.Apart == apart {
+			all[i].apart++
+		}
+	}
+	for i := range all {
+		all[i].down = c.down[cloud.HostName(i)]
+	}
+	return all
+}
+
+// pick returns the host that a machine of some size goes to, where room has said that one has room. The caller holds mu.
+func (c *Cloud) pick(size string, apart string) (host string, err error) {
+	if c.hosts == 1 {
+		return "", nil
+	}
+	m, err := hostMemory()
+	if err != nil {
+		return "", err
+	}
+	s, _ := weir.SizeOf(size)
+	all := c.bears(apart)
+	limit := cmp.Or(c.memory, overcommit*m.total) / int64(len(all))
+	hosts := make([]cloud.Host, len(all))
+	for i, h := range all {
+		if left := limit - h.taken; !h.down && left >= s.Memory {
+			hosts[i].Room = left
+		}
+		hosts[i].Apart = h.apart
+	}
+	i := cloud.PickHost(hosts)
+	if i < 0 {
+		return "", weir.Errorf(weir.Exhausted, "no host has room for a machine of size %s", size)
+	}
+	return cloud.HostName(i), nil
+}
+
+// settle has each machine on one of the region's hosts: those whose host there is not any more, since the region had another
+// number of them, are spread like new ones. They are of one computer, so that nothing moves but a word. The caller is alone.
+func (c *Cloud) settle() error {
+	homeless := map[weir.ID]*machine{}
+	for id, m := range c.machines {
+		_, err := cloud.HostNamed(c.hosts, m.record.Host)
+		if c.hosts > 1 && err != nil || c.hosts == 1 && m.record.Host != "" {
+			homeless[id] = m
+			delete(c.machines, id)
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(homeless), compareIDs) {
+		m := homeless[id]
+		m.record.Host = ""
+		if c.hosts > 1 {
+			hosts := make([]cloud.Host, c.hosts)
+			for i, h := range c.bears(m.record.Apart) {
+				hosts[i] = cloud.Host{Apart: h.apart, Room: math.MaxInt64 - h.taken} // it is there, whether or not there is room for a new one
+			}
+			m.record.Host = cloud.HostName(cloud.PickHost(hosts))
+		}
+		c.machines[id] = m
+		if err := writeJSON(filepath.Join(c.paths.machine(id), "machine.json"), &m.record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Room keeps the promise of [cloud.Machines].
 func (c *Cloud) Room(ctx context.Context, t weir.Template, n int) error {
 	if err := c.hasRoom(ctx, t, n); err != nil {
@@ -94,12 +209,14 @@ func (c *Cloud) room(t weir.Template, n int) error {
 	if err != nil {
 		return err
 	}
-	var taken int64
-	for _, m := range c.machines {
-		s, _ := weir.SizeOf(m.record.Size)
-		taken += s.Memory
+	all := c.bears("")
+	limit := cmp.Or(c.memory, overcommit*host.total)
+	if len(all) == 1 {
+		err = host.room(size, n, all[0].taken, limit)
+	} else {
+		err = host.roomOn(all, size, n, limit/int64(len(all)))
 	}
-	if err := host.room(size, n, taken, cmp.Or(c.memory, overcommit*host.total)); err != nil {
+	if err != nil {
 		return err
 	}
 	for _, p := range []netip.Prefix{c.networks.Public, c.networks.Anchor, c.networks.Private} {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
+
 	"weir/cloud"
 	"weir/weir"
 )
@@ -40,6 +42,9 @@ func (c *Cloud) kill(ctx context.Context, m *machine) error {
 // Reboot keeps the promise of [cloud.Faults].
 func (c *Cloud) Reboot(ctx context.Context, id weir.ID) error {
 	err := c.operate(ctx, id, func(ctx context.Context, m *machine) error {
+		if err := c.up(m); err != nil {
+			return err
+		}
 		if err := c.change(m, func(r *record) { r.On = true }, nil); err != nil {
 			return err
 		}
@@ -134,4 +139,71 @@ func (c *Cloud) wound(ctx context.Context, id weir.ID, change func(wounds) wound
 		c.mu.Unlock()
 		return c.gateway.wound(&r, cut)
 	})
+}
+
+// FailHost keeps the promise of [cloud.HostFaults].
+func (c *Cloud) FailHost(ctx context.Context, name string) error {
+	if err := c.failHost(ctx, name); err != nil {
+		return fmt.Errorf("fail host: %w", err)
+	}
+	c.log.Info("host failed", "host", name)
+	return nil
+}
+
+func (c *Cloud) failHost(ctx context.Context, name string) error {
+	_, done, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := cloud.HostNamed(c.hosts, name); err != nil {
+		return err
+	}
+	var there []weir.ID
+	c.mu.Lock()
+	c.down[name] = true // from now on nothing starts there
+	for id, m := range c.machines {
+		if m.record.Host == name {
+			there = append(there, id)
+		}
+	}
+	c.mu.Unlock()
+	var kills errgroup.Group
+	for _, id := range there {
+		kills.Go(func() error {
+			err := c.operate(ctx, id, c.kill)
+			if errors.Is(err, weir.NotFound) {
+				return nil // it was about to be deleted, or could not be made
+			}
+			return err
+		})
+	}
+	return kills.Wait()
+}
+
+// RestoreHost keeps the promise of [cloud.HostFaults].
+func (c *Cloud) RestoreHost(ctx context.Context, name string) error {
+	_, done, err := c.begin(ctx)
+	if err == nil {
+		defer done()
+		_, err = cloud.HostNamed(c.hosts, name)
+	}
+	if err != nil {
+		return fmt.Errorf("restore host: %w", err)
+	}
+	c.mu.Lock()
+	delete(c.down, name)
+	c.mu.Unlock()
+	c.log.Info("host restored", "host", name)
+	return nil
+}
+
+// up returns why nothing can be done to a machine, if its host is down.
+func (c *Cloud) up(m *machine) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down[m.record.Host] {
+		return weir.Errorf(weir.Unavailable, "its host %s is down", m.record.Host)
+	}
+	return nil
 }

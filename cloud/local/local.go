@@ -68,6 +68,10 @@ type Config struct {
 	Reserved6 netip.Prefix // 2001:db8:0:2::/64
 	Anchor6   netip.Prefix // fd00:0:0:11::/64
 
+	// Hosts is how many hosts the region's machines are spread over, host-1 and so on; one without a name if it is under 2. All of them
+	// are this computer, of which each has an equal share: they are there to see what comes of one that fails.
+	Hosts int
+
 	// Peers are the private networks of other regions on this machine: once [Link] has joined them, machines of both reach each
 	// other by their private addresses.
 	Peers []netip.Prefix
@@ -85,6 +89,7 @@ type Cloud struct {
 	peers        []netip.Prefix
 	hide         []string
 	memory, disk int64
+	hosts        int // at least 1
 
 	lock       *os.File
 	gateway    *gateway
@@ -104,6 +109,7 @@ type Cloud struct {
 	mu       sync.Mutex
 	closed   bool
 	machines map[weir.ID]*machine
+	down     map[string]bool // hosts that are; on no record
 	reserved []cloud.Address // the one that was assigned last comes first
 	promised netip.Addr      // is about to be in it: of the private network, whose addresses machines have too
 
@@ -133,6 +139,7 @@ func Open(ctx context.Context, c Config) (_ *Cloud, err error) {
 		return nil, err
 	}
 	l := &Cloud{region: c.Region, log: c.Log, memory: c.Memory, disk: cmp.Or(c.Disk, 512<<20),
+		hosts: max(1, c.Hosts), down: map[string]bool{},
 		machines: map[weir.ID]*machine{}, starts: make(chan struct{}, 4*runtime.NumCPU())}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -252,6 +259,9 @@ func (c *Cloud) load() error {
 				r.ID, r.Public6, r.Anchor6, n.Public6, n.Anchor6)
 		}
 		c.machines[r.ID] = m
+	}
+	if err := c.settle(); err != nil {
+		return err
 	}
 	for i, a := range c.reserved {
 		from := c.networks.Reserved

@@ -66,23 +66,23 @@ func (c *Cloud) Machines(ctx context.Context) ([]cloud.Machine, error) {
 	c.mu.Lock()
 	all := make([]cloud.Machine, 0, len(c.machines))
 	for _, m := range c.machines {
-		all = append(all, m.show())
+		all = append(all, c.show(m))
 	}
 	c.mu.Unlock()
 	for i := range all {
 		all[i].Boot = readBoot(c.paths.bootOf(all[i].ID))
 	}
-	slices.SortFunc(all, func(a, b cloud.Machine) int {
-		// Decimal IDs in the order of their numbers.
-		return cmp.Or(len(a.ID)-len(b.ID), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(all, func(a, b cloud.Machine) int { return compareIDs(a.ID, b.ID) })
 	return all, nil
 }
 
+// compareIDs compares decimal IDs by their numbers.
+func compareIDs(a, b weir.ID) int { return cmp.Or(len(a)-len(b), cmp.Compare(a, b)) }
+
 // show returns what the cloud shows of m, all but its boot. The caller holds Cloud.mu.
-func (m *machine) show() cloud.Machine {
+func (c *Cloud) show(m *machine) cloud.Machine {
 	r := &m.record
-	return cloud.Machine{ID: r.ID, Name: r.Name, On: m.on(), Public: r.Public, Anchor: r.Anchor, Private: r.Private,
+	return cloud.Machine{ID: r.ID, Name: r.Name, On: m.on(), Host: r.Host, HostDown: c.down[r.Host], Public: r.Public, Anchor: r.Anchor, Private: r.Private,
 		Public6: r.Public6, Anchor6: r.Anchor6, Firewall: r.Firewall.Clone()}
 }
 
@@ -128,7 +128,7 @@ func (c *Cloud) create(ctx context.Context, spec cloud.Spec) (cloud.Machine, err
 		}
 	}
 	c.mu.Lock()
-	shown := m.show()
+	shown := c.show(m)
 	c.mu.Unlock()
 	if !found {
 		c.log.Info("machine created", "machine", shown.ID, "name", shown.Name, "public", shown.Public)
@@ -190,8 +190,11 @@ func (c *Cloud) newMachine(spec cloud.Spec) (*machine, error) {
 	if err := c.room(spec.Template, 1); err != nil {
 		return nil, err
 	}
-	var err error
-	r := record{ID: spec.ID, Name: spec.Name, Template: spec.Template, On: true, Created: time.Now().UTC()}
+	host, err := c.pick(spec.Size, spec.Apart)
+	if err != nil {
+		return nil, err
+	}
+	r := record{ID: spec.ID, Name: spec.Name, Template: spec.Template, Host: host, Apart: spec.Apart, On: true, Created: time.Now().UTC()}
 	r.SSHKeys, r.Tags = slices.Clone(r.SSHKeys), slices.Clone(r.Tags)
 	// The first address of each of these ranges is the gateway's.
 	if r.Public, err = vacant(c.networks.Public, 1, c.taken); err != nil {
@@ -287,6 +290,9 @@ func (c *Cloud) start(ctx context.Context, m *machine) error {
 		defer func() { <-c.starts }()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if err := c.up(m); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	r, cut := m.record, m.wounds
@@ -405,6 +411,9 @@ func (c *Cloud) PowerOff(ctx context.Context, id weir.ID) error {
 // PowerOn keeps the promise of [cloud.Machines].
 func (c *Cloud) PowerOn(ctx context.Context, id weir.ID) error {
 	err := c.operate(ctx, id, func(ctx context.Context, m *machine) error {
+		if err := c.up(m); err != nil {
+			return err
+		}
 		if err := c.change(m, func(r *record) { r.On = true }, nil); err != nil {
 			return err
 		}
@@ -443,6 +452,9 @@ func (c *Cloud) DeleteMachine(ctx context.Context, id weir.ID) error {
 }
 
 func (c *Cloud) delete(ctx context.Context, m *machine) error {
+	if err := c.up(m); err != nil {
+		return err
+	}
 	if err := c.stop(ctx, m, syscall.SIGKILL, patience); err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type record struct {
 	Failed   bool           `json:"failed,omitempty"` // its first boot failed, and a region that lived saw it: see witness
 	Firewall *weir.Firewall `json:"firewall,omitempty"`
 	Created  time.Time      `json:"created"`
+	Host     string         `json:"host,omitempty"`  // none in a region of one
+	Apart    string         `json:"apart,omitempty"` // from machines with the same word: see cloud.Spec
 }
 
 // guest is what a machine may know of itself and of where it is: the metadata

@@ -40,6 +40,7 @@ import (
 
 const (
 	devRegion = "local1"
+	maxHosts  = 16     // of a region; each has a share of one computer
 	nodePort  = "7071" // where nodes reach the control plane, on the gateway's private address
 )
 
@@ -51,6 +52,7 @@ type dev struct {
 	config  string
 	secrets string
 	fresh   bool
+	hosts   int
 	further []string
 	acme    authority
 
@@ -71,6 +73,7 @@ Later starts bring back what was there; change it with weir create, delete and a
 Ctrl-C stops everything and keeps all disks.`,
 		Example: `  weir dev
   weir dev --config examples/weir.yaml --data /srv/weir
+  weir dev --hosts 3                  # machines are spread over three hosts
   weir dev --fresh                    # forget everything and begin anew`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -86,6 +89,7 @@ Ctrl-C stops everything and keeps all disks.`,
 	f.StringVar(&d.config, "config", "", "weir.yaml of what to make at the first start (`file`); its key haproxy, the operator's own lines, is read at each start and at SIGUSR1")
 	f.StringVar(&d.secrets, "secrets", "", "`file` with the keys that seal private keys in the store; pki/secrets.key in the data directory if empty")
 	f.BoolVar(&d.fresh, "fresh", false, "destroy what is in the data directory and begin anew")
+	f.IntVar(&d.hosts, "hosts", 1, "`number` of hosts that the machines are spread over, of the first region; all are this computer, each with an equal share, for trying what happens when one fails (weir host fail)")
 	f.StringSliceVar(&d.further, "further", nil, "further `regions` on this machine in which droplets and machines of pools can be, by name: local2,local3")
 	d.acme.flags(f)
 	return cmd
@@ -95,6 +99,9 @@ Ctrl-C stops everything and keeps all disks.`,
 func (d *dev) run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("dev: making machines needs root: run it with sudo")
+	}
+	if d.hosts < 1 || d.hosts > maxHosts {
+		return usageErrorf("--hosts is %d, want 1 to %d", d.hosts, maxHosts)
 	}
 	app, err := d.app()
 	if err != nil {
@@ -201,7 +208,11 @@ func (d *dev) serve(ctx context.Context, app *config.App, apiListener, frontList
 	}()
 	region := regions[devRegion]
 	for _, name := range append([]string{devRegion}, d.further...) {
-		p.step("region", "%s, gateway %s", name, regions[name].Gateway())
+		spread := ""
+		if name == devRegion && d.hosts > 1 {
+			spread = fmt.Sprintf(", %d hosts", d.hosts)
+		}
+		p.step("region", "%s, gateway %s%s", name, regions[name].Gateway(), spread)
 	}
 
 	parts, ctx := errgroup.WithContext(ctx)

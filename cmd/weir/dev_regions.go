@@ -45,7 +45,7 @@ func (d *dev) openRegions(ctx context.Context, log *slog.Logger) (regions map[st
 		}
 	}()
 	names := append([]string{devRegion}, d.further...)
-	configs := map[string]local.Config{devRegion: local.Config{Dir: filepath.Join(d.data, "cloud"), Region: devRegion, Hide: []string{d.data}, Log: log}.Numbered(0)}
+	configs := map[string]local.Config{devRegion: local.Config{Dir: filepath.Join(d.data, "cloud"), Region: devRegion, Hide: []string{d.data}, Hosts: d.hosts, Log: log}.Numbered(0)}
 	for _, name := range d.further {
 		dir, n, err := d.number(name)
 		if err != nil {

@@ -556,6 +556,7 @@ func TestBadStartIsOneSentence(t *testing.T) {
 		{"a port that is taken", []string{"--data", other, "--api", taken.Addr().String()}, "another process has this address"},
 		{"an address that others reach", []string{"--data", other, "--api", "0.0.0.0:0"}, "loopback"},
 		{"no data directory", []string{"--data", ""}, "want a directory"},
+		{"no host", []string{"--data", other, "--hosts", "0"}, "--hosts is 0, want 1 to 16"},
 		{"a directory with other things", []string{"--data", filepath.Dir(writeFile(t, "thesis.txt", "long\n"))}, "has other things in it (thesis.txt)"},
 		{"a file that is not there", []string{"--data", other, "--config", "no-such.yaml"}, "no-such.yaml"},
 		{"an unknown key", []string{"--data", other, "--config", writeFile(t, "bad.yaml", "name: web\ncuont: 3\n")}, "bad.yaml:2"},

@@ -101,7 +101,7 @@ cloud, behind the API that DigitalOcean's clients speak.`,
 	root.SetHelpCommandGroupID("run")
 	root.SetCompletionCommandGroupID("run")
 	for group, commands := range map[string][]*cobra.Command{
-		"machines": {printCommand(&u), createCommand(&u), deleteCommand(&u), machineCommand(&u)},
+		"machines": {printCommand(&u), createCommand(&u), deleteCommand(&u), machineCommand(&u), hostCommand(&u)},
 		"region":   {statusCommand(&u), topCommand(&u), eventsCommand(&u), logsCommand(&u), auditCommand(&u), lbCommand(&u), poolCommand(&u), applyCommand(&u), generateCommand(&u), reloadCommand(&u), tokenCommand(&u)},
 		"run":      {devCommand(), serveCommand(), nodeCommand(&u), installCommand(), pkiCommand(), frontCommand(), versionCommand()},
 	} {

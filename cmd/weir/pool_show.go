@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +67,9 @@ func (p *page) pool(s *api.PoolState) {
 	} else {
 		p.text("", "Pool %s: %s%s, %d there, %d ready to serve", s.Name, count(s.Count, "machine"), between, s.Machines, s.Load.Serving)
 	}
+	if len(s.Hosts) > 0 {
+		p.text("  ", "hosts: %s", hostWords(s.Hosts))
+	}
 	if said := loadWords(&s.Load); said != "" {
 		p.text("  ", "load: %s", said)
 	}
@@ -93,6 +98,15 @@ func (p *page) pool(s *api.PoolState) {
 	if s.Err != "" {
 		p.text("  ! ", "%s", s.Err)
 	}
+}
+
+// hostWords says how many machines each host has.
+func hostWords(on map[string]int) string {
+	var said []string
+	for _, host := range slices.SortedFunc(maps.Keys(on), weir.CompareHosts) {
+		said = append(said, fmt.Sprintf("%s %d", host, on[host]))
+	}
+	return strings.Join(said, ", ")
 }
 
 // sizeWords says which sizes machines may have.

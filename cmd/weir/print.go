@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ func printCommand(u *user) *cobra.Command {
 		Use:     "print",
 		Aliases: []string{"ls", "inventory"},
 		Short:   "List the machines",
-		Long: `List the machines: their line, name, private IP, status and ID, and their region if
-there are several. weir delete takes any of line, name and ID.`,
+		Long: `List the machines: their line, name, private IP, status and ID, and their region and the
+host that they are on if there are several. weir delete takes any of line, name and ID.`,
 		Example: `  weir print
   weir print --all               # with the instances of load balancers
   weir print -o json`,
@@ -78,6 +79,10 @@ func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if several {
 		rows[0] = append(rows[0], "REGION")
 	}
+	hosted := slices.ContainsFunc(all, func(m api.InventoryMachine) bool { return m.OnHost != "" })
+	if hosted {
+		rows[0] = append(rows[0], "HOST")
+	}
 	for _, m := range all {
 		line := "-"
 		if m.Line > 0 {
@@ -86,6 +91,9 @@ func (p *inventory) run(ctx context.Context, stdout, stderr io.Writer) error {
 		row := []string{line, m.Name, addressOf(m.Private), stateOf(m), strconv.FormatInt(m.ID, 10)}
 		if several {
 			row = append(row, m.Region)
+		}
+		if hosted {
+			row = append(row, cmp.Or(m.OnHost, "-"))
 		}
 		rows = append(rows, row)
 	}

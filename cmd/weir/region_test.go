@@ -35,9 +35,12 @@ type lab struct {
 	running map[weir.ID]bool // the nodes
 }
 
-func newLab(ctx context.Context, cleanup func(func())) *lab {
+func newLab(ctx context.Context, cleanup func(func())) *lab { return newHostedLab(ctx, cleanup, 1) }
+
+// newHostedLab is newLab over a cloud of so many hosts.
+func newHostedLab(ctx context.Context, cleanup func(func()), hosts int) *lab {
 	l := &lab{running: map[weir.ID]bool{}}
-	l.cloud = cloud.NewFake(cloud.FakeOptions{Region: "local1", Machines: 20, Boots: boots})
+	l.cloud = cloud.NewFake(cloud.FakeOptions{Region: "local1", Machines: 20, Boots: boots, Hosts: hosts})
 	db := store.Memory()
 	l.control = control.New(control.Options{Region: "local1", Store: db, Cloud: l.cloud,
 		NodeURL: "https://node.test", Drain: 50 * time.Millisecond, Poll: 20 * time.Millisecond, Look: 50 * time.Millisecond})
@@ -245,6 +248,14 @@ func (b *breaker) Thaw(_ context.Context, id weir.ID) error {
 
 func (b *breaker) Partition(_ context.Context, id weir.ID, cut weir.Cut) error {
 	return b.change(id, func() { b.cuts[id] = append(b.cuts[id], cut) })
+}
+
+func (b *breaker) FailHost(ctx context.Context, name string) error {
+	return b.cloud.FailHost(ctx, name)
+}
+
+func (b *breaker) RestoreHost(ctx context.Context, name string) error {
+	return b.cloud.RestoreHost(ctx, name)
 }
 
 func (b *breaker) Heal(_ context.Context, id weir.ID) error {

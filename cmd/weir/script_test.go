@@ -25,11 +25,16 @@ func TestMain(m *testing.M) {
 
 // Each script is a user's session with a region of its own, which weir finds as it
 // finds a weir dev. There is a user's home with a weir.yaml for three machines.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "script", 1) }
+
+// The same, where the cloud has three hosts.
+func TestScriptsOfHosts(t *testing.T) { runScripts(t, "hosts", 3) }
+
+func runScripts(t *testing.T, dir string, hosts int) {
 	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"),
+		Dir: filepath.Join("testdata", dir),
 		Setup: func(env *testscript.Env) error {
-			l := newLab(context.Background(), env.Defer)
+			l := newHostedLab(context.Background(), env.Defer, hosts)
 			dir := env.Getenv("WORK")
 			token := filepath.Join(dir, "token")
 			if err := os.WriteFile(token, []byte(testToken+"\n"), 0o600); err != nil {
@@ -65,6 +70,20 @@ func TestScripts(t *testing.T) {
 					ts.Check(err)
 					if r.Verdict != nil {
 						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			},
+			// seen HOST up|down waits until the control plane has seen that a host is so.
+			"seen": func(ts *testscript.TestScript, _ bool, args []string) {
+				c := ts.Value("lab").(*lab).control
+				for {
+					s, err := c.Status(context.Background())
+					ts.Check(err)
+					for _, h := range s.Hosts() {
+						if h.Name == args[0] && h.Down == (args[1] == "down") {
+							return
+						}
 					}
 					time.Sleep(10 * time.Millisecond)
 				}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,6 +98,9 @@ func writeStatus(w io.Writer, s *weir.RegionStatus, width int) error {
 	for _, pool := range s.Pools {
 		p.text("", "")
 		p.text("", "Pool %s: %s wanted, %d there, %d ready to serve", ofTeam(pool.Name, pool.Team), count(pool.Count, "machine"), pool.Machines, pool.Serving)
+		if on := hostsOf(s, pool.ID); len(on) > 0 {
+			p.text("  ", "hosts: %s", hostWords(on))
+		}
 		if drained := drainedOf(s, pool.ID); len(drained) > 0 {
 			p.text("  ", "drained by an operator: %s", strings.Join(drained, ", "))
 		}
@@ -139,6 +143,17 @@ func membersOf(s *weir.RegionStatus) string {
 		said += ", quorum"
 	}
 	return said + "; " + leads
+}
+
+// hostsOf returns how many of a pool's machines that are to stay each host has.
+func hostsOf(s *weir.RegionStatus, pool weir.ID) map[string]int {
+	on := map[string]int{}
+	for _, m := range s.Machines {
+		if m.Pool == pool && m.OnHost != "" && !m.Deleting {
+			on[m.OnHost]++
+		}
+	}
+	return on
 }
 
 // drainedOf returns the names of a pool's machines that an operator has drained.
@@ -223,7 +238,7 @@ func (p *page) balancer(s *weir.RegionStatus, lb weir.LoadBalancerOverview, whol
 	if whole {
 		p.evidence(s, &lb, machines)
 	}
-	p.servers(lb, machines)
+	p.servers(s, lb, machines)
 }
 
 // failedOver says what the last failover was, and how long ago.
@@ -236,7 +251,7 @@ func failedOver(now time.Time, f *weir.Failover) string {
 }
 
 // instances writes what each instance is, and since when; which version of the agent it has
-// only if that is not the control plane's.
+// only if that is not the control plane's, and its host only if there are several.
 func (p *page) instances(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) {
 	if len(lb.Instances) == 0 {
 		return
@@ -258,6 +273,12 @@ func (p *page) instances(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, ma
 	if !odd {
 		for i, row := range rows {
 			rows[i] = row[:len(row)-1]
+		}
+	}
+	if len(s.Hosts()) > 0 {
+		rows[0] = slices.Insert(rows[0], 1, "HOST")
+		for i, in := range lb.Instances {
+			rows[i+1] = slices.Insert(rows[i+1], 1, cmp.Or(machines[in.Machine].OnHost, "-"))
 		}
 	}
 	p.table("  ", rows)
@@ -312,7 +333,7 @@ func (p *page) evidence(s *weir.RegionStatus, lb *weir.LoadBalancerOverview, mac
 }
 
 // servers writes the servers of a load balancer as its active instances see them.
-func (p *page) servers(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) {
+func (p *page) servers(s *weir.RegionStatus, lb weir.LoadBalancerOverview, machines map[weir.ID]weir.MachineOverview) {
 	servers := lb.Servers()
 	if len(servers) == 0 {
 		return
@@ -322,6 +343,12 @@ func (p *page) servers(lb weir.LoadBalancerOverview, machines map[weir.ID]weir.M
 		m := machines[server.ID]
 		rows = append(rows, []string{short(cmp.Or(m.Name, string(server.ID))), addressOf(m.Private), string(server.State),
 			strconv.Itoa(server.Sessions), strconv.FormatInt(server.Requests, 10), server.Backend})
+	}
+	if len(s.Hosts()) > 0 {
+		rows[0] = slices.Insert(rows[0], 2, "HOST")
+		for i, server := range servers {
+			rows[i+1] = slices.Insert(rows[i+1], 2, cmp.Or(machines[server.ID].OnHost, "-"))
+		}
 	}
 	p.table("  ", rows)
 	p.text("  ", "requests are those since HAProxy's last reload")
