@@ -33,6 +33,7 @@ func appKeys() []key {
 		{"count", setCount},
 		{"rolling", setRolling},
 		{"replace_unhealthy", flag(func(a *App, on bool) { a.Pool.Heal = &on })},
+		{"exporter", setExporter},
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},

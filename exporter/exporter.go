@@ -102,7 +102,7 @@ func ask(ctx context.Context, dial Dial, addr netip.AddrPort, path string) (r Re
 		err = r.read(answer.Body)
 	}
 	switch {
-	case err != nil && all.N == 0:
+	case all.N == 0: // its end may look like that of the answer
 		return r, fmt.Errorf("it answers more than %d MiB", longest>>20)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return r, errors.New("its answer ends too early")

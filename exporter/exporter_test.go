@@ -99,22 +99,31 @@ func TestAnswerThatIsNoneSaysWhy(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
+	const tooMuch = "it answers more than 4 MiB"
 	for want, answer := range map[string]http.HandlerFunc{
 		"it answers 404": http.NotFound,
 		"it answers 302": http.RedirectHandler("http://127.0.0.1:1/metrics", http.StatusFound).ServeHTTP,
+		tooMuch: func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, _ := w.(http.Hijacker).Hijack()
+			defer conn.Close()
+			io.WriteString(conn, "HTTP/1.0 200 OK\r\n\r\n"+least()+strings.Repeat("go_threads 9\n", 400_000))
+		},
 		"its answer ends too early": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, "node_cpu_seconds_total")
-		},
-		"it answers more than 4 MiB": func(w http.ResponseWriter, _ *http.Request) {
-			for i := range 10 {
-				w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 500_000))
-			}
 		},
 	} {
 		if _, err := ask(t, answer); err == nil || err.Error() != want {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+	_, err := ask(t, func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 10 {
+			w.Header().Set(fmt.Sprint("X-", i), strings.Repeat("x", 500_000))
+		}
+	})
+	if err == nil || err.Error() != tooMuch {
+		t.Errorf("of headers alone: %v, want %q", err, tooMuch)
 	}
 }
 
