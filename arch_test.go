@@ -38,11 +38,12 @@ var may = map[string][]string{
 	"vip":         {"weir"},
 	"acme":        {"weir"},
 	"domains":     {"weir"},
+	"exporter":    {},
 
 	"acme/acmetest": {},
 
 	// Minds. They know each other by two documents in package weir alone.
-	"control": {"store", "reconcile", "series", "scale", "cron", "cloud", "haproxy", "heartbeat", "secrets", "acme", "weir"},
+	"control": {"store", "reconcile", "series", "scale", "cron", "cloud", "haproxy", "heartbeat", "exporter", "secrets", "acme", "weir"},
 	"scale":   {},
 	"replay":  {"scale", "weir"},
 	"agent":   {"haproxy", "accesslog", "heartbeat", "vip", "nodeapi", "pki", "weir"},
@@ -72,7 +73,7 @@ var only = map[string]string{
 	"github.com/mdlayher/packet":     "vip",
 	"github.com/robfig/cron":         "cron",
 	"github.com/spf13/cobra":         "cmd/weir",
-	"github.com/prometheus/":         "metrics",
+	"github.com/prometheus/":         "metrics exporter",
 	"github.com/digitalocean/godo":   "cmd/weir bench/change domains",
 	"github.com/goccy/go-yaml":       "config cloud/local web",
 }

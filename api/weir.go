@@ -108,7 +108,7 @@ func (app *App) refuseTemplate() error {
 	}{
 		{"size", app.Size != ""}, {"image", app.Image != ""}, {"user_data", app.UserData != ""}, {"hostname_prefix", app.HostnamePrefix != ""},
 		{"ssh_keys", len(app.SSHKeys) > 0}, {"tags", len(app.Tags) > 0}, {"count", app.Count != nil}, {"scale", app.Scale != nil},
-		{"sizes", len(app.Sizes) > 0}, {"rolling", app.Rolling != nil}, {"replace_unhealthy", app.Heal != nil},
+		{"sizes", len(app.Sizes) > 0}, {"rolling", app.Rolling != nil}, {"replace_unhealthy", app.Heal != nil}, {"exporter", app.Exporter != nil},
 	} {
 		if field.said {
 			return invalid("%s is about machines that Weir makes, and servers says that there are others: leave one of them out", field.name)
@@ -140,7 +140,7 @@ func (app *App) pool(regions []string) (*weir.Pool, error) {
 	app.PoolMore.set(&pool)
 	if app.Scale != nil {
 		if w := app.Scale.Weir; w != nil && !reflect.DeepEqual(w.PoolMore, PoolMore{}) {
-			return nil, invalid("scale.weir has sizes, rolling or replace_unhealthy, which are said beside scale: move them there")
+			return nil, invalid("scale.weir has sizes, rolling, replace_unhealthy or exporter, which are said beside scale: move them there")
 		}
 		if app.Count != nil || app.Scale.Fixed != 0 {
 			return nil, invalid("scale says that the pool follows its load, and count or target_number_instances how many machines it has: leave one of them out")

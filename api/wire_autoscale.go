@@ -70,6 +70,15 @@ type PoolMore struct {
 	Sizes   []PoolSize   `json:"sizes,omitempty"`             // that machines may have, the template's first; that alone if left out
 	Rolling *PoolRolling `json:"rolling,omitempty"`           // how machines are replaced when the template has changed
 	Heal    *bool        `json:"replace_unhealthy,omitempty"` // whether machines are replaced that load balancers find down; if it follows its load
+
+	Exporter *PoolExporter `json:"exporter,omitempty"` // where machines tell their CPU and memory; their cloud does if left out
+}
+
+// PoolExporter is where each machine of a pool tells what it uses, at its private address, as a Prometheus node_exporter
+// does. Nobody but the control plane is let in there.
+type PoolExporter struct {
+	Port int    `json:"port"`           // of TCP; a node_exporter's is 9100
+	Path string `json:"path,omitempty"` // /metrics if left out
 }
 
 // PoolSize is a size that the machines of a pool may have. The pool's size is counted in machines of the first.
@@ -94,6 +103,9 @@ func (m *PoolMore) set(p *weir.Pool) {
 	for _, s := range m.Sizes {
 		p.Sizes = append(p.Sizes, weir.Offer(s))
 	}
+	if m.Exporter != nil {
+		p.Exporter = &weir.Exporter{Port: m.Exporter.Port, Path: m.Exporter.Path}
+	}
 	if m.Rolling != nil {
 		p.Rolling = &weir.Rolling{Unavailable: m.Rolling.Unavailable, Surge: m.Rolling.Surge}
 	}
@@ -104,6 +116,9 @@ func moreOf(p *weir.Pool) (m PoolMore) {
 	m.Heal = p.Heal
 	for _, o := range p.Sizes {
 		m.Sizes = append(m.Sizes, PoolSize(o))
+	}
+	if p.Exporter != nil {
+		m.Exporter = &PoolExporter{p.Exporter.Port, p.Exporter.Path}
 	}
 	if p.Rolling != nil {
 		m.Rolling = &PoolRolling{p.Rolling.Unavailable, p.Rolling.Surge}

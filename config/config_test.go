@@ -167,18 +167,18 @@ func TestBadFileIsOneSentenceWithItsLine(t *testing.T) {
 		{"name: web\ncount: &n 3\n", `weir.yaml:2: count is an anchor or alias, want a whole number from 0 to 1000`},
 		{"name: &n web\n", `weir.yaml:1: name is an anchor or alias, want a text`},
 		{"name: web\nimage: *n\n", `weir.yaml:2: image is an anchor or alias, want a text`},
-		{"name: web\n<<: {count: 3}\n", `weir.yaml:2: unknown key "<<", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
+		{"name: web\n<<: {count: 3}\n", `weir.yaml:2: unknown key "<<", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, exporter, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
 		{"name: web\ncount: !!int 3\n", `weir.yaml:2: count is a tagged value, want a whole number from 0 to 1000`},
 		{"name: web\ntags: [a, b\n", `weir.yaml:2: not YAML: sequence end token ']' not found`},
 		{"name: web\nimage: 'x\n", `weir.yaml:2: not YAML: could not find end character of single-quoted text`},
 		{"name: web\nimage: a: b\n", `weir.yaml:2: not YAML: mapping value is not allowed in this context`},
 
 		// Keys.
-		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
+		{"name: web\n\ncuont: 3\n", `weir.yaml:3: unknown key "cuont", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, exporter, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
 		{"name: web\nload_balancer:\n  rules: []\n", `weir.yaml:3: unknown key "rules" in load_balancer, want one of name, size, address, network, algorithm, forwarding_rules, redirect_http_to_https, tls_cipher_policy, sticky_sessions, enable_proxy_protocol, enable_backend_keepalive, firewall, health_check, access_log, http_idle_timeout_seconds, target_groups, split, routes, request_headers, response_headers, compression, error_pages, maintenance, rate_limit, connection_limit, basic_auth, client_certificates, slow_start_seconds, drain_seconds`},
 		{"name: web\nload_balancer:\n  health_check:\n    interval: 3\n", `weir.yaml:4: unknown key "interval" in health_check, want one of protocol, port, path, check_interval_seconds, response_timeout_seconds, unhealthy_threshold, healthy_threshold, proxy_protocol`},
 		{"name: web\nload_balancer:\n  forwarding_rules:\n    - entry_port: 80\n      port: 80\n", `weir.yaml:5: unknown key "port" in forwarding_rules, want one of certificate_id, tls_passthrough, entry_protocol, target_protocol, target_port, entry_port`},
-		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
+		{"name: web\n3: x\n", `weir.yaml:2: unknown key "3", want one of name, region, size, sizes, image, hostname_prefix, count, rolling, replace_unhealthy, exporter, user_data, ssh_keys, tags, servers, load_balancer, haproxy`},
 
 		// Types.
 		{"name: 2026\n", `weir.yaml:1: name is "2026", want a text: put it in quotes`},

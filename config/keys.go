@@ -33,6 +33,7 @@ func appKeys() []key {
 		{"count", setCount},
 		{"rolling", setRolling},
 		{"replace_unhealthy", flag(func(a *App, on bool) { a.Pool.Heal = &on })},
+		{"exporter", setExporter},
 		{"user_data", setUserData},
 		{"ssh_keys", setKeys},
 		{"tags", setTags},
@@ -376,7 +377,7 @@ func setTags(a *App, v value) error {
 
 // machineKeys are about machines that Weir makes, and there are none where servers are
 // given by address.
-var machineKeys = []string{"size", "image", "hostname_prefix", "count", "sizes", "rolling", "replace_unhealthy", "user_data", "ssh_keys", "tags"}
+var machineKeys = []string{"size", "image", "hostname_prefix", "count", "sizes", "rolling", "replace_unhealthy", "exporter", "user_data", "ssh_keys", "tags"}
 
 func setServers(a *App, v value) error {
 	list, err := v.list("a list of addresses")

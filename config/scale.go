@@ -91,6 +91,19 @@ func setRolling(a *App, v value) error {
 	})
 }
 
+// setExporter has machines tell their CPU and memory themselves: at a port, or at a port and a path.
+func setExporter(a *App, v value) error {
+	switch v.node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		a.Pool.Exporter = &weir.Exporter{Port: weir.DefaultExporterPort}
+		return v.mapping(a, []key{
+			{"port", whole("from 1 to 65535", func(a *App, n int) { a.Pool.Exporter.Port = n })},
+			{"path", text(func(a *App, s string) { a.Pool.Exporter.Path = s })},
+		})
+	}
+	return whole("from 1 to 65535, or port and path", func(a *App, n int) { a.Pool.Exporter = &weir.Exporter{Port: n} })(a, v)
+}
+
 func scaleKeys() []key {
 	scale := func(a *App) *weir.Scale { return a.Pool.Scale }
 	return []key{

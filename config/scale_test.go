@@ -73,14 +73,15 @@ sizes:
 count: {max: 10, max_hourly_cost: 0.2}
 rolling: {max_unavailable: 1, max_surge: 0}
 replace_unhealthy: false
+exporter: {path: /stats}
 `), ".")
 	if err != nil {
 		t.Fatal(err)
 	}
 	none, no := 0, false
 	want := &weir.Pool{Sizes: []weir.Offer{{Size: "s-2vcpu-2gb", Price: 0.02}, {Size: "s-4vcpu-8gb", Price: 0.05, Weight: 1.9, Max: 3}},
-		Rolling: &weir.Rolling{Unavailable: 1, Surge: &none}, Heal: &no}
-	got := &weir.Pool{Sizes: a.Pool.Sizes, Rolling: a.Pool.Rolling, Heal: a.Pool.Heal}
+		Rolling: &weir.Rolling{Unavailable: 1, Surge: &none}, Heal: &no, Exporter: &weir.Exporter{Port: 9100, Path: "/stats"}}
+	got := &weir.Pool{Sizes: a.Pool.Sizes, Rolling: a.Pool.Rolling, Heal: a.Pool.Heal, Exporter: a.Pool.Exporter}
 	if diff := cmp.Diff(want, got); diff != "" || a.Pool.Template.Size != "s-2vcpu-2gb" {
 		t.Errorf("the pool's size is %s, the rest (-want +got):\n%s", a.Pool.Template.Size, diff)
 	}
@@ -92,6 +93,11 @@ replace_unhealthy: false
 		"name: web\nsize: s-4vcpu-8gb\nsizes:\n  - {size: s-1vcpu-1gb}\n":                      `weir.yaml:4: the first of the sizes is s-1vcpu-1gb, and size is s-4vcpu-8gb: leave size out`,
 		"name: web\nrolling: {max_surge: 0}\n":                                                 `weir.yaml:2: max_unavailable and max_surge are both 0, with which nothing can be replaced: want one of them over 0`,
 		"name: web\nrolling: {max_unavailable: x}\n":                                           `weir.yaml:2: max_unavailable is "x", want a whole number of machines`,
+		"name: web\nexporter: no\n":                                                            `weir.yaml:2: exporter is "no", want a whole number from 1 to 65535, or port and path`,
+		"name: web\nexporter: 70000\n":                                                         `weir.yaml:2: exporter.port is 70000, want 1 to 65535, such as node_exporter's 9100`,
+		"name: web\nexporter: {prot: 1}\n":                                                     `weir.yaml:2: unknown key "prot" in exporter, want one of port, path`,
+		"name: web\nexporter:\n  path: metrics\n":                                              `weir.yaml:3: exporter.path is "metrics", want one such as /metrics, of at most 200 letters without spaces`,
+		"name: web\nexporter: 9100\nservers: [192.0.2.21]\n":                                   `weir.yaml:2: exporter is about machines that Weir makes, and servers says that there are others: leave one of them out`,
 		"name: web\nreplace_unhealthy: 1\n":                                                    `weir.yaml:2: replace_unhealthy is "1", want true or false`,
 		"name: web\nsizes:\n  - {size: s-1vcpu-1gb}\nservers: [192.0.2.21]\n":                  `weir.yaml:2: sizes is about machines that Weir makes, and servers says that there are others: leave one of them out`,
 		"name: web\nsizes:\n  - {size: s-1vcpu-1gb}\ncount:\n  max: 3\n  max_hourly_cost: 1\n": `weir.yaml:6: max_hourly_cost is there without the hourly_cost of its sizes, want what one machine of each costs`,

@@ -160,6 +160,7 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 		{"sizes", sized(p), sized(want)},
 		{"rolling", rolled(p), rolled(want)},
 		{"replace_unhealthy", p.Heals(), want.Heals()},
+		{"exporter", p.Exporter.String(), want.Exporter.String()},
 	})
 	template := changed("pool "+p.Name+": new machines", []field{
 		{"size", p.Template.Size, want.Template.Size},
@@ -174,7 +175,7 @@ func mergePool(was *weir.Pool, want weir.Pool) (weir.Pool, []string) {
 		template = []string{fmt.Sprintf("pool %s: new machines: ssh_keys are others", p.Name)}
 	}
 	p.Count, p.Scale, p.Prefix, p.Template = want.Count, want.Scale, want.Prefix, want.Template
-	p.Sizes, p.Rolling, p.Heal = want.Sizes, want.Rolling, want.Heal
+	p.Sizes, p.Rolling, p.Heal, p.Exporter = want.Sizes, want.Rolling, want.Heal, want.Exporter
 	renew(&p, *was)
 	return p, append(changes, template...)
 }

@@ -74,7 +74,7 @@ func (c *Control) CreateAutoscalePool(ctx context.Context, p weir.Pool) (weir.Po
 		if err := beginScaling(ctx, tx, made, weir.ScaledByUser, ""); err != nil {
 			return err
 		}
-		if _, err := addMembers(ctx, tx, &made, planPool(made, nil, nil, made.Created).add); err != nil {
+		if _, err := c.addMembers(ctx, tx, &made, planPool(made, nil, nil, made.Created).add); err != nil {
 			return err
 		}
 		pools.Put(tx, made.ID, made)
@@ -121,7 +121,7 @@ func mergeAutoscale(was, want weir.Pool) weir.Pool {
 	p.Name, p.Prefix, p.Template, p.Count = want.Name, want.Prefix, want.Template, want.Count
 	p.Autoscale = &a
 	p.Scale, a.Written = want.Scale, want.Autoscale.Written
-	p.Sizes, p.Rolling, p.Heal = want.Sizes, want.Rolling, want.Heal
+	p.Sizes, p.Rolling, p.Heal, p.Exporter = want.Sizes, want.Rolling, want.Heal, want.Exporter
 	if p.Scale != nil {
 		p.Count = p.Clamp(was.Count)
 	}
@@ -185,7 +185,7 @@ func (c *Control) DeleteAutoscalePool(ctx context.Context, id weir.ID, machinesT
 			return err
 		}
 		for _, m := range members {
-			m.Pool, m.Edition, m.Worth, m.Condemned = "", 0, 0, ""
+			m.Pool, m.Edition, m.Worth, m.Condemned, m.Metered = "", 0, 0, "", nil
 			machines.Put(tx, m.ID, m)
 		}
 		forgetPool(tx, id)

@@ -91,6 +91,10 @@ type Options struct {
 	Prober Prober
 	From   []netip.Addr
 
+	// Dial opens connections to machines, to ask the exporters of those whose pools have them; From is where that comes from
+	// too. Without it what they use is not known.
+	Dial Dial
+
 	// Secrets seals the private keys of certificates. Without it there can be no certificates.
 	Secrets *secrets.Keys
 
@@ -166,6 +170,7 @@ func (c *Control) Serve(ctx context.Context) {
 	wg.Go(func() { c.nodes.follow(ctx, c.Store, c.Log) })
 	wg.Go(func() { c.lists.run(ctx, c.Log) })
 	wg.Go(func() { c.meter(ctx) })
+	wg.Go(func() { c.askExporters(ctx) })
 }
 
 // Run does what Serve does, and whenever c is the leader runs the controllers, until ctx ends, or the store does

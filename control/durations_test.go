@@ -79,7 +79,7 @@ func TestAPoolsResponseTimeMayBeOfAPercentileWhereThereIsAnAccessLog(t *testing.
 	lb := weir.LoadBalancer{ID: "lb", Machines: []weir.ID{"1"}}
 	members := []weir.Machine{{ID: "1"}}
 	load := func(at time.Time, percentile int) float64 {
-		s, _ := f.loadOf(members, []weir.LoadBalancer{lb}, percentile, at)
+		s, _, _ := f.loadOf(members, []weir.LoadBalancer{lb}, percentile, at)
 		return s.Load[scale.Response]
 	}
 	hear := func(at time.Time, n int64, c *weir.AccessCounts) {

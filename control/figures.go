@@ -26,10 +26,11 @@ type figures struct {
 	mu        sync.Mutex
 	balancers map[weir.ID]*balancerFigures
 	machines  map[weir.ID]*machineFigures
+	told      map[weir.ID]*toldFigures // of machines that have an exporter
 }
 
 func newFigures() *figures {
-	return &figures{balancers: map[weir.ID]*balancerFigures{}, machines: map[weir.ID]*machineFigures{}}
+	return &figures{balancers: map[weir.ID]*balancerFigures{}, machines: map[weir.ID]*machineFigures{}, told: map[weir.ID]*toldFigures{}}
 }
 
 // remembered is for how long figures are.
@@ -330,6 +331,10 @@ type machineFigures struct {
 	busy   float64 // the share of its CPUs between the last two looks; NaN if it is not known
 }
 
+func newMachineFigures() *machineFigures {
+	return &machineFigures{window: series.New(machineCounters, machineFiguresAll-machineCounters, machineSpans...)}
+}
+
 // meter asks the cloud what its machines use, and forgets figures that are old, until ctx ends.
 func (c *Control) meter(ctx context.Context) {
 	failed := map[string]bool{}
@@ -366,7 +371,7 @@ func (f *figures) measure(loads []cloud.Load) {
 	for _, l := range loads {
 		m := f.machines[l.Machine]
 		if m == nil {
-			m = &machineFigures{window: series.New(machineCounters, machineFiguresAll-machineCounters, machineSpans...)}
+			m = newMachineFigures()
 			f.machines[l.Machine] = m
 		}
 		m.measure(l)
@@ -375,6 +380,12 @@ func (f *figures) measure(loads []cloud.Load) {
 
 // longAgo is when a machine was powered on whose use since then tells nothing of now.
 const longAgo = time.Minute
+
+// counted returns the counters of a machine.
+func counted(l *cloud.Load) []float64 {
+	return []float64{l.User.Seconds(), l.System.Seconds(), 0,
+		float64(l.Public.In), float64(l.Public.Out), float64(l.Private.In), float64(l.Private.Out)}
+}
 
 func (m *machineFigures) measure(l cloud.Load) {
 	from, again := m.last.Taken, m.last.Since.Equal(l.Since)
@@ -385,8 +396,7 @@ func (m *machineFigures) measure(l cloud.Load) {
 		return
 	}
 	w := m.window
-	rose := m.source.Rose(l.Since.UnixNano(), []float64{l.User.Seconds(), l.System.Seconds(), 0,
-		float64(l.Public.In), float64(l.Public.Out), float64(l.Private.In), float64(l.Private.Out)})
+	rose := m.source.Rose(l.Since.UnixNano(), counted(&l))
 	rose[ofNoWork] = max(0, float64(l.CPUs)*l.Taken.Sub(from).Seconds()-rose[ofUser]-rose[ofSystem])
 	to := l.Taken
 	m.busy = min((rose[ofUser]+rose[ofSystem])/(float64(max(1, l.CPUs))*to.Sub(from).Seconds()), 1)
@@ -409,6 +419,7 @@ func (m *machineFigures) measure(l cloud.Load) {
 func (f *figures) forget(then time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	maps.DeleteFunc(f.told, func(_ weir.ID, m *toldFigures) bool { return m.asked.Before(then) })
 	maps.DeleteFunc(f.machines, func(_ weir.ID, m *machineFigures) bool { return m.last.Taken.Before(then) })
 	maps.DeleteFunc(f.balancers, func(_ weir.ID, b *balancerFigures) bool {
 		b.mu.Lock()
@@ -651,6 +662,9 @@ func (c *Control) MachineFigure(ctx context.Context, machine weir.ID, figure wei
 	c.figures.mu.Lock()
 	defer c.figures.mu.Unlock()
 	m := c.figures.machines[machine]
+	if told := c.figures.told[machine]; told != nil && toldReadings[figure] {
+		m = &told.machineFigures
+	}
 	if m == nil {
 		return nil, nil
 	}

@@ -103,6 +103,7 @@ func nameList(team weir.ID, name string) string {
 const (
 	everyList   = "every"   // all machines
 	ownList     = "own"     // machines of one's own
+	meteredList = "metered" // machines that have an exporter
 	segmentList = "segment" // the load balancers that run on those
 )
 
@@ -140,6 +141,9 @@ func newMirrored(db *store.Store) mirrored {
 				}
 				if m.Pool != "" {
 					in = append(in, poolList(m.Pool))
+				}
+				if m.Metered != nil {
+					in = append(in, meteredList)
 				}
 				if m.Own {
 					return append(in, ownList)

@@ -14,8 +14,9 @@ const staleLoad = 45 * time.Second
 
 // loadOf returns what a pool's machines bear, as far as this member knows it, and how many of them that are. Among lbs are
 // the load balancers in front of them. A response time is the mean where percentile is 0; otherwise it is of as many
-// requests in a hundred, by what access logs have counted, and is not known where no load balancer has one.
-func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, percentile int, now time.Time) (s scale.Sample, machines int) {
+// requests in a hundred, by what access logs have counted, and is not known where no load balancer has one. Unknown says of which
+// machines' exporters nothing was heard, and why: what s says of CPU and memory is less than all then.
+func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, percentile int, now time.Time) (s scale.Sample, machines int, unknown string) {
 	front := map[weir.ID]*frontSaid{}
 	for _, lb := range lbs {
 		if lb.Deleting.IsZero() && slices.ContainsFunc(members, func(m weir.Machine) bool { return lb.Targets(&m) }) {
@@ -33,7 +34,7 @@ func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, percen
 		}
 	}
 	s = scale.NewSample(now, worth(serving))
-	s.Load[scale.CPU], s.Load[scale.Memory] = f.used(serving, now)
+	s.Load[scale.CPU], s.Load[scale.Memory], unknown = f.used(serving, now)
 	answers, seconds, lasted := 0.0, 0.0, make([]float64, len(weir.DurationBounds))
 	for _, lb := range lbs {
 		said := front[lb.ID]
@@ -57,7 +58,7 @@ func (f *figures) loadOf(members []weir.Machine, lbs []weir.LoadBalancer, percen
 	case percentile == 0 && answers > 0:
 		s.Load[scale.Response] = seconds / answers
 	}
-	return s, len(serving)
+	return s, len(serving), unknown
 }
 
 // worth returns how many machines of their pool's first size machines are worth.
@@ -77,26 +78,35 @@ func add(sum *float64, v float64) {
 }
 
 // used returns how many machines' CPU and memory are in use, each counted as what it is worth. Where those of at least
-// half are known, the others are taken to be like them.
-func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float64) {
+// half are known, the others are taken to be like them. Those of machines that have an exporter are what that says.
+func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float64, unknown string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	known, cpus, memories := 0.0, 0.0, 0.0
 	for _, m := range serving {
 		of := f.machines[m.ID]
-		if of == nil || now.Sub(of.last.Taken) > staleLoad || math.IsNaN(of.busy) || of.last.Memory.Total == 0 {
+		if m.Metered != nil {
+			of = f.told[m.ID].figures()
+		}
+		if !of.known(now) {
 			continue
 		}
 		known += m.Capacity()
 		cpus += of.busy * m.Capacity()
 		memories += (1 - float64(of.last.Memory.Available)/float64(of.last.Memory.Total)) * m.Capacity()
 	}
+	unknown = f.mute(serving, now)
 	all := worth(serving)
 	if known == 0 || 2*known < all {
-		return math.NaN(), math.NaN()
+		return math.NaN(), math.NaN(), unknown
 	}
 	others := all / known
-	return cpus * others, memories * others
+	return cpus * others, memories * others, unknown
+}
+
+// known reports whether m tells of now.
+func (m *machineFigures) known(now time.Time) bool {
+	return m != nil && now.Sub(m.last.Taken) <= staleLoad && !math.IsNaN(m.busy) && m.last.Memory.Total != 0
 }
 
 // frontSaid is what a load balancer last said of itself; NaN is what is not known.

@@ -51,6 +51,7 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 		return 0, err
 	}
 	soonest(later)
+	t.meterMembers(tx, p, members)
 	var found map[weir.ID]finding
 	replaces := p.Former != nil || slices.ContainsFunc(members, func(m weir.Machine) bool { return p.Leaves(&m) })
 	if p.Deleting.IsZero() && (replaces || p.Heals()) {
@@ -86,7 +87,7 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 	} else {
 		soonest(later)
 	}
-	if _, err := addMembers(ctx, tx, p, plan.add); err != nil {
+	if _, err := t.addMembers(ctx, tx, p, plan.add); err != nil {
 		return 0, err
 	}
 	gone := map[weir.ID]bool{}
@@ -175,10 +176,10 @@ func (t *term) poolFailed(ctx context.Context, id weir.ID, why error) error {
 }
 
 // addMembers adds a machine of each of those sizes to a pool and moves its serial on.
-func addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, sizes []weir.Offer) (made []weir.Machine, err error) {
+func (c *Control) addMembers(ctx context.Context, tx *store.Tx, p *weir.Pool, sizes []weir.Offer) (made []weir.Machine, err error) {
 	for _, o := range sizes {
 		p.Serial++
-		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template, Edition: p.Edition, Worth: worthOf(o)}
+		m := weir.Machine{Team: p.Team, Name: fmt.Sprintf("%s-%d", p.Prefix, p.Serial), Pool: p.ID, Template: p.Template, Edition: p.Edition, Worth: worthOf(o), Metered: c.metered(p)}
 		m.Size, m.Region = o.Size, o.Region
 		if p.Autoscale != nil {
 			m.Place.Project, err = stillProject(ctx, tx, p.Team, p.Autoscale.Written.Project)
@@ -314,7 +315,7 @@ func (c *Control) Grow(ctx context.Context, name string, n int) (made []weir.Mac
 				return err
 			}
 		}
-		if made, err = addMembers(ctx, tx, p, more); err != nil {
+		if made, err = c.addMembers(ctx, tx, p, more); err != nil {
 			return err
 		}
 		pools.Put(tx, p.ID, *p)

@@ -46,7 +46,9 @@ type follower struct {
 // followed is a pool that follows its load.
 type followed struct {
 	recent  []scale.Sample
-	size    int // that it was last seen to have
+	whole   []scale.Sample // the same, in which CPU and memory are not known if an exporter was not heard
+	muted   time.Time      // when that was last so
+	size    int            // that it was last seen to have
 	lately  []scale.Change
 	past    scale.Past
 	of      string
@@ -125,13 +127,17 @@ func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, member
 		return err
 	}
 	of.boot(members, now)
-	sample, _ := f.figures.loadOf(members, lbs, p.Percentile(), now)
-	of.recent = append(of.recent, sample)
-	first := slices.IndexFunc(of.recent, func(s scale.Sample) bool { return now.Sub(s.At) <= scale.Recall })
-	of.recent = of.recent[first:]
+	sample, _, unknown := f.figures.loadOf(members, lbs, p.Percentile(), now)
+	of.see(sample, unknown != "", now)
 	pool := scale.Pool{Rules: rulesFor(&p), Size: p.Count, Lately: of.lately, Boots: of.boots, Recent: of.recent, Past: &of.past}
 	pool.Demands = f.demands(p.Scale.Schedules, now)
 	d := scale.Decide(&pool, now)
+	if shrinks := min(d.Size, cmp.Or(d.Next.Size, d.Size)) < p.Count; shrinks && now.Sub(of.muted) <= scale.Recall {
+		// To grow it is enough to know how busy most machines are; those that are not heard may be busier.
+		whole := pool
+		whole.Recent = of.whole
+		d = scale.Decide(&whole, now)
+	}
 	if err := f.note(ctx, p.ID, of, &pool, now); err != nil {
 		return err
 	}
@@ -157,6 +163,18 @@ func (f *follower) decide(ctx context.Context, p weir.Pool, of *followed, member
 		verdicts.Put(tx, p.ID, v)
 		return nil
 	})
+}
+
+// see takes in what was seen of a pool, and forgets what is old. Mute says that not all of its exporters were heard.
+func (of *followed) see(s scale.Sample, mute bool, now time.Time) {
+	of.recent = append(of.recent, s)
+	if mute {
+		of.muted = now
+		s.Load[scale.CPU], s.Load[scale.Memory] = math.NaN(), math.NaN()
+	}
+	of.whole = append(of.whole, s)
+	first := slices.IndexFunc(of.recent, func(s scale.Sample) bool { return now.Sub(s.At) <= scale.Recall })
+	of.recent, of.whole = of.recent[first:], of.whole[first:]
 }
 
 func ignoreGone(err error) error {
@@ -285,7 +303,11 @@ func (f *follower) demands(all []weir.Schedule, now time.Time) (demands []scale.
 
 // measured says what a pool's needs are measured by.
 func measured(p *weir.Pool) string {
-	return fmt.Sprintf("%s %v", p.Template.Size, rulesFor(p).Targets)
+	by := fmt.Sprintf("%s %v", p.Template.Size, rulesFor(p).Targets)
+	if p.Exporter != nil {
+		by += " of exporters"
+	}
+	return by
 }
 
 // recall reads what is remembered of a pool, when it is first looked at and whenever somebody else has
@@ -302,7 +324,7 @@ func (of *followed) recall(ctx context.Context, r store.Reader, p *weir.Pool) er
 			of.past = scale.Past{Until: row.Until, Need: unpacked(row.Need)}
 		}
 	} else if of.of != kind {
-		of.past, of.recent = scale.Past{}, nil
+		of.past, of.recent, of.whole = scale.Past{}, nil, nil
 	}
 	of.of = kind
 	if of.size == p.Count {
@@ -478,7 +500,7 @@ func (c *Control) PoolLoads(ctx context.Context, all []weir.Pool) (map[weir.ID]w
 }
 
 // poolLoad puts a sample in words.
-func poolLoad(s scale.Sample, machines int) weir.PoolLoad {
+func poolLoad(s scale.Sample, machines int, unknown string) weir.PoolLoad {
 	known := func(v float64) *float64 {
 		if math.IsNaN(v) {
 			return nil
@@ -487,7 +509,7 @@ func poolLoad(s scale.Sample, machines int) weir.PoolLoad {
 	}
 	each := cmp.Or(s.Serving, 1)
 	return weir.PoolLoad{Serving: machines, CPU: known(s.Load[scale.CPU] / each), Memory: known(s.Load[scale.Memory] / each),
-		Requests: known(s.Load[scale.Requests]), Concurrent: known(s.Load[scale.Concurrent]), Response: known(s.Load[scale.Response])}
+		Requests: known(s.Load[scale.Requests]), Concurrent: known(s.Load[scale.Concurrent]), Response: known(s.Load[scale.Response]), Unknown: unknown}
 }
 
 // PoolTold returns how the pool of a name or an ID has changed, the newest first; nothing of one whose size only

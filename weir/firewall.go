@@ -133,8 +133,17 @@ func (r *Rules) By() []ID {
 
 // Wall returns the firewall that m should have: what its load balancers need and what its
 // users' firewalls allow, together. A load balancer thus reaches its servers whatever its
-// users' firewalls say. It is nil for a machine that is open.
+// users' firewalls say. It is nil for a machine that is open. One that is metered lets in who asks its exporter too, and
+// without load balancers and firewalls all others everywhere else.
 func (m *Machine) Wall() *Firewall {
+	if m.Metered != nil {
+		return m.Metered.guard(m.wall())
+	}
+	return m.wall()
+}
+
+// wall is Wall without regard to an exporter.
+func (m *Machine) wall() *Firewall {
 	if m.Rules == nil {
 		return m.Firewall
 	}

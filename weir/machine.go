@@ -54,6 +54,7 @@ type Machine struct {
 
 	Firewall *Firewall `json:"firewall,omitempty"` // what its load balancers have reach it; nil for anything: see Wall
 	Rules    *Rules    `json:"rules,omitempty"`    // what the firewalls of its users say; nil if none is for it
+	Metered  *Metered  `json:"metered,omitempty"`  // where it tells what it uses; nil: nobody asks it
 	Obeys    []ID      `json:"obeys,omitempty"`    // those of them that its cloud was last seen to keep
 	Actions  []ID      `json:"actions,omitempty"`  // those in progress, oldest first
 

@@ -41,6 +41,9 @@ type Pool struct {
 	// Heal is whether machines are replaced that load balancers find down. Nil: if it follows its load.
 	Heal *bool `json:"heal,omitempty"`
 
+	// Exporter is where its machines tell what they use. Nil: their cloud tells it.
+	Exporter *Exporter `json:"exporter,omitempty"`
+
 	Edition  int     `json:"edition,omitempty"`  // of its template
 	Editions int     `json:"editions,omitempty"` // the last that was given to one
 	Former   *Former `json:"former,omitempty"`   // what its machines were, while they are being replaced
@@ -119,6 +122,9 @@ func (p *Pool) Check(regions ...string) error {
 		return Errorf(Invalid, "pool %q: %w", p.Name, err)
 	}
 	if err := p.Rolling.check(); err != nil {
+		return Errorf(Invalid, "pool %q: %w", p.Name, err)
+	}
+	if err := p.Exporter.check(); err != nil {
 		return Errorf(Invalid, "pool %q: %w", p.Name, err)
 	}
 	if p.Count < 0 || p.Count > MaxPool {

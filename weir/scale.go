@@ -167,6 +167,7 @@ type PoolLoad struct {
 	Requests   *float64 `json:"requests,omitempty"`   // a second, of all of them
 	Concurrent *float64 `json:"concurrent,omitempty"` // requests that are served or wait
 	Response   *float64 `json:"response,omitempty"`   // seconds that an answer takes
+	Unknown    string   `json:"unknown,omitempty"`    // of which machines' exporters nothing is known, and why; it does not shrink meanwhile
 }
 
 // PoolReport is a pool, what it bears, and what was decided of its size.

@@ -323,7 +323,7 @@ func (d *dev) startControl(ctx context.Context, parts *errgroup.Group, db *store
 	ctl := control.New(control.Options{Region: devRegion, Store: db, Cloud: region, Further: further, Log: log,
 		NodeURL: "https://" + addr, NodeCA: ca.PEM(), Poll: 250 * time.Millisecond, Secrets: keys,
 		Authority: issuer, Email: d.acme.email, Records: records,
-		Prober: control.NewProber(region.Dial), From: region.Doors()})
+		Prober: control.NewProber(region.Dial), Dial: region.Dial, From: region.Doors()})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	parts.Go(func() error { return nodeapi.Serve(ctx, ln, ctl, ca, []string{gateway}, log) })
 	return ctl, nil

@@ -78,6 +78,10 @@ func (p *page) pool(s *api.PoolState) {
 	} else {
 		p.text("  ", "targets: %s", targetWords(s.Scale))
 	}
+	if s.Exporter != nil {
+		e := weir.Exporter{Port: s.Exporter.Port, Path: s.Exporter.Path}
+		p.text("  ", "CPU and memory: as exporters at port %d tell them, at %s", e.Port, e.At())
+	}
 	if len(s.Sizes) > 0 {
 		p.text("  ", "sizes: %s", sizeWords(s.Sizes))
 	}
@@ -90,6 +94,9 @@ func (p *page) pool(s *api.PoolState) {
 		if v.Next != nil {
 			p.text("  ", "next: %s", nextWords(v.Next, now))
 		}
+	}
+	if s.Load.Unknown != "" {
+		p.text("  ! ", "%s", s.Load.Unknown)
 	}
 	p.plan(s.Plan)
 	if s.Back != "" {

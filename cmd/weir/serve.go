@@ -339,7 +339,7 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	ctl := control.New(control.Options{Region: s.region, Store: db, Cloud: cloud.None{}, Log: s.log,
 		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(), Secrets: keys,
 		Authority: issuer, Email: s.acme.email, Records: records,
-		Prober: control.NewProber(new(net.Dialer).DialContext), From: plan.members})
+		Prober: control.NewProber(new(net.Dialer).DialContext), Dial: new(net.Dialer).DialContext, From: plan.members})
 	parts.Go(func() error { return ctl.Run(ctx) })
 	tokenFile := filepath.Join(s.data, "token")
 	secret, err := admitFirst(ctx, ctl, "serve "+plan.self.String(), tokenFile)
