@@ -45,7 +45,7 @@ func hostMemory(t *testing.T) (total, used float64) {
 		t.Fatal(err)
 	}
 	kilobytes := func(name string) float64 {
-		n, err := strconv.ParseFloat(regexp.MustCompile(name+`: +(\d+) kB`).FindStringSubmatch(string(text))[1], 64)
+		n, err := strconv.ParseFloat(regexp.MustCompile(name + `: +(\d+) kB`).FindStringSubmatch(string(text))[1], 64)
 		if err != nil {
 			t.Fatal(err)
 		}
