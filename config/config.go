@@ -42,6 +42,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"weir/weir"
@@ -121,15 +122,15 @@ func Parse(name string, data []byte, dir string) (*App, error) {
 }
 
 // In sets the region of an app whose file does not say one, and returns why the app
-// cannot be in that region.
-func (a *App) In(region string) error {
+// cannot be in that region, or its machines not in that and further ones.
+func (a *App) In(region string, further ...string) error {
 	if a.region != "" && a.LoadBalancer.Region != region {
 		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.LoadBalancer.Region, region)
 	}
 	if a.Pool != nil {
 		for _, size := range a.sizes {
-			if size.word != region {
-				return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q: all machines of a pool are in that", size.at, size.word, region)
+			if size.word != region && !slices.Contains(further, size.word) {
+				return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs %s", size.at, size.word, strings.Join(append([]string{region}, further...), ", "))
 			}
 		}
 		a.Pool.Template.Region = region

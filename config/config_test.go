@@ -322,9 +322,12 @@ func TestRegionIsTheRunningOneUnlessSaid(t *testing.T) {
 	if app, err = parseText("name: web\nsizes:\n  - size: s-1vcpu-1gb\n    region: local1\n  - size: s-2vcpu-2gb\n    region: nyc3\n"); err != nil {
 		t.Fatal(err)
 	}
-	want = `weir.yaml:6: region is "nyc3", this Weir runs region "local1": all machines of a pool are in that`
+	want = `weir.yaml:6: region is "nyc3", this Weir runs local1`
 	if err := app.In("local1"); err == nil || err.Error() != want {
 		t.Errorf("sizes in local1: %v, want %s", err, want)
+	}
+	if err := app.In("local1", "nyc3"); err != nil {
+		t.Errorf("sizes in both regions: %v", err)
 	}
 }
 

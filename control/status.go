@@ -31,7 +31,7 @@ func (c *Control) Status(ctx context.Context) (s weir.RegionStatus, err error) {
 	}
 	if !read {
 		// Most members are away. That is what there is to say.
-		s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
+		s = weir.RegionStatus{Region: c.Region(), Further: c.Regions()[1:], Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}, Members: s.Members}
 	}
 	if !all {
 		s.Members = nil
@@ -68,7 +68,7 @@ func (c *Control) members(ctx context.Context) (all []weir.MemberOverview, quoru
 }
 
 func (c *Control) status(ctx context.Context, tx *store.Tx) (s weir.RegionStatus, err error) {
-	s = weir.RegionStatus{Region: c.Region(), Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}}
+	s = weir.RegionStatus{Region: c.Region(), Further: c.Regions()[1:], Own: c.cloudless(), Taken: time.Now().UTC(), Versions: weir.Versions{Weir: weir.Version}}
 	ms, err := machines.AllSeen(ctx, tx)
 	byNumber(ms, func(m weir.Machine) weir.ID { return m.ID })
 	if err != nil {

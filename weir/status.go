@@ -14,6 +14,7 @@ import (
 // data: weir status and the status page print it as it is.
 type RegionStatus struct {
 	Region        string                 `json:"region"`
+	Further       []string               `json:"further,omitempty"` // regions in which machines can be too
 	Own           bool                   `json:"own,omitempty"` // it has no cloud: its machines are its users' own
 	Taken         time.Time              `json:"taken"`         // when everything was read
 	Versions      Versions               `json:"versions"`

@@ -62,7 +62,7 @@ func (a *apply) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writ
 	if err != nil {
 		return err
 	}
-	if err := app.In(s.Region); err != nil {
+	if err := app.In(s.Region, s.Further...); err != nil {
 		return err
 	}
 	path := "/v2/weir/app"

@@ -360,7 +360,7 @@ func (d *dev) app() (*config.App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return app, app.In(devRegion)
+	return app, app.In(devRegion, d.further...)
 }
 
 // snippets are those of --config.
