@@ -27,7 +27,9 @@ var may = map[string][]string{
 	"cloud/cloudtest": {"cloud", "weir"},
 
 	// Hands: one foreign thing each.
-	"cloud/local": {"cloud", "weir"},
+	"cloud/local":        {"cloud", "weir"},
+	"cloud/digitalocean": {"cloud", "weir"},
+
 	"haproxy":     {"weir"},
 	"accesslog":   {"weir"},
 	"cron":        {"weir"},
@@ -73,7 +75,7 @@ var only = map[string]string{
 	"github.com/robfig/cron":         "cron",
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/prometheus/":         "metrics",
-	"github.com/digitalocean/godo":   "cmd/weir bench/change domains",
+	"github.com/digitalocean/godo":   "cmd/weir bench/change domains cloud/digitalocean",
 	"github.com/goccy/go-yaml":       "config cloud/local web",
 }
 

@@ -39,7 +39,7 @@ type Machine struct {
 	Name     string
 	On       bool // powered on; a machine whose init has died is off
 	Public   netip.Addr
-	Anchor   netip.Addr // where the traffic of a reserved IP arrives
+	Anchor   netip.Addr // where the traffic of a reserved IP arrives; unspecified if its cloud does not say, which is at any of its addresses
 	Private  netip.Addr // of the private network; where the traffic of an address reserved there arrives, too
 	Public6  netip.Addr // of a machine with IPv6
 	Anchor6  netip.Addr // likewise

@@ -34,6 +34,10 @@ type FakeOptions struct {
 	// nothing; if after is not nil, the call returns it once it has taken effect. It is
 	// called by many goroutines at once.
 	Fault func(ctx context.Context, call string) (before, after error)
+
+	// Every is how far apart the figures of machines are: Loads returns what was so when the last so long began. It measures
+	// when it is called if 0.
+	Every time.Duration
 }
 
 // Fake is a [Cloud] in memory, for tests. It keeps the promises of the interfaces,
@@ -56,6 +60,7 @@ type fakeMachine struct {
 	left time.Duration // what remained of the boot when it was last powered on
 	on   time.Time     // when that was
 	load Load          // since then
+	told Load          // what Loads last said, of a cloud whose figures come every so often
 }
 
 var (
@@ -144,8 +149,10 @@ func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
 	err := f.call(ctx, func() error {
 		for _, id := range slices.Sorted(maps.Keys(f.machines)) {
 			if m := f.machines[id]; m.On {
-				m.load.Taken = time.Now()
-				all = append(all, m.load)
+				if m.load.Taken = time.Now(); m.told.Since != m.load.Since || m.load.Taken.Sub(m.told.Taken) >= f.o.Every {
+					m.told = m.load
+				}
+				all = append(all, m.told)
 			}
 		}
 		return nil
@@ -155,6 +162,9 @@ func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
 	}
 	return all, nil
 }
+
+// Every keeps the promise of [Meter].
+func (f *Fake) Every() time.Duration { return f.o.Every }
 
 // call does what one call of the interfaces does, with the faults that it is to have.
 func (f *Fake) call(ctx context.Context, do func() error, format string, args ...any) error {
