@@ -35,8 +35,8 @@ type FakeOptions struct {
 	// called by many goroutines at once.
 	Fault func(ctx context.Context, call string) (before, after error)
 
-	// Every is how far apart the figures of machines are: Loads returns what was so when the last so long began. It measures
-	// when it is called if 0.
+	// Every is how far apart the figures of machines are, of which Loads returns the last but one, as a provider's
+	// monitoring does. It measures when it is called if 0.
 	Every time.Duration
 }
 
@@ -60,7 +60,8 @@ type fakeMachine struct {
 	left time.Duration // what remained of the boot when it was last powered on
 	on   time.Time     // when that was
 	load Load          // since then
-	told Load          // what Loads last said, of a cloud whose figures come every so often
+
+	told, next Load // of a cloud whose figures come every so often: what Loads says, and what it says then
 }
 
 var (
@@ -149,10 +150,9 @@ func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
 	err := f.call(ctx, func() error {
 		for _, id := range slices.Sorted(maps.Keys(f.machines)) {
 			if m := f.machines[id]; m.On {
-				if m.load.Taken = time.Now(); m.told.Since != m.load.Since || m.load.Taken.Sub(m.told.Taken) >= f.o.Every {
-					m.told = m.load
+				if l, known := m.loads(f.o.Every); known {
+					all = append(all, l)
 				}
-				all = append(all, m.told)
 			}
 		}
 		return nil
@@ -161,6 +161,20 @@ func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
 		return nil, err
 	}
 	return all, nil
+}
+
+// loads returns what Loads says of a machine that is on, if there is something yet.
+func (m *fakeMachine) loads(every time.Duration) (Load, bool) {
+	m.load.Taken = time.Now()
+	switch {
+	case every == 0:
+		return m.load, true
+	case !m.next.Since.Equal(m.load.Since):
+		m.told, m.next = Load{}, m.load
+	case m.load.Taken.Sub(m.next.Taken) >= every:
+		m.told, m.next = m.next, m.load
+	}
+	return m.told, !m.told.Taken.IsZero()
 }
 
 // Every keeps the promise of [Meter].

@@ -9,7 +9,8 @@ import (
 	"weir/weir"
 )
 
-// staleLoad is how long what a machine or a load balancer bears is taken for what it bears now.
+// staleLoad is how long what a machine or a load balancer bears is taken for what it bears now. What a cloud has figures of
+// every so often is taken for that for twice as long more: so old they are when the next ones come.
 const staleLoad = 45 * time.Second
 
 // loadOf returns what a pool's machines bear, as far as this member knows it, and how many of them that are. Among lbs are
@@ -77,21 +78,26 @@ func add(sum *float64, v float64) {
 }
 
 // used returns how many machines' CPU and memory are in use, each counted as what it is worth. Where those of at least
-// half are known, the others are taken to be like them.
+// half are known, the others are taken to be like them. Where figures come every so often, a machine that has come on since has
+// borne nothing of what the others have figures of: else each one that a pool grows by would have it grow by more.
 func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known, cpus, memories := 0.0, 0.0, 0.0
+	known, newcomers, cpus, memories := 0.0, 0.0, 0.0, 0.0
 	for _, m := range serving {
 		of := f.machines[m.ID]
-		if of == nil || now.Sub(of.last.Taken) > staleLoad || math.IsNaN(of.busy) || of.last.Memory.Total == 0 {
+		if (of == nil || math.IsNaN(of.busy)) && f.every > 0 && now.Sub(m.Changed) < staleLoad+3*f.every {
+			newcomers += m.Capacity()
+			continue
+		}
+		if of == nil || now.Sub(of.last.Taken) > staleLoad+2*f.every || math.IsNaN(of.busy) || of.last.Memory.Total == 0 {
 			continue
 		}
 		known += m.Capacity()
 		cpus += of.busy * m.Capacity()
 		memories += (1 - float64(of.last.Memory.Available)/float64(of.last.Memory.Total)) * m.Capacity()
 	}
-	all := worth(serving)
+	all := worth(serving) - newcomers
 	if known == 0 || 2*known < all {
 		return math.NaN(), math.NaN()
 	}
