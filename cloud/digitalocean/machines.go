@@ -63,10 +63,16 @@ func (c *Cloud) listed(ctx context.Context) ([]godo.Droplet, error) {
 
 // tagged returns the droplets that have a tag and are ours.
 func (c *Cloud) tagged(ctx context.Context, tag string) ([]godo.Droplet, error) {
+	all, err := c.anybodys(ctx, tag)
+	return slices.DeleteFunc(all, func(d godo.Droplet) bool { _, ours := c.machineOf(&d); return !ours }), err
+}
+
+// anybodys returns the droplets that have a tag.
+func (c *Cloud) anybodys(ctx context.Context, tag string) ([]godo.Droplet, error) {
 	all, err := pages(ctx, func(ctx context.Context, o *godo.ListOptions) ([]godo.Droplet, *godo.Response, error) {
 		return c.do.Droplets.ListByTag(ctx, tag, o)
 	})
-	return slices.DeleteFunc(all, func(d godo.Droplet) bool { _, ours := c.machineOf(&d); return !ours }), c.fault(err)
+	return all, c.fault(err)
 }
 
 // completed adds the droplets to a list that were made so lately that it may lack them, and notes which there are.
@@ -459,14 +465,16 @@ func (c *Cloud) DeleteMachine(ctx context.Context, id weir.ID) error {
 }
 
 func (c *Cloud) destroy(ctx context.Context, id weir.ID) error {
-	all, err := c.tagged(ctx, c.tagOf(id))
+	all, err := c.anybodys(ctx, c.tagOf(id))
 	if err != nil {
 		return err
 	}
-	doomed := map[int]bool{}
+	doomed, shared := map[int]bool{}, false
 	for i := range all {
-		if of, _ := c.machineOf(&all[i]); of == id {
+		if of, ours := c.machineOf(&all[i]); ours && of == id {
 			doomed[all[i].ID] = true
+		} else {
+			shared = true
 		}
 	}
 	if d, err := c.droplet(ctx, id); err == nil {
@@ -492,6 +500,9 @@ func (c *Cloud) destroy(ctx context.Context, id weir.ID) error {
 	c.held.changed() // its reserved IPs are nobody's now
 	if err := c.removeWall(ctx, id); err != nil {
 		return err
+	}
+	if shared {
+		return nil // somebody else's droplet has the tag, and is not to lose it: without, it could look like another machine of ours
 	}
 	_, err = c.do.Tags.Delete(ctx, c.tagOf(id))
 	return c.unless(err)
