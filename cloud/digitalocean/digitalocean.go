@@ -35,6 +35,7 @@ import (
 
 	"github.com/digitalocean/godo"
 	"golang.org/x/oauth2"
+	"golang.org/x/time/rate"
 
 	"weir/cloud"
 	"weir/weir"
@@ -48,6 +49,8 @@ type Options struct {
 	Region string // such as nyc3
 	VPC    string // the ID of the network that droplets are made in; the region's default one if empty
 
+	Members int // how many processes ask for figures with this token; 1 if 0
+
 	Log       *slog.Logger      // none if nil
 	Transport http.RoundTripper // http.DefaultTransport if nil
 }
@@ -56,9 +59,10 @@ type Options struct {
 // only one should make things.
 type Cloud struct {
 	Options
-	do     *godo.Client
-	polite *polite
-	locks  locks
+	do      *godo.Client
+	figures *rate.Limiter
+	polite  *polite
+	locks   locks
 
 	droplets  look[godo.Droplet]
 	firewalls look[godo.Firewall]
@@ -118,10 +122,11 @@ func New(o Options) (*Cloud, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Members = max(1, o.Members)
 	if o.Transport == nil {
 		o.Transport = http.DefaultTransport
 	}
-	c := &Cloud{Options: o, polite: &polite{over: o.Transport}, locks: locks{held: map[string]*lock{}},
+	c := &Cloud{Options: o, figures: figuresOf(o.Members), polite: &polite{over: o.Transport}, locks: locks{held: map[string]*lock{}},
 		known: map[weir.ID]int{}, made: map[weir.ID]time.Time{}, doubts: map[weir.ID]time.Time{},
 		walls: map[weir.ID]*weir.Firewall{}, spare: map[netip.Addr]time.Time{}, loads: map[weir.ID]*measured{}}
 	c.droplets.init(fresh)

@@ -470,6 +470,46 @@ func TestFiguresAreAskedForNoMoreOftenThanThereAreNewOnes(t *testing.T) {
 	})
 }
 
+// A token has 5,000 requests in an hour and 250 in a minute, and others than figures need some.
+func TestFiguresOfManyMachinesComeLessOften(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newProvider(t, cloud.FakeOptions{})
+		c := p.open()
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() { must(c.CreateMachine(t.Context(), spec(weir.ID(fmt.Sprint(i+1)))))(t) })
+		}
+		wg.Wait()
+		most, hour := 0, 0
+		for range 60 {
+			p.set(nil)
+			for range 4 {
+				time.Sleep(15 * time.Second)
+				must(c.Loads(t.Context()))(t)
+			}
+			minute := 0
+			for _, asked := range p.requests() {
+				if strings.Contains(asked, "/monitoring/") {
+					minute++
+				}
+			}
+			most, hour = max(most, minute), hour+minute
+		}
+		if every := c.Every(); every != 4*time.Minute || most > 150 || hour > 3000+40+100 {
+			t.Errorf("every %v, at most %d requests in a minute and %d in an hour, want 4 minutes and no more than 3000", every, most, hour)
+		}
+		old := 0
+		for _, l := range must(c.Loads(t.Context()))(t) {
+			if time.Since(l.Taken) > 2*c.Every()+45*time.Second {
+				old++
+			}
+		}
+		if old > 0 {
+			t.Errorf("the figures of %d machines are older than is said", old)
+		}
+	})
+}
+
 func TestWrongOptionsAreRefusedWithASentence(t *testing.T) {
 	good := digitalocean.Options{Token: "x", Name: "a", Region: "nyc3"}
 	for want, change := range map[string]func(*digitalocean.Options){

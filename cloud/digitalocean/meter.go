@@ -2,13 +2,14 @@ package digitalocean
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/digitalocean/godo"
 	"github.com/digitalocean/godo/metrics"
+	"golang.org/x/time/rate"
 
 	"weir/cloud"
 	"weir/weir"
@@ -18,9 +19,10 @@ const (
 	// step is how far apart DigitalOcean's figures of a droplet are.
 	step = time.Minute
 
-	// figuresPerHour is how many requests may be for figures, of the 5,000 that a token has in an hour. Each look at a
-	// droplet takes two.
+	// figuresPerHour is how many requests may be for figures, of all members together, of the 5,000 that a token has in an
+	// hour, and atOnce how many in a moment, of the 250 that it has in a minute. Each look at a droplet takes two.
 	figuresPerHour = 3000
+	atOnce         = 40
 	perLook        = 2
 
 	// window is how far back is asked: the newest points are some minutes old at times.
@@ -35,12 +37,17 @@ type measured struct {
 	total int64 // of its memory; 0 if it is not known
 }
 
-// Every returns how far apart figures are: a minute, and more from 25 machines on, for whose sake the API would be asked too
-// often otherwise.
+// figuresOf limits how often one of so many members asks for figures.
+func figuresOf(members int) *rate.Limiter {
+	return rate.NewLimiter(rate.Every(time.Duration(members)*time.Hour/figuresPerHour), atOnce)
+}
+
+// Every returns how far apart figures are: a minute, and more from 25 machines on (8, with three members), for whose sake the API
+// would be asked too often otherwise.
 func (c *Cloud) Every() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return max(step, time.Duration(len(c.loads))*perLook*time.Hour/figuresPerHour)
+	return max(step, time.Duration(len(c.loads)*perLook*c.Members)*time.Hour/figuresPerHour)
 }
 
 // Loads keeps the promise of [cloud.Meter]. It asks of each droplet as often as there can be something new, and
@@ -71,27 +78,37 @@ func (c *Cloud) Loads(ctx context.Context) ([]cloud.Load, error) {
 	c.mu.Unlock()
 
 	every := c.Every()
-	var all []cloud.Load
-	var errs []error
+	order := make([]int, len(droplets)) // who was not asked for longest comes first
+	asked := make([]time.Time, len(droplets))
+	of := make([]*measured, len(droplets))
+	c.mu.Lock()
 	for i := range droplets {
 		id, _ := c.machineOf(&droplets[i])
-		c.mu.Lock()
-		m := c.loads[id]
-		c.mu.Unlock()
-		if m == nil {
+		if order[i], of[i] = i, c.loads[id]; of[i] != nil {
+			asked[i] = of[i].asked
+		}
+	}
+	c.mu.Unlock()
+	slices.SortStableFunc(order, func(x, y int) int { return asked[x].Compare(asked[y]) })
+	for _, i := range order {
+		now := time.Now()
+		if of[i] == nil || now.Sub(of[i].asked) < every || !c.figures.AllowN(now, perLook) {
 			continue
 		}
-		if now := time.Now(); now.Sub(m.asked) >= every && len(errs) == 0 {
-			m.asked = now
-			if err := c.measure(ctx, id, &droplets[i], m); err != nil {
-				errs = append(errs, fmt.Errorf("figures of droplet %d: %w", droplets[i].ID, err))
-			}
+		of[i].asked = now
+		id, _ := c.machineOf(&droplets[i])
+		if err = c.measure(ctx, id, &droplets[i], of[i]); err != nil {
+			err = fmt.Errorf("figures of droplet %d: %w", droplets[i].ID, err)
+			break // the others would fail likewise
 		}
-		if !m.load.Taken.IsZero() {
+	}
+	var all []cloud.Load
+	for _, m := range of {
+		if m != nil && !m.load.Taken.IsZero() {
 			all = append(all, m.load)
 		}
 	}
-	return all, errors.Join(errs...)
+	return all, err
 }
 
 // measure asks for the figures of a droplet. One that has none yet is measured later.

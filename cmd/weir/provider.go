@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"weir/cloud"
 	"weir/cloud/digitalocean"
+	"weir/weir"
 )
 
 // provider is what flags say of the cloud that a control plane makes machines in.
@@ -50,8 +52,9 @@ func (p *provider) check() error {
 }
 
 // open returns the cloud, and how often to look at it, 0 for as often as usual. It asks it once, whether the token is good and whether
-// there is the region; fingerprint is that of the control plane's authority.
-func (p *provider) open(ctx context.Context, region, fingerprint string, log *slog.Logger) (cloud.Cloud, time.Duration, error) {
+// there is the region, and goes on if nobody answers; fingerprint is that of the control plane's
+// authority, which has so many members.
+func (p *provider) open(ctx context.Context, region, fingerprint string, members int, log *slog.Logger) (cloud.Cloud, time.Duration, error) {
 	if p.cloud == "" {
 		return cloud.None{}, 0, nil
 	}
@@ -59,12 +62,16 @@ func (p *provider) open(ctx context.Context, region, fingerprint string, log *sl
 	if err != nil {
 		return nil, 0, fmt.Errorf("--digitalocean-token: %w", err)
 	}
-	c, err := digitalocean.New(digitalocean.Options{Token: string(text), URL: p.url, Region: region, VPC: p.vpc, Log: log,
+	c, err := digitalocean.New(digitalocean.Options{Token: string(text), URL: p.url, Region: region, VPC: p.vpc, Members: members, Log: log,
 		Name: cmp.Or(p.name, fingerprint[:min(12, len(fingerprint))])})
 	if err != nil {
 		return nil, 0, usageErrorf("--cloud digitalocean: %w", err)
 	}
-	if err := c.Check(ctx); err != nil {
+	switch err := c.Check(ctx); {
+	case errors.Is(err, weir.Unavailable) && ctx.Err() == nil:
+		// What is there is served and watched meanwhile.
+		log.Warn("cloud not seen, token and region are taken to be good", "err", err)
+	case err != nil:
 		return nil, 0, fmt.Errorf("--cloud digitalocean, --region %s: %w", region, err)
 	}
 	return c, providerPoll, nil

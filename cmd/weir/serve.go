@@ -148,7 +148,7 @@ func (s *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	region, poll, err := s.provider.open(ctx, s.region, ca.Fingerprint(), s.log)
+	region, poll, err := s.provider.open(ctx, s.region, ca.Fingerprint(), len(plan.members), s.log)
 	if err != nil {
 		return err
 	}
