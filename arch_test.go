@@ -27,18 +27,20 @@ var may = map[string][]string{
 	"cloud/cloudtest": {"cloud", "weir"},
 
 	// Hands: one foreign thing each.
-	"cloud/local": {"cloud", "weir"},
-	"haproxy":     {"weir"},
-	"accesslog":   {"weir"},
-	"cron":        {"weir"},
-	"pki":         {"weir"},
-	"secrets":     {"weir"},
-	"nodeapi":     {"pki", "weir"},
-	"heartbeat":   {"weir"},
-	"vip":         {"weir"},
-	"acme":        {"weir"},
-	"domains":     {"weir"},
-	"exporter":    {},
+	"cloud/local":        {"cloud", "weir"},
+	"cloud/digitalocean": {"cloud", "weir"},
+
+	"haproxy":   {"weir"},
+	"accesslog": {"weir"},
+	"cron":      {"weir"},
+	"pki":       {"weir"},
+	"secrets":   {"weir"},
+	"nodeapi":   {"pki", "weir"},
+	"heartbeat": {"weir"},
+	"vip":       {"weir"},
+	"acme":      {"weir"},
+	"domains":   {"weir"},
+	"exporter":  {},
 
 	"acme/acmetest": {},
 
@@ -74,7 +76,7 @@ var only = map[string]string{
 	"github.com/robfig/cron":         "cron",
 	"github.com/spf13/cobra":         "cmd/weir",
 	"github.com/prometheus/":         "metrics exporter",
-	"github.com/digitalocean/godo":   "cmd/weir bench/change domains",
+	"github.com/digitalocean/godo":   "cmd/weir bench/change domains cloud/digitalocean",
 	"github.com/goccy/go-yaml":       "config cloud/local web",
 }
 

@@ -56,7 +56,7 @@ type Machine struct {
 	Host     string // that it is on, for as long as it is there; "" in a cloud that does not say
 	HostDown bool   // its host is: until it is up again the machine is off, and can be neither powered on nor deleted
 	Public   netip.Addr
-	Anchor   netip.Addr // where the traffic of a reserved IP arrives
+	Anchor   netip.Addr // where the traffic of a reserved IP arrives; unspecified if its cloud does not say, which is at any of its addresses
 	Private  netip.Addr // of the private network; where the traffic of an address reserved there arrives, too
 	Public6  netip.Addr // of a machine with IPv6
 	Anchor6  netip.Addr // likewise

@@ -38,6 +38,10 @@ type FakeOptions struct {
 	// nothing; if after is not nil, the call returns it once it has taken effect. It is
 	// called by many goroutines at once.
 	Fault func(ctx context.Context, call string) (before, after error)
+
+	// Every is how far apart the figures of machines are, of which Loads returns the last but one, as a provider's
+	// monitoring does. It measures when it is called if 0.
+	Every time.Duration
 }
 
 // Fake is a [Cloud] in memory, for tests. It keeps the promises of the interfaces,
@@ -61,6 +65,8 @@ type fakeMachine struct {
 	left time.Duration // what remained of the boot when it was last powered on
 	on   time.Time     // when that was
 	load Load          // since then
+
+	told, next Load // of a cloud whose figures come every so often: what Loads says, and what it says then
 }
 
 var (
@@ -207,8 +213,9 @@ func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
 	err := f.call(ctx, func() error {
 		for _, id := range slices.Sorted(maps.Keys(f.machines)) {
 			if m := f.machines[id]; m.On {
-				m.load.Taken = time.Now()
-				all = append(all, m.load)
+				if l, known := m.loads(f.o.Every); known {
+					all = append(all, l)
+				}
 			}
 		}
 		return nil
@@ -218,6 +225,23 @@ func (f *Fake) Loads(ctx context.Context) ([]Load, error) {
 	}
 	return all, nil
 }
+
+// loads returns what Loads says of a machine that is on, if there is something yet.
+func (m *fakeMachine) loads(every time.Duration) (Load, bool) {
+	m.load.Taken = time.Now()
+	switch {
+	case every == 0:
+		return m.load, true
+	case !m.next.Since.Equal(m.load.Since):
+		m.told, m.next = Load{}, m.load
+	case m.load.Taken.Sub(m.next.Taken) >= every:
+		m.told, m.next = m.next, m.load
+	}
+	return m.told, !m.told.Taken.IsZero()
+}
+
+// Every keeps the promise of [Meter].
+func (f *Fake) Every() time.Duration { return f.o.Every }
 
 // call does what one call of the interfaces does, with the faults that it is to have.
 func (f *Fake) call(ctx context.Context, do func() error, format string, args ...any) error {

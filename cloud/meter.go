@@ -12,9 +12,15 @@ type Meter interface {
 	// Loads returns the load of each of our machines that is on, by ID. A machine that went off
 	// or came on meanwhile may be missing.
 	Loads(ctx context.Context) ([]Load, error)
+
+	// Every returns how far apart the moments are of which the cloud has figures: Loads tells nothing new more often, and
+	// what it tells may be twice as old. It is 0 if Loads measures when it is called; otherwise Loads may have nothing yet of a machine
+	// that has just come on.
+	Every() time.Duration
 }
 
-// Load is what one machine uses at a moment, and has used since it was last powered on.
+// Load is what one machine uses at a moment, and has used since it was last powered on. A cloud that does not tell
+// what went through interfaces, of free and cached memory or of the disk has zeros there.
 type Load struct {
 	Machine weir.ID
 	Taken   time.Time // the moment

@@ -206,7 +206,7 @@ func (f *figures) mute(serving []weir.Machine, now time.Time) string {
 	n := 0
 	for i := range serving {
 		m := &serving[i]
-		if m.Metered == nil || f.told[m.ID].figures().known(now) {
+		if m.Metered == nil || f.told[m.ID].figures().known(now, 0) {
 			continue
 		}
 		n++

@@ -27,6 +27,7 @@ type figures struct {
 	balancers map[weir.ID]*balancerFigures
 	machines  map[weir.ID]*machineFigures
 	told      map[weir.ID]*toldFigures // of machines that have an exporter
+	every     time.Duration            // how far apart those of machines are; 0 if they are of when they were asked for
 }
 
 func newFigures() *figures {
@@ -352,7 +353,7 @@ func (c *Control) meter(ctx context.Context) {
 					c.Log.Warn("loads of machines not seen", "region", region, "err", err)
 				}
 				failed[region] = err != nil
-				c.figures.measure(loads)
+				c.figures.measure(loads, meter.Every())
 			}
 		}
 		c.figures.forget(time.Now().Add(-remembered))
@@ -364,10 +365,11 @@ func (c *Control) meter(ctx context.Context) {
 	}
 }
 
-// measure takes in what machines use.
-func (f *figures) measure(loads []cloud.Load) {
+// measure takes in what machines use, of which there is something new every so often.
+func (f *figures) measure(loads []cloud.Load, every time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.every = every
 	for _, l := range loads {
 		m := f.machines[l.Machine]
 		if m == nil {
@@ -649,6 +651,20 @@ var machineReadings = map[weir.Figure][]machineReading{
 	"load_15":          {},
 }
 
+// tells reports whether the cloud tells a figure of a machine: one has a memory that is not all in use and a disk, and each has received
+// something since it was powered on.
+func (m *machineFigures) tells(figure weir.Figure) bool {
+	switch l := &m.last; figure {
+	case "bandwidth":
+		return m.window.Total(ofPublicIn)+m.window.Total(ofPublicOut)+m.window.Total(ofPrivateIn)+m.window.Total(ofPrivateOut) > 0
+	case "memory_free", "memory_cached":
+		return l.Memory.Free != 0
+	case "filesystem_free", "filesystem_size":
+		return l.Disk.Mount != ""
+	}
+	return true
+}
+
 // MachineFigure returns a figure of a machine after start and until end, as far as the cloud tells it
 // and this member of the control plane remembers it.
 func (c *Control) MachineFigure(ctx context.Context, machine weir.ID, figure weir.Figure, start, end time.Time) ([]weir.Series, error) {
@@ -666,6 +682,9 @@ func (c *Control) MachineFigure(ctx context.Context, machine weir.ID, figure wei
 		m = &told.machineFigures
 	}
 	if m == nil {
+		return nil, nil
+	}
+	if !m.tells(figure) {
 		return nil, nil
 	}
 	var all []weir.Series

@@ -200,7 +200,7 @@ func TestMemoryOfFiguresIsBounded(t *testing.T) {
 func TestMachineThatRebootsCountsOn(t *testing.T) {
 	f := newFigures()
 	l := cloud.Load{Machine: "7", CPUs: 2, Since: noon.Add(-time.Hour), Taken: noon, User: 1000 * time.Second, Public: cloud.Traffic{In: 1e9}}
-	f.measure([]cloud.Load{l})
+	f.measure([]cloud.Load{l}, 0)
 	for i := range 40 {
 		l.Taken = l.Taken.Add(15 * time.Second)
 		l.User, l.System, l.Public.In = l.User+15*time.Second, l.System+3*time.Second, l.Public.In+15e6
@@ -208,7 +208,7 @@ func TestMachineThatRebootsCountsOn(t *testing.T) {
 			l.Since = l.Taken.Add(-15 * time.Second)
 			l.User, l.System, l.Public.In = 15*time.Second, 3*time.Second, 15e6
 		}
-		f.measure([]cloud.Load{l, {Machine: "8", Since: noon, Taken: l.Taken}})
+		f.measure([]cloud.Load{l, {Machine: "8", Since: noon, Taken: l.Taken}}, 0)
 	}
 	w := f.machines["7"].window
 	var steps int

@@ -279,7 +279,7 @@ func (v *firewallView) parties() parties {
 	for _, m := range v.machines {
 		var at []netip.Prefix
 		for _, a := range []netip.Addr{m.Status.Public, m.Status.Anchor, m.Status.Private, m.Status.Public6, m.Status.Anchor6} {
-			if a.IsValid() {
+			if a.IsValid() && !a.IsUnspecified() { // an anchor address may be one that its cloud does not tell
 				at = append(at, netip.PrefixFrom(a, a.BitLen()))
 			}
 		}

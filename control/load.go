@@ -9,7 +9,8 @@ import (
 	"weir/weir"
 )
 
-// staleLoad is how long what a machine or a load balancer bears is taken for what it bears now.
+// staleLoad is how long what a machine or a load balancer bears is taken for what it bears now. What a cloud has figures of
+// every so often is taken for that for twice as long more: so old they are when the next ones come.
 const staleLoad = 45 * time.Second
 
 // loadOf returns what a pool's machines bear, as far as this member knows it, and how many of them that are. Among lbs are
@@ -78,17 +79,23 @@ func add(sum *float64, v float64) {
 }
 
 // used returns how many machines' CPU and memory are in use, each counted as what it is worth. Where those of at least
-// half are known, the others are taken to be like them. Those of machines that have an exporter are what that says.
+// half are known, the others are taken to be like them. Those of machines that have an exporter are what that says. Where figures of a
+// cloud come every so often, a machine that has come on since has borne nothing of what the others have figures of: else each one that
+// a pool grows by would have it grow by more.
 func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float64, unknown string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known, cpus, memories := 0.0, 0.0, 0.0
+	known, newcomers, cpus, memories := 0.0, 0.0, 0.0, 0.0
 	for _, m := range serving {
-		of := f.machines[m.ID]
+		of, every := f.machines[m.ID], f.every
 		if m.Metered != nil {
-			of = f.told[m.ID].figures()
+			of, every = f.told[m.ID].figures(), 0
 		}
-		if !of.known(now) {
+		if (of == nil || math.IsNaN(of.busy)) && every > 0 && now.Sub(m.Changed) < staleLoad+3*every {
+			newcomers += m.Capacity()
+			continue
+		}
+		if !of.known(now, every) {
 			continue
 		}
 		known += m.Capacity()
@@ -96,7 +103,7 @@ func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float
 		memories += (1 - float64(of.last.Memory.Available)/float64(of.last.Memory.Total)) * m.Capacity()
 	}
 	unknown = f.mute(serving, now)
-	all := worth(serving)
+	all := worth(serving) - newcomers
 	if known == 0 || 2*known < all {
 		return math.NaN(), math.NaN(), unknown
 	}
@@ -104,9 +111,9 @@ func (f *figures) used(serving []weir.Machine, now time.Time) (cpu, memory float
 	return cpus * others, memories * others, unknown
 }
 
-// known reports whether m tells of now.
-func (m *machineFigures) known(now time.Time) bool {
-	return m != nil && now.Sub(m.last.Taken) <= staleLoad && !math.IsNaN(m.busy) && m.last.Memory.Total != 0
+// known reports whether m tells of now, if what it tells comes every so often.
+func (m *machineFigures) known(now time.Time, every time.Duration) bool {
+	return m != nil && now.Sub(m.last.Taken) <= staleLoad+2*every && !math.IsNaN(m.busy) && m.last.Memory.Total != 0
 }
 
 // frontSaid is what a load balancer last said of itself; NaN is what is not known.

@@ -333,20 +333,30 @@ func (n *nodes) heardBy(hear func(was, is weir.NodeStatus)) {
 }
 
 // userDataOf returns the user-data with which a machine becomes a load balancer's
-// instance: it needs nothing but Debian's haproxy and the weir binary.
+// instance. It needs Debian's haproxy, which it installs, and the weir binary: where a cloud's machines have none, the control plane has it.
 func (c *Control) userDataOf(token string) string {
-	return fmt.Sprintf(nodeUserData, token, c.NodeCA, c.NodeURL)
+	return fmt.Sprintf(nodeUserData, token, c.NodeCA, c.NodeURL+weir.ProgramPath, c.NodeURL)
 }
 
 const nodeUserData = `#!/bin/sh
 # Makes this machine an instance of a Weir load balancer.
 set -e
-command -v haproxy >/dev/null || { apt-get -y update && apt-get -y install haproxy; }
+export DEBIAN_FRONTEND=noninteractive
+command -v haproxy >/dev/null || {
+	apt-get -y update
+	apt-get -y install haproxy curl
+	systemctl disable --now haproxy || true # the agent runs its own
+}
 umask 077
 mkdir -p /etc/weir
 echo '%s' >/etc/weir/token
 cat >/etc/weir/ca.pem <<'END'
 %sEND
+[ -x /usr/local/bin/weir ] || {
+	curl --silent --show-error --fail --cacert /etc/weir/ca.pem --retry 20 --retry-delay 3 --retry-connrefused --output /usr/local/bin/weir.new %s
+	chmod 755 /usr/local/bin/weir.new
+	mv /usr/local/bin/weir.new /usr/local/bin/weir
+}
 cat >/etc/init.d/weir-node <<'END'
 #!/bin/sh
 ### BEGIN INIT INFO

@@ -102,6 +102,35 @@ func TestPoolGrowsUnderLoadAndShrinksAfterwards(t *testing.T) {
 	})
 }
 
+// A provider has figures each minute, and those are a minute or two old.
+func TestPoolFollowsFiguresThatComeEachMinute(t *testing.T) {
+	inLab(t, cloud.FakeOptions{Boots: slow, Every: time.Minute}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		p := must(c.CreateAutoscalePool(ctx, scaled(2, 20)))(t)
+		work := burden(t, c)
+		most := 0
+		size := func() int { return must(c.AutoscalePool(ctx, p.ID))(t).Count }
+		work.Store(0.9) // what two machines bear
+		time.Sleep(20 * time.Minute)
+		if size() > 3 {
+			t.Errorf("%d machines under what two bear", size())
+		}
+		work.Store(3.0) // what five should
+		for range 30 {
+			time.Sleep(time.Minute)
+			most = max(most, size())
+		}
+		if n := size(); n < 5 || most > 9 {
+			t.Errorf("%d machines half an hour later, and %d at most, want 5 or a few more", n, most)
+		}
+		work.Store(0.3)
+		time.Sleep(30 * time.Minute)
+		if size() != 2 {
+			t.Errorf("%d machines at last, want the minimum", size())
+		}
+	})
+}
+
 func TestPoolDoesNotShrinkWhileLoadsAreNotKnown(t *testing.T) {
 	var blind atomic.Bool
 	o := cloud.FakeOptions{Fault: func(_ context.Context, call string) (before, after error) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -129,6 +130,25 @@ func TestOnlyEnrollingGoesWithoutACertificate(t *testing.T) {
 	}
 	if _, err := c.Renew(t.Context(), newKey(t)); !errors.Is(err, weir.Denied) {
 		t.Errorf("renew: %v, want a weir.Denied error", err)
+	}
+}
+
+func TestProgramIsThereForMachinesThatHaveNone(t *testing.T) {
+	s := newServer(t)
+	want, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ca.Pool()}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(s.url + weir.ProgramPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !bytes.Equal(got, want) {
+		t.Errorf("%s with %d bytes, error %v, want the %d of this program", resp.Status, len(got), err, len(want))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -68,10 +69,18 @@ type handler struct {
 	life    time.Duration // of the certificates it signs
 	log     *slog.Logger
 	mux     *http.ServeMux
+	fetches chan struct{} // as many as may have the program at once
 }
 
+// fetchTime is how long the program may take, and fetches how many have it at once.
+const (
+	fetchTime = 5 * time.Minute
+	fetches   = 8
+)
+
 func newHandler(c Control, ca *pki.CA, life time.Duration, log *slog.Logger) *handler {
-	h := &handler{c, ca, life, log, http.NewServeMux()}
+	h := &handler{c, ca, life, log, http.NewServeMux(), make(chan struct{}, fetches)}
+	h.mux.HandleFunc("GET "+weir.ProgramPath, h.program)
 	h.mux.HandleFunc("POST "+enrolPath, h.enrol)
 	h.mux.HandleFunc("GET "+configPath, h.known(poll(h, h.config)))
 	h.mux.HandleFunc("POST "+statusPath, h.known(h.status))
@@ -88,6 +97,30 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.mux.ServeHTTP(w, r)
+}
+
+// program answers with the program that this process runs, whatever has come in the place of its file since.
+func (h *handler) program(w http.ResponseWriter, r *http.Request) {
+	select {
+	case h.fetches <- struct{}{}:
+		defer func() { <-h.fetches }()
+	default:
+		w.Header().Set("Retry-After", "3")
+		h.fail(w, r, weir.Errorf(weir.Unavailable, "%d others have the program sent at this moment", fetches))
+		return
+	}
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	defer f.Close()
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(fetchTime)); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "weir", time.Time{}, f)
 }
 
 // known answers only nodes that have a certificate which is still valid.

@@ -37,3 +37,7 @@ type NodeOverview struct {
 	HAProxy string     `json:"haproxy,omitempty"` // and of HAProxy
 	Seen    time.Time  `json:"seen,omitzero"`     // when it last reported, to this member of the control plane
 }
+
+// ProgramPath is where the control plane has its own program for nodes, at their URL of it: for machines that are to be nodes and have
+// none. Whoever trusts its authority may have it.
+const ProgramPath = "/node/v1/weir"

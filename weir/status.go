@@ -15,8 +15,8 @@ import (
 type RegionStatus struct {
 	Region        string                 `json:"region"`
 	Further       []string               `json:"further,omitempty"` // regions in which machines can be too
-	Own           bool                   `json:"own,omitempty"` // it has no cloud: its machines are its users' own
-	Taken         time.Time              `json:"taken"`         // when everything was read
+	Own           bool                   `json:"own,omitempty"`     // it has no cloud: its machines are its users' own
+	Taken         time.Time              `json:"taken"`             // when everything was read
 	Versions      Versions               `json:"versions"`
 	Members       []MemberOverview       `json:"members"`  // of the control plane, by name
 	Quorum        bool                   `json:"quorum"`   // enough of them are there to decide

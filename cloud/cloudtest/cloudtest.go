@@ -30,9 +30,28 @@ const (
 	manyAddresses = 300
 )
 
+// Allowances say what a cloud cannot do for all its driver's pains, so that it is asked for that much less. What a cloud may lack by
+// the interfaces themselves (a private network, boots, spreading, IPv6) needs no allowance.
+type Allowances struct {
+	// NoAnchor is that the cloud does not tell anchor addresses: every machine's is unspecified.
+	NoAnchor bool
+
+	// FewFigures is that loads are of CPU and memory alone, and that counters may go on where they were when a machine was off.
+	FewFigures bool
+
+	// Within runs each test, for clouds that live in a bubble of time; it may call do at once, and does if it is nil.
+	Within func(t *testing.T, do func(t *testing.T))
+}
+
 // Run tests the clouds that open returns: each is of Region, empty, with room for
 // four machines, and closed by t.Cleanup with all that is in it.
-func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
+func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) { RunWith(t, Allowances{}, open) }
+
+// RunWith is Run for a cloud that cannot do everything.
+func RunWith(t *testing.T, a Allowances, open func(t *testing.T) cloud.Cloud) {
+	if a.Within == nil {
+		a.Within = func(t *testing.T, do func(*testing.T)) { do(t) }
+	}
 	for _, test := range []struct {
 		name string
 		do   func(*testing.T, suite)
@@ -61,13 +80,16 @@ func Run(t *testing.T, open func(t *testing.T) cloud.Cloud) {
 		{"what is not there is not found", testNotFound},
 		{"a call that was cut short can be repeated", testCutShort},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.do(t, suite{t.Context(), open(t)}) })
+		t.Run(test.name, func(t *testing.T) {
+			a.Within(t, func(t *testing.T) { test.do(t, suite{t.Context(), a, open(t)}) })
+		})
 	}
 }
 
 // suite is a cloud under test.
 type suite struct {
 	ctx context.Context
+	Allowances
 	cloud.Cloud
 }
 
@@ -201,9 +223,15 @@ func testCreate(t *testing.T, s suite) {
 
 	owner := map[netip.Addr]weir.ID{}
 	for _, m := range []cloud.Machine{made, s.create(t, "100002")} {
+		if m.Anchor.IsUnspecified() != s.NoAnchor {
+			t.Errorf("machine %s has the anchor address %s; that this cloud tells none is %v", m.ID, m.Anchor, s.NoAnchor)
+		}
 		for _, addr := range []netip.Addr{m.Public, m.Anchor, m.Private} {
 			if !addr.IsValid() {
 				t.Errorf("machine %s lacks an address: %+v", m.ID, m)
+			}
+			if addr.IsUnspecified() && addr == m.Anchor {
+				continue
 			}
 			if other, taken := owner[addr]; taken {
 				t.Errorf("%s is an address of %s and again of %s", addr, other, m.ID)
@@ -438,7 +466,13 @@ func testLoads(t *testing.T, s suite) {
 	}
 	loads := func(want ...weir.ID) map[weir.ID]cloud.Load {
 		t.Helper()
+		began := time.Now()
+		// Figures that come every so often are waited for: as old as they may be, and a step more of the cloud's own.
+		patience, old := 4*meter.Every(), func(l cloud.Load) bool { return !l.Taken.After(began) }
 		all, err := meter.Loads(s.ctx)
+		for ; err == nil && time.Since(began) < patience && (len(all) < len(want) || slices.ContainsFunc(all, old)); all, err = meter.Loads(s.ctx) {
+			time.Sleep(patience / 100)
+		}
 		if err != nil {
 			t.Fatalf("list loads: %v", err)
 		}
@@ -456,7 +490,7 @@ func testLoads(t *testing.T, s suite) {
 			if used < 0 || used > time.Duration(l.CPUs)*l.Taken.Sub(l.Since)+time.Second {
 				t.Errorf("machine %s has used %v in %v", l.Machine, used, l.Taken.Sub(l.Since))
 			}
-			if m.Free < 0 || m.Available < m.Free || m.Available > m.Total || m.Cached < 0 || l.Disk.Free < 0 || l.Disk.Free > l.Disk.Size || l.Disk.Mount != "/" {
+			if m.Free < 0 || m.Available < m.Free || m.Available > m.Total || m.Cached < 0 || l.Disk.Free < 0 || l.Disk.Free > l.Disk.Size || l.Disk.Mount != "/" && !s.FewFigures {
 				t.Errorf("machine %s has the memory %+v and the disk %+v", l.Machine, m, l.Disk)
 			}
 			for _, x := range []cloud.Traffic{l.Public, l.Private} {
@@ -487,7 +521,7 @@ func testLoads(t *testing.T, s suite) {
 	if err := s.PowerOn(s.ctx, "7"); err != nil {
 		t.Fatal(err)
 	}
-	if again := loads("7", "8")["7"]; !again.Since.After(after["7"].Taken) {
+	if again := loads("7", "8")["7"]; !s.FewFigures && !again.Since.After(after["7"].Taken) {
 		t.Errorf("machine 7 counts since %v, want since it is on again, after %v", again.Since, after["7"].Taken)
 	}
 	if err := s.DeleteMachine(s.ctx, "8"); err != nil {

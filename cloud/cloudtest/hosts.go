@@ -40,7 +40,7 @@ func RunHosts(t *testing.T, open func(t *testing.T) Hosted) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := open(t)
-			test.do(t, suite{t.Context(), c}, c)
+			test.do(t, suite{ctx: t.Context(), Cloud: c}, c)
 		})
 	}
 }

@@ -19,6 +19,9 @@ import (
 	"weir/weir"
 )
 
+// Every keeps the promise of [cloud.Meter]: loads are measured when they are asked for.
+func (c *Cloud) Every() time.Duration { return 0 }
+
 // Loads keeps the promise of [cloud.Meter]. A machine's disk is in the host's file system, and as large
 // as that.
 func (c *Cloud) Loads(ctx context.Context) ([]cloud.Load, error) {

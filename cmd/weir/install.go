@@ -104,14 +104,14 @@ func (i *install) flags(f *pflag.FlagSet) {
 func (i *install) here() bool { return filepath.Clean(i.root) == "/" }
 
 func (i *install) serve(ctx context.Context, s *serve, f *pflag.FlagSet) error {
-	absolute(&s.data, &s.pki, &s.secrets, &s.tlsCert, &s.tlsKey, &s.acme.ca, &s.acme.token)
+	absolute(&s.data, &s.pki, &s.secrets, &s.tlsCert, &s.tlsKey, &s.acme.ca, &s.acme.token, &s.provider.token)
 	for i := range s.config {
 		absolute(&s.config[i])
 		if err := visible(map[string]string{"config": s.config[i]}); err != nil {
 			return err
 		}
 	}
-	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey, "acme-ca": s.acme.ca, "acme-digitalocean-token": s.acme.token}); err != nil {
+	if err := visible(map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey, "acme-ca": s.acme.ca, "acme-digitalocean-token": s.acme.token, "digitalocean-token": s.provider.token}); err != nil {
 		return err
 	}
 	if i.here() && !i.print {
@@ -352,7 +352,7 @@ func (u *unit) end() []byte {
 func serveUnit(s *serve, f *pflag.FlagSet) []byte {
 	var u unit
 	u.begin("serve", "Weir, the control plane of load balancers")
-	u.set("ExecStart", command("serve", f, map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey, "acme-ca": s.acme.ca, "acme-digitalocean-token": s.acme.token}))
+	u.set("ExecStart", command("serve", f, map[string]string{"data": s.data, "pki": s.pki, "secrets": s.secrets, "tls-cert": s.tlsCert, "tls-key": s.tlsKey, "acme-ca": s.acme.ca, "acme-digitalocean-token": s.acme.token, "digitalocean-token": s.provider.token}))
 	u.set("ExecReload", "/bin/kill -USR1 $MAINPID")
 	u.set("User", serveUser)
 	u.set("Group", serveUser)

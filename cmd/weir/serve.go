@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weir/api"
-	"weir/cloud"
 	"weir/control"
 	"weir/edge"
 	"weir/metrics"
@@ -56,6 +55,7 @@ type serve struct {
 	perMinute  int
 	acme       authority
 	config     []string
+	provider   provider
 
 	out io.Writer
 	log *slog.Logger
@@ -65,17 +65,20 @@ func serveCommand() *cobra.Command {
 	var s serve
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run a control plane for machines of your own",
-		Long: `Run the control plane of load balancers on machines of your own, without a cloud: alone on
+		Short: "Run a control plane for machines of your own, or in a cloud's region",
+		Long: `Run the control plane of load balancers: alone on
 one host, or as one of three or five members, each on its own host with the same
 --cluster. Most of the members must be up for anything to be decided, so that one of three
 or two of five may fail; what the nodes serve goes on without any.
 
-Machines join by weir node token, and load balancers are made by weir apply -f. The API is
+Without --cloud there is no cloud: machines of your own join by weir node token. With --cloud digitalocean
+machines are droplets, which Weir makes and destroys, and addresses are reserved IPs.
+Load balancers and pools are made by weir apply -f. The API is
 plain HTTP on loopback and TLS on any other address. It limits how often each token may
 call, but for that of the data directory on this host itself.`,
 		Example: `  weir serve
   weir serve --cluster 192.0.2.11,192.0.2.12,192.0.2.13 --listen :7070
+  weir serve --cloud digitalocean --digitalocean-token /etc/weir/digitalocean.token --region nyc3
   weir install serve                  # as a service of systemd`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,7 +94,7 @@ call, but for that of the data directory on this host itself.`,
 
 func (s *serve) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.data, "data", "/var/lib/weir/serve", "`directory` in which everything of this member lives")
-	f.StringVar(&s.region, "region", "own1", "`name` of the region")
+	f.StringVar(&s.region, "region", "own1", "`name` of the region; with --cloud one of the provider's, such as nyc3")
 	f.StringVar(&s.listen, "listen", "127.0.0.1:7070", "`address` of the API")
 	f.StringVar(&s.nodeListen, "node-listen", ":"+nodePort, "`address` where nodes connect")
 	f.StringVar(&s.advertise, "advertise", "", "the `address` of this host for nodes and other members; its only one if it has one")
@@ -104,6 +107,7 @@ func (s *serve) flags(f *pflag.FlagSet) {
 	f.IntVar(&s.perMinute, "rate-limit-minute", edge.DefaultPerMinute, "how many `requests` a token has in any minute, 0 for any number")
 	f.StringSliceVar(&s.config, "config", nil, "`files` like weir.yaml, whose key haproxy has the operator's own lines for the load balancer; read at the start and at SIGUSR1")
 	s.acme.flags(f)
+	s.provider.flags(f)
 }
 
 // plan is what the flags come to.
@@ -144,6 +148,10 @@ func (s *serve) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	region, poll, err := s.provider.open(ctx, s.region, ca.Fingerprint(), len(plan.members), s.log)
+	if err != nil {
+		return err
+	}
 	apiListener, err := listen(ctx, "--listen", s.listen)
 	if err != nil {
 		return err
@@ -154,7 +162,8 @@ func (s *serve) run(ctx context.Context) error {
 		return err
 	}
 	defer nodeListener.Close()
-	err = s.serve(ctx, plan, ca, keys, issuer, records, apiListener, nodeListener)
+	err = s.serve(ctx, plan, control.Options{Region: s.region, Cloud: region, Poll: poll, Log: s.log, Secrets: keys,
+		Authority: issuer, Email: s.acme.email, Records: records}, ca, apiListener, nodeListener)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil // it was told to stop, and did
 	}
@@ -166,6 +175,9 @@ func (s *serve) plan() (p servePlan, err error) {
 	// A region is a label in names and in the API's words, as a machine's name is.
 	if err := weir.CheckName(s.region); err != nil {
 		return p, usageErrorf("--region: %w", err)
+	}
+	if err := s.provider.check(); err != nil {
+		return p, err
 	}
 	if (s.tlsCert == "") != (s.tlsKey == "") {
 		return p, usageErrorf("--tls-cert and --tls-key belong together, and one of them is missing")
@@ -309,8 +321,8 @@ func (s *serve) keys(plan servePlan) (*secrets.Keys, error) {
 	return keys, nil
 }
 
-// serve runs the control plane until ctx or a part of it ends.
-func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *secrets.Keys, issuer control.Authority, records control.Records, apiListener, nodeListener net.Listener) error {
+// serve runs the control plane, which o is for, until ctx or a part of it ends.
+func (s *serve) serve(ctx context.Context, plan servePlan, o control.Options, ca *pki.CA, apiListener, nodeListener net.Listener) error {
 	p := newProgress(s.out)
 	p.say("weir %s, data in %s", weir.Version, s.data)
 	watchdog := newWatchdog(s.log)
@@ -336,10 +348,10 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 		}
 	})
 	parts.Go(func() error { return renew(ctx) })
-	ctl := control.New(control.Options{Region: s.region, Store: db, Cloud: cloud.None{}, Log: s.log,
-		NodeURL: plan.nodes[0], Members: plan.nodes, NodeCA: ca.PEM(), Secrets: keys,
-		Authority: issuer, Email: s.acme.email, Records: records,
-		Prober: control.NewProber(new(net.Dialer).DialContext), Dial: new(net.Dialer).DialContext, From: plan.members})
+	o.Store, o.NodeURL, o.Members, o.NodeCA = db, plan.nodes[0], plan.nodes, ca.PEM()
+	o.Dial = new(net.Dialer).DialContext
+	o.Prober, o.From = control.NewProber(o.Dial), plan.members
+	ctl := control.New(o)
 	parts.Go(func() error { return ctl.Run(ctx) })
 	tokenFile := filepath.Join(s.data, "token")
 	secret, err := admitFirst(ctx, ctl, "serve "+plan.self.String(), tokenFile)
@@ -379,7 +391,11 @@ func (s *serve) serve(ctx context.Context, plan servePlan, ca *pki.CA, keys *sec
 	if door.caFile != "" {
 		p.say("The fingerprint of that is %s", ca.Fingerprint())
 	}
-	p.say("A machine joins by the token that `weir node token NAME` prints. Ctrl-C stops the control plane.")
+	if s.provider.cloud == "" {
+		p.say("A machine joins by the token that `weir node token NAME` prints. Ctrl-C stops the control plane.")
+	} else {
+		p.say("Machines are made in %s's region %s. Ctrl-C stops the control plane, and no machine.", s.provider.cloud, s.region)
+	}
 	watchdog.ready("serving " + door.url)
 	return parts.Wait()
 }
