@@ -226,9 +226,9 @@ func TestPoolDoesNotShrinkWhileAnExporterIsNotHeard(t *testing.T) {
 				time.Sleep(time.Minute)
 				third := must(c.PoolMembers(ctx, p.ID))(t)[2]
 				x.set(func() { x.fault[third.ID] = fault })
-				time.Sleep(time.Hour)
+				time.Sleep(20 * time.Minute)
 				if size() != 5 {
-					t.Errorf("%d machines after an hour in which one was not heard, want still 5", size())
+					t.Errorf("%d machines after 20 minutes in which one was not heard, want still 5", size())
 				}
 				r := must(c.PoolReport(ctx, "web"))(t)
 				if want := fmt.Sprintf("CPU and memory unknown of 1 of 5 machines: web-3's exporter at %s:9100: %s", third.Status.Private, why); r.Load.Unknown != want {
@@ -289,8 +289,8 @@ func TestExportersThatDoNotAnswerKeepNobodyElseWaiting(t *testing.T) {
 			}
 		})
 		must(c.CreateAutoscalePool(ctx, metered(3, 9)))(t)
-		time.Sleep(5 * time.Minute)
-		for range 20 {
+		time.Sleep(2 * time.Minute)
+		for range 12 {
 			time.Sleep(7 * time.Second)
 			if r := must(c.PoolReport(ctx, "web"))(t); r.Load.CPU == nil || r.Load.Unknown != "" {
 				t.Fatalf("beside hundreds that do not answer it says %+v, want its CPU", r.Load)
