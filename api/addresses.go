@@ -122,7 +122,7 @@ func (a *api) reserveAddress(names addressNames) handler {
 		case machine == "" && q.Region == "":
 			return invalid("region and droplet_id are missing, want one of them")
 		case regionOf(q.Region, a.Control.Region()) != a.Control.Region():
-			return invalid("region is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
+			return invalid("region is %.40q: the reserved IPs of this Weir are in region %q", q.Region, a.Control.Region())
 		}
 		addr, err := a.Control.ReserveAddress(r.Context(), weir.IPv4, machine, weir.ID(q.ProjectID))
 		if err != nil {
@@ -153,7 +153,7 @@ func (a *api) reserveIPv6(w http.ResponseWriter, r *http.Request) error {
 	case q.Region == "":
 		return invalid("region_slug is missing, want %q", a.Control.Region())
 	case regionOf(q.Region, a.Control.Region()) != a.Control.Region():
-		return invalid("region_slug is %.40q: this Weir runs region %q", q.Region, a.Control.Region())
+		return invalid("region_slug is %.40q: the reserved IPs of this Weir are in region %q", q.Region, a.Control.Region())
 	}
 	addr, err := a.Control.ReserveAddress(r.Context(), weir.IPv6, "", "")
 	if err != nil {

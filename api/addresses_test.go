@@ -105,7 +105,7 @@ func TestReservedIPsThatCannotBeAreRefused(t *testing.T) {
 		want               string
 	}{
 		{"POST", "/v2/reserved_ips", `{}`, 422, "region and droplet_id are missing, want one of them"},
-		{"POST", "/v2/reserved_ips", `{"region": "nyc3"}`, 422, `region is "nyc3": this Weir runs region "lab"`},
+		{"POST", "/v2/reserved_ips", `{"region": "nyc3"}`, 422, `region is "nyc3": the reserved IPs of this Weir are in region "lab"`},
 		{"POST", "/v2/reserved_ips", `{"droplet_id": -1}`, 422, "droplet_id is -1"},
 		{"POST", "/v2/reserved_ips", `{"droplet_id": "1"}`, 422, "droplet_id is a string, want an integer"},
 		{"POST", "/v2/reserved_ips", `{"droplet_id": 7}`, 422, "there is no droplet 7"},

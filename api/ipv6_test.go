@@ -139,7 +139,7 @@ func TestAReservedIPv6MovesBetweenDropletsThatHaveIPv6(t *testing.T) {
 		want               string
 	}{
 		{"POST", "/v2/reserved_ipv6", `{}`, 422, `region_slug is missing, want "lab"`},
-		{"POST", "/v2/reserved_ipv6", `{"region_slug": "nyc3"}`, 422, `region_slug is "nyc3": this Weir runs region "lab"`},
+		{"POST", "/v2/reserved_ipv6", `{"region_slug": "nyc3"}`, 422, `region_slug is "nyc3": the reserved IPs of this Weir are in region "lab"`},
 		{"GET", "/v2/reserved_ips/" + ip.IP, "", 404, ""},
 		{"DELETE", "/v2/floating_ips/" + ip.IP, "", 404, ""},
 		{"GET", "/v2/reserved_ipv6/" + four.IP, "", 404, ""},

@@ -211,7 +211,7 @@ func TestWhatWeirCannotBalanceIsRefusedByName(t *testing.T) {
 		`"health_check": {"path": "/a\nuse_backend evil"}`:                                                            `load balancer "x": health_check: path is "/a\nuse_backend evil", want a path such as /health, with neither spaces nor control characters`,
 		`"http_idle_timeout_seconds": 601`:                                                                            `load balancer "x": http_idle_timeout_seconds is 601, want 30 to 600`,
 		`"algorithm": "random"`:                                                                                       `load balancer "x": algorithm is "random", want round_robin or least_connections`,
-		`"region": "nyc3"`:                                                                                            `load balancer "x": region "nyc3": this Weir runs region "lab"`,
+		`"region": "nyc3"`:                                                                                            `load balancer "x": region "nyc3": the load balancers of this Weir are in region "lab"`,
 		`"tag": "web", "droplet_ids": [1]`:                                                                            `load balancer "x": it has both droplet_ids and a tag, want one of them`,
 		`"droplet_ids": [7]`:                                                                                          `load balancer "x": droplet_ids: there is no droplet 7`,
 		`"droplet_ids": [-7]`:                                                                                         "droplet_ids[0] is -7, want the ID of a droplet",

@@ -31,9 +31,6 @@ type Cloud interface {
 type Region interface {
 	Machines
 	Firewalls
-
-	// PrivateNetwork is as in [Addresses].
-	PrivateNetwork() netip.Prefix
 }
 
 // Spec is a machine to create.

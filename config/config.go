@@ -124,6 +124,9 @@ func Parse(name string, data []byte, dir string) (*App, error) {
 // In sets the region of an app whose file does not say one, and returns why the app
 // cannot be in that region, or its machines not in that and further ones.
 func (a *App) In(region string, further ...string) error {
+	if a.region != "" && slices.Contains(further, a.LoadBalancer.Region) {
+		return weir.Errorf(weir.Invalid, "%s: region is %q, and load balancers are in region %q: machines alone can be there, by the region of each of their sizes", a.region, a.LoadBalancer.Region, region)
+	}
 	if a.region != "" && a.LoadBalancer.Region != region {
 		return weir.Errorf(weir.Invalid, "%s: region is %q, this Weir runs region %q", a.region, a.LoadBalancer.Region, region)
 	}

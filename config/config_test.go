@@ -319,6 +319,10 @@ func TestRegionIsTheRunningOneUnlessSaid(t *testing.T) {
 	if err := app.In("nyc3"); err != nil {
 		t.Errorf("in nyc3: %v", err)
 	}
+	want = `weir.yaml:2: region is "nyc3", and load balancers are in region "local1": machines alone can be there, by the region of each of their sizes`
+	if err := app.In("local1", "nyc3"); err == nil || err.Error() != want {
+		t.Errorf("in local1, beside nyc3: %v, want %s", err, want)
+	}
 	if app, err = parseText("name: web\nsizes:\n  - size: s-1vcpu-1gb\n    region: local1\n  - size: s-2vcpu-2gb\n    region: nyc3\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,9 @@ type finding struct {
 	bound time.Duration // after which it is to be replaced
 }
 
+// lasts reports whether all find the machine down, for so long that it is to be replaced.
+func (f finding) lasts() bool { return f.sure && !f.up && f.bound > 0 && f.since >= f.bound }
+
 // telling is what an instance of a load balancer says: what is stored of it, and what it told last.
 type telling struct{ stored, told weir.NodeStatus }
 
@@ -209,6 +212,8 @@ func ill(p *weir.Pool, members []weir.Machine, found map[weir.ID]finding, now ti
 		is := &members[i]
 		switch f := found[is.ID]; {
 		case is.Buried():
+		case !is.Deleting.IsZero() && is.Status.Err != "":
+			// Another serves in its place, and its cloud, which may be down, does not destroy it yet.
 		case !is.Deleting.IsZero() || p.Leaves(is):
 			return nil, "" // one at a time
 		case is.Off || is.Drained:

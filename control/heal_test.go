@@ -173,6 +173,27 @@ func TestServersAreKeptThatAreUpAgainOrMostOfWhichAreDown(t *testing.T) {
 	})
 }
 
+func TestTwoServersThatAreDownAreReplacedOneByOne(t *testing.T) {
+	inLab(t, cloud.FakeOptions{Boots: slow}, func(t *testing.T, c *Control) {
+		a := runCheckers(t, c)
+		p := must(c.CreateAutoscalePool(t.Context(), healing(4)))(t)
+		front(t, c)
+		time.Sleep(6 * time.Minute)
+		all := must(c.PoolMembers(t.Context(), p.ID))(t)
+		a.ail(all[0].ID, all[1].ID)
+		most := 0
+		for range 60 * 30 {
+			time.Sleep(time.Second)
+			n, _, _ := fleet(t, c, p.ID, "")
+			most = max(most, n)
+		}
+		alike(t, "with two of four down", namesOf(t, c, p.ID), "web-3", "web-4", "web-5", "web-6")
+		if most != 5 {
+			t.Errorf("there were %d machines at most, want 5: one is replaced at a time", most)
+		}
+	})
+}
+
 func TestServerThatIsNeverUpIsReplaced(t *testing.T) {
 	inLab(t, cloud.FakeOptions{}, func(t *testing.T, c *Control) {
 		a := runCheckers(t, c)

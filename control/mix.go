@@ -76,7 +76,11 @@ func tellShort(tx *store.Tx, p *weir.Pool, instead []weir.Machine) {
 	for _, m := range instead {
 		if at := m.Placement(); !told[at] {
 			told[at] = true
-			tellPool(tx, p, m.ID, weir.EventDecision, fmt.Sprintf("has another %s in place of %s, which its cloud has no room for: %s", another(p), p.Called(at), m.Status.Err))
+			why := "which its cloud has no room for"
+			if !m.Status.Short {
+				why = "which its cloud does not make"
+			}
+			tellPool(tx, p, m.ID, weir.EventDecision, fmt.Sprintf("has another %s in place of %s, %s: %s", another(p), p.Called(at), why, m.Status.Err))
 		}
 	}
 }

@@ -77,7 +77,7 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 	}
 	for i := range members {
 		if waitsInVain(p, &members[i]) {
-			soonest(max(lostFor-now.Sub(members[i].Created), time.Second))
+			soonest(lostFor - now.Sub(members[i].Created)) // then its placement is passed over
 		}
 	}
 	plan := planPool(*p, members, found, now)

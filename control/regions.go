@@ -36,7 +36,7 @@ func (c *Control) machinesIn(ctx context.Context, region string) ([]cloud.Machin
 }
 
 // findMachine returns how the cloud shows a machine, nil if it does not, and the region that it is, or is to be, in. One of which there is
-// no row any more is looked for in all regions.
+// no row any more is looked for in all regions: that it is nowhere only all of them together can say.
 func (c *Control) findMachine(ctx context.Context, id weir.ID) (seen *cloud.Machine, region string, err error) {
 	regions := c.Regions()
 	row, err := machines.Get(ctx, c.Store, id)
@@ -45,16 +45,15 @@ func (c *Control) findMachine(ctx context.Context, id weir.ID) (seen *cloud.Mach
 	} else if !errors.Is(err, weir.NotFound) {
 		return nil, "", err
 	}
+	var unseen error
 	for _, region = range regions {
 		all, err := c.machinesIn(ctx, region)
-		if err != nil {
-			return nil, "", err
-		}
+		unseen = errors.Join(unseen, err)
 		if i := slices.IndexFunc(all, func(m cloud.Machine) bool { return m.ID == id }); i >= 0 {
 			return &all[i], region, nil
 		}
 	}
-	return nil, region, nil
+	return nil, region, unseen
 }
 
 // checkHome returns why a machine can have no address.

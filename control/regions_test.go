@@ -79,6 +79,70 @@ func TestPoolIsSpreadOverRegionsAndOutlivesOne(t *testing.T) {
 	})
 }
 
+func TestServersOfARegionThatIsDownAreReplacedInAnother(t *testing.T) {
+	var away breaker
+	far := cloud.NewFake(cloud.FakeOptions{Region: "far", Fault: away.fault})
+	inLabs(t, cloud.FakeOptions{}, map[string]cloud.Region{"far": far}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		a := runCheckers(t, c)
+		of, yes := regional(4), true
+		of.Heal = &yes
+		p := must(c.CreateAutoscalePool(ctx, of))(t)
+		front(t, c)
+		time.Sleep(6 * time.Minute)
+		var lost []weir.ID
+		for _, m := range must(far.Machines(ctx))(t) {
+			lost = append(lost, m.ID)
+		}
+		away.set(fails("", weir.Errorf(weir.Unavailable, "the region is down"), nil))
+		a.ail(lost...)
+		time.Sleep(time.Hour)
+		serving := 0
+		for _, m := range must(c.PoolMembers(ctx, p.ID))(t) {
+			if m.Deleting.IsZero() && m.Region == "lab" && m.Serves() {
+				serving++
+			}
+		}
+		if serving != 4 || len(lost) != 2 {
+			t.Errorf("%d machines serve in the region that is up, with %d lost, want 4 with 2 lost", serving, len(lost))
+		}
+		if said := strings.Join(happened(t, c, "web"), "\n"); strings.Contains(said, "no room") || !strings.Contains(said, "in far, which its cloud does not make: ") {
+			t.Errorf("it says\n%s\nwant that the other region makes no machines, and nothing of room", said)
+		}
+		away.set(nil)
+		time.Sleep(10 * time.Minute)
+		if got := populations(t, c.Cloud, far); got != "6 + 0" { // with the pair
+			t.Errorf("when it is up again there are %s, want none forgotten there", got)
+		}
+	})
+}
+
+func TestMachineWithoutARowIsFoundThoughAnotherRegionIsDown(t *testing.T) {
+	var near breaker
+	far := cloud.NewFake(cloud.FakeOptions{Region: "far"})
+	inLabs(t, cloud.FakeOptions{}, map[string]cloud.Region{"far": far, "down": cloud.NewFake(cloud.FakeOptions{Region: "down", Fault: near.fault})}, func(t *testing.T, c *Control) {
+		ctx := t.Context()
+		template := weir.Template{Region: "far", Size: small, Image: weir.DefaultImage}
+		made, _, err := c.CreateMachines(ctx, []string{"a"}, template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if err := c.DeleteMachine(ctx, made[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		near.set(fails("", weir.Errorf(weir.Unavailable, "the region is down"), nil))
+		if _, err := far.CreateMachine(ctx, cloud.Spec{ID: made[0].ID, Name: "a", Template: template}); err != nil { // as one whose creation came late
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if got := populations(t, far); got != "0" {
+			t.Errorf("there are %s machines that nobody wants, want none", got)
+		}
+	})
+}
+
 func TestMachinesOfFurtherRegionsAreAsOthers(t *testing.T) {
 	var away breaker
 	far := cloud.NewFake(cloud.FakeOptions{Region: "far", Fault: away.fault})

@@ -66,7 +66,7 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	}
 	var old, fresh []weir.Machine
 	on := crowdOf(members)
-	arrived, coming := 0.0, false
+	arrived, sick, coming := 0.0, 0.0, false
 	for _, m := range members {
 		switch {
 		case !m.Deleting.IsZero():
@@ -78,6 +78,9 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 				arrived += m.Capacity()
 			} else {
 				coming = true
+				if found[m.ID].lasts() {
+					sick += m.Capacity()
+				}
 			}
 		}
 	}
@@ -87,9 +90,19 @@ func planPool(p weir.Pool, members []weir.Machine, found map[weir.ID]finding, no
 	if paused {
 		keep = want
 	}
+	if keep-sick <= 1e-9 { // none is awaited but those that are to be replaced next, once these have gone
+		old = slices.DeleteFunc(old, func(m weir.Machine) bool {
+			gone := m.Condemned != "" && !has(&m, found)
+			if gone {
+				on.leave(&m)
+				plan.drop = append(plan.drop, m)
+			}
+			return gone
+		})
+	}
 	drop, left := dropOld(old, keep, on)
 	x := p.Mix(fresh, passedOver(&p, now))
-	plan.drop = append(drop, dropSpare(x, fresh, found, want, on)...)
+	plan.drop = append(append(plan.drop, drop...), dropSpare(x, fresh, found, want, on)...)
 	for !x.Has(want) {
 		switch {
 		case len(old) > 0 && left+x.Units >= want+more-1e-9: // there are as many more as there may be for that time

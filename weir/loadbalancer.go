@@ -352,7 +352,7 @@ func (lb *LoadBalancer) Check(region string) error {
 		return bad("the name is too long: there is no room for the number of an instance behind it")
 	}
 	if lb.Region != region {
-		return bad("region %q: this Weir runs region %q", lb.Region, region)
+		return bad("region %q: the load balancers of this Weir are in region %q", lb.Region, region)
 	}
 	if _, ok := SizeOf(lb.Size); !ok {
 		return bad("instance size %q is not offered", lb.Size)

@@ -180,6 +180,9 @@ type MachineOverview struct {
 	Err          string       `json:"err,omitempty"`
 }
 
+// Buried is as [Machine.Buried].
+func (m *MachineOverview) Buried() bool { return m.HostDown && m.Deleting }
+
 // HostOverview is one host of a cloud that has several, as its machines show it.
 type HostOverview struct {
 	Name     string `json:"name"`

@@ -203,7 +203,7 @@ func (to *settling) pool(s *weir.RegionStatus, p weir.PoolOverview) (done bool) 
 		if i := slices.IndexFunc(s.Machines, func(m weir.MachineOverview) bool { return m.ID == id }); i < 0 || s.Machines[i].Deleting {
 			said, gone := howGone(s, id)
 			to.board.set(string(id), name, said)
-			done = done && gone
+			done = done && (gone || s.Machines[i].Buried()) // which counts in no pool any more
 		}
 	}
 	return done

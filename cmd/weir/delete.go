@@ -130,6 +130,9 @@ func howGone(s *weir.RegionStatus, id weir.ID) (said string, gone bool) {
 	if why := s.Machines[i].Err; why != "" {
 		return "deleting, but it cannot be yet: " + why, false
 	}
+	if s.Machines[i].Buried() {
+		return fmt.Sprintf("deleting, but not before its host %s is up again", s.Machines[i].OnHost), false
+	}
 	sessions, listed := 0, false
 	for _, lb := range s.LoadBalancers {
 		for _, in := range lb.Instances {

@@ -20,14 +20,14 @@ var regionName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
 // checkFurther returns why regions of these names cannot be beside the one that weir dev always has.
 func checkFurther(names []string) error {
 	if len(names) >= local.MaxRegions {
-		return fmt.Errorf("--further names %d regions, at most %d are possible", len(names), local.MaxRegions-1)
+		return usageErrorf("--further names %d regions, at most %d are possible", len(names), local.MaxRegions-1)
 	}
 	for i, name := range names {
 		switch {
 		case !regionName.MatchString(name):
-			return fmt.Errorf("--further: %q cannot be the name of a region: want a lower-case letter, then letters, digits and -, at most 31", name)
+			return usageErrorf("--further: %q cannot be the name of a region: want a lower-case letter, then letters, digits and -, at most 31", name)
 		case name == devRegion || slices.Contains(names[:i], name):
-			return fmt.Errorf("--further: there is a region %s already", name)
+			return usageErrorf("--further: there is a region %s already", name)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"weir/api"
+	"weir/config"
 	"weir/weir"
 )
 
@@ -349,6 +351,8 @@ func TestHowFarAMachineIs(t *testing.T) {
 			far{said: "failed: exited with 3", failed: true}},
 		{"off", weir.MachineOverview{ID: id, Phase: weir.MachineOff}, nil, nil, false,
 			far{said: "off: somebody has powered it off", failed: true}},
+		{"its host is down", weir.MachineOverview{ID: id, Phase: weir.MachineOff, OnHost: "host-2", HostDown: true}, nil, nil, false,
+			far{said: "off: its host host-2 is down", stuck: "host host-2 is down"}},
 		{"somebody deletes it", weir.MachineOverview{ID: id, Phase: weir.MachineActive, Deleting: true}, nil, nil, false,
 			far{said: "deleting: somebody has asked for that", failed: true}},
 		{"somebody has deleted it", weir.MachineOverview{ID: "1"}, nil, nil, false,
@@ -369,6 +373,25 @@ func TestHowFarAMachineIs(t *testing.T) {
 		if got := howFar(&s, id, test.tags); got != test.want {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
+	}
+}
+
+func TestApplyWaitsForNoMachineThatItsHostKeeps(t *testing.T) {
+	s := weir.RegionStatus{
+		Pools: []weir.PoolOverview{{ID: "p", Name: "web", Count: 1, Machines: 1, Serving: 1}},
+		Machines: []weir.MachineOverview{{ID: "100001", Name: "web-1", Pool: "p", OnHost: "host-1", HostDown: true, Deleting: true},
+			{ID: "100002", Name: "web-2", Pool: "p", OnHost: "host-2", Phase: weir.MachineActive}}}
+	to := settling{app: &config.App{Pool: &weir.Pool{Name: "web"}}, board: newBoard(io.Discard), had: map[weir.ID]string{}}
+	to.remember(&s)
+	if !to.pool(&s, s.Pools[0]) {
+		t.Error("it waits for a machine that cannot be destroyed before its host is up again")
+	}
+	if said, gone := howGone(&s, "100001"); gone || said != "deleting, but not before its host host-1 is up again" {
+		t.Errorf("of the machine is said %q, gone %v", said, gone)
+	}
+	s.Machines[0].HostDown = false
+	if to.pool(&s, s.Pools[0]) {
+		t.Error("it does not wait for a machine that is being destroyed")
 	}
 }
 

@@ -93,6 +93,8 @@ func howFar(s *weir.RegionStatus, id weir.ID, tags []string) far {
 		return far{said: "deleting: somebody has asked for that", failed: true}
 	case m.Boot.State == weir.BootFailed:
 		return far{said: "failed: " + m.Boot.Why, failed: true}
+	case m.HostDown:
+		return far{said: fmt.Sprintf("off: its host %s is down", m.OnHost), stuck: fmt.Sprintf("host %s is down", m.OnHost)}
 	case m.Phase == weir.MachineOff:
 		return far{said: "off: somebody has powered it off", failed: true}
 	case m.Phase != weir.MachineActive && m.Err != "":
