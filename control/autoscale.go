@@ -277,8 +277,9 @@ func powered(members []weir.Machine) (on []weir.Machine) {
 
 // observePool brings what there is of a pool's machines, of which so many are being added and so many dropped, into its
 // status, and into the newest entry of its history. Machines that nobody has asked
-// for, in the place of some that are gone, begin an entry of their own.
-func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, add, drop int) error {
+// for, in the place of some that are gone, begin an entry of their own. cut says which regions cannot be asked; whatever else is wrong
+// follows from that.
+func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir.Machine, add, drop int, cut string) error {
 	members = slices.DeleteFunc(slices.Clone(members), func(m weir.Machine) bool { return m.Buried() })
 	on := powered(members)
 	p.Status.Active, p.Status.Units = len(on), int(worth(on)+1e-9)
@@ -293,6 +294,9 @@ func observePool(ctx context.Context, tx *store.Tx, p *weir.Pool, members []weir
 		if m.Deleting.IsZero() && m.Status.Phase == weir.MachineNew && m.Status.Err != "" && p.Status.Stuck == "" {
 			p.Status.Stuck = fmt.Sprintf("%s: %s", m.Name, m.Status.Err)
 		}
+	}
+	if !settled && cut != "" {
+		p.Status.Stuck = cut
 	}
 	history, err := historyOf(ctx, tx, p.ID)
 	if err != nil {

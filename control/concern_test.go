@@ -221,7 +221,7 @@ func benchmarkAmong(b *testing.B, n int) {
 			}
 			return c.DeleteTag(ctx, fmt.Sprint("tag-", n/10-1-i))
 		}},
-		{"cloud compared", func(int) error { return t.touchMachines(ctx, map[weir.ID]bool{}) }},
+		{"cloud compared", func(int) error { return t.touchMachines(ctx, map[weir.ID]bool{}, silence{}) }},
 	} {
 		b.Run(does.what, func(b *testing.B) {
 			for i := range b.N {

@@ -404,13 +404,15 @@ func touch[T any](ctx context.Context, t *term, table store.Table[T], do func(id
 // it. It compares with the rows, not with what it saw before: what changed, was acted
 // on and changed again between two looks would seem never to have changed.
 func (t *term) watchCloud(ctx context.Context) {
-	strangers := map[weir.ID]bool{}
+	strangers, silent := map[weir.ID]bool{}, silence{}
+	failed := false
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := errors.Join(t.touchMachines(ctx, strangers), t.touchAddresses(ctx))
-		if err != nil && ctx.Err() == nil {
+		err := errors.Join(t.touchMachines(ctx, strangers, silent), t.touchAddresses(ctx))
+		if err != nil && ctx.Err() == nil && !failed {
 			t.Log.Warn("cloud not seen", "err", err)
 		}
+		failed = err != nil
 		t.rest(err)
 		select {
 		case <-ctx.Done():
@@ -423,16 +425,19 @@ func (t *term) watchCloud(ctx context.Context) {
 // no row. Only one whose ID we gave out is ours: it was deleted, and its creation came
 // late. Any other is a stranger, which is logged once: the store is not the one that the
 // cloud was run with.
-func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) error {
-	unknown, unseen, failed := map[weir.ID]cloud.Machine{}, map[string]bool{}, error(nil)
+func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool, silent silence) error {
+	unknown, unseen, failed := map[weir.ID]cloud.Machine{}, map[string]error{}, error(nil)
 	for _, region := range t.Regions() {
 		seen, err := t.machinesIn(ctx, region)
 		if err != nil {
-			unseen[region], failed = true, errors.Join(failed, err)
+			unseen[region], failed = err, errors.Join(failed, err)
 		}
 		for _, m := range seen {
 			unknown[m.ID] = m
 		}
+	}
+	if ctx.Err() == nil {
+		failed = errors.Join(failed, t.noteOutages(ctx, silent, unseen))
 	}
 	// A page at a time, so that nobody who lists waits for all. A row that this misses, since others went
 	// meanwhile, is seen the next time.
@@ -441,7 +446,7 @@ func (t *term) touchMachines(ctx context.Context, strangers map[weir.ID]bool) er
 			total = p.Each(everyList, from, pageOf, func(row *weir.Machine) {
 				m, ok := unknown[row.ID]
 				delete(unknown, row.ID)
-				gone := !ok && !unseen[row.Region] && row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own
+				gone := !ok && unseen[row.Region] == nil && row.Status.Phase != weir.MachineNew && row.Status.Err == "" && !row.Own
 				if gone || ok && differs(*row, m) {
 					t.machines.Touch(row.ID)
 				}

@@ -103,11 +103,16 @@ func (t *term) keepPool(ctx context.Context, tx *store.Tx, p *weir.Pool, members
 	if p.Former != nil && !p.Former.Paused.IsZero() {
 		p.Status.Stuck = "replacing its machines is paused: " + p.Former.Why
 	}
+	cut, err := cutOff(ctx, tx, members)
+	if err != nil {
+		return 0, err
+	}
 	if p.Told() && p.Deleting.IsZero() {
-		if err := observePool(ctx, tx, p, members, len(plan.add), len(drop)); err != nil {
+		if err := observePool(ctx, tx, p, members, len(plan.add), len(drop), cut); err != nil {
 			return 0, err
 		}
 	}
+	p.Status.Stuck = cmp.Or(cut, p.Status.Stuck)
 	p.Status.Plan = stepsFor(p, members, gone)
 	pools.Put(tx, p.ID, *p)
 	return again, nil

@@ -53,6 +53,12 @@ func TestPoolIsSpreadOverRegionsAndOutlivesOne(t *testing.T) {
 		if len(kept) != 8 || !strings.Contains(lines[len(lines)-1], "the region is down") {
 			t.Errorf("with a region down %q, want 8 machines that are kept, 2 of them there, and why these are not seen", lines)
 		}
+		if !strings.HasPrefix(report.Pool.Status.Stuck, "region far, where it has ") || !strings.HasSuffix(report.Pool.Status.Stuck, "the region is down") {
+			t.Errorf("the pool says %q, want that a region cannot be asked", report.Pool.Status.Stuck)
+		}
+		if said := happened(t, c, "far"); len(said) != 1 || said[0] != "does not say what it has: list machines: the region is down; its machines are kept" {
+			t.Errorf("the region's events are %q, want one that says so", said)
+		}
 		if said := strings.Join(happened(t, c, "web"), "\n"); !strings.Contains(said, "has another machine in place of "+small+" in far") {
 			t.Errorf("it says %q (%+v), want that it has others in place of those there", said, report.Pool.Status)
 		}
@@ -61,6 +67,12 @@ func TestPoolIsSpreadOverRegionsAndOutlivesOne(t *testing.T) {
 		}
 		away.set(nil)
 		time.Sleep(10 * time.Minute)
+		if said := happened(t, c, "far"); len(said) != 2 || !strings.HasPrefix(said[1], "says again what it has, after 5m") {
+			t.Errorf("once it is up again the region's events are %q", said)
+		}
+		if report := must(c.PoolReport(ctx, "web"))(t); report.Pool.Status.Stuck != "" {
+			t.Errorf("once it is up again the pool says %q", report.Pool.Status.Stuck)
+		}
 		if got := counts(); got != "7 + 2" { // with the one that is alone
 			t.Errorf("when it is up again there are %s, want none doubled and none forgotten", got)
 		}
