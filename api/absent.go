@@ -1,7 +1,11 @@
 package api
 
 import (
+	"maps"
 	"net/http"
+	"slices"
+
+	"weir/weir"
 )
 
 // Of what Weir does not have there is nothing, which is an answer: clients that work on load
@@ -50,7 +54,7 @@ func (a *api) createImage(http.ResponseWriter, *http.Request) error {
 	return invalid("Weir takes no images of one's own: create droplets from one that GET /v2/images lists, and have user_data set them up")
 }
 
-// neighbors lists the droplets that share a host with one: all others, where there is one host.
+// neighbors lists the droplets that share a host with one: all others, where there is one host alone.
 func (a *api) neighbors(w http.ResponseWriter, r *http.Request) error {
 	m, err := a.droplet(r)
 	if err != nil {
@@ -63,7 +67,7 @@ func (a *api) neighbors(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		for _, other := range all {
-			if other.ID != m.ID {
+			if other.ID != m.ID && other.Status.Host == m.Status.Host {
 				beside = append(beside, a.dropletWords(other))
 			}
 		}
@@ -79,12 +83,14 @@ func (a *api) allNeighbors(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		var together []int64
+		on := map[string][]int64{}
 		for _, m := range all {
-			together = append(together, number(m.ID))
+			on[m.Status.Host] = append(on[m.Status.Host], number(m.ID))
 		}
-		if len(together) > 1 {
-			groups = append(groups, together)
+		for _, host := range slices.SortedFunc(maps.Keys(on), weir.CompareHosts) {
+			if together := on[host]; len(together) > 1 {
+				groups = append(groups, together)
+			}
 		}
 	}
 	return reply(w, http.StatusOK, map[string]any{"neighbor_ids": groups})

@@ -369,7 +369,7 @@ func (c *Control) meter(ctx context.Context) {
 func (f *figures) measure(loads []cloud.Load, every time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.every = every
+	f.every = max(f.every, every) // of several clouds the one that takes longest
 	for _, l := range loads {
 		m := f.machines[l.Machine]
 		if m == nil {

@@ -342,7 +342,7 @@ const nodeUserData = `#!/bin/sh
 # Makes this machine an instance of a Weir load balancer.
 set -e
 export DEBIAN_FRONTEND=noninteractive
-command -v haproxy >/dev/null || {
+command -v haproxy >/dev/null && command -v curl >/dev/null || {
 	apt-get -y update
 	apt-get -y install haproxy curl
 	systemctl disable --now haproxy || true # the agent runs its own
