@@ -116,11 +116,14 @@ func hostWords(on map[string]int) string {
 	return strings.Join(said, ", ")
 }
 
-// sizeWords says which sizes machines may have.
+// sizeWords says which sizes machines may have, and where if that is said.
 func sizeWords(sizes []api.PoolSize) string {
 	var said []string
 	for _, s := range sizes {
 		words := s.Size
+		if s.Region != "" {
+			words = weir.Placement{Region: s.Region, Size: s.Size}.String()
+		}
 		for _, part := range []struct {
 			format string
 			value  float64
