@@ -108,7 +108,7 @@ func TestServersOfARegionThatIsDownAreReplacedInAnother(t *testing.T) {
 		}
 		away.set(fails("", weir.Errorf(weir.Unavailable, "the region is down"), nil))
 		a.ail(lost...)
-		time.Sleep(time.Hour)
+		time.Sleep(30 * time.Minute)
 		serving := 0
 		for _, m := range must(c.PoolMembers(ctx, p.ID))(t) {
 			if m.Deleting.IsZero() && m.Region == "lab" && m.Serves() {
