@@ -188,11 +188,11 @@ func renewed(p weir.Pool) string {
 	return "keep theirs"
 }
 
-// sized says which sizes the machines of a pool have, as a person would say it.
+// sized says which sizes the machines of a pool have, and where if that is in several regions, as a person would say it.
 func sized(p weir.Pool) []string {
 	var said []string
 	for _, o := range p.Sizes {
-		words := o.Size
+		words := p.Called(weir.Placement{Region: cmp.Or(o.Region, p.Template.Region), Size: o.Size})
 		for _, part := range []struct {
 			name  string
 			value float64

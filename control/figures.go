@@ -681,10 +681,7 @@ func (c *Control) MachineFigure(ctx context.Context, machine weir.ID, figure wei
 	if told := c.figures.told[machine]; told != nil && toldReadings[figure] {
 		m = &told.machineFigures
 	}
-	if m == nil {
-		return nil, nil
-	}
-	if !m.tells(figure) {
+	if m == nil || !m.tells(figure) {
 		return nil, nil
 	}
 	var all []weir.Series

@@ -197,3 +197,14 @@ func TestMachinesOfFurtherRegionsAreAsOthers(t *testing.T) {
 		}
 	})
 }
+
+func TestSizesOfAPoolInSeveralRegionsAreToldWithTheirRegions(t *testing.T) {
+	p := regional(1)
+	if got := fmt.Sprint(sized(p)); got != "[s-1vcpu-1gb in lab hourly cost 0.01 s-1vcpu-1gb in far hourly cost 0.01]" {
+		t.Errorf("in two regions %s", got)
+	}
+	p.Sizes = p.Sizes[:1]
+	if got := fmt.Sprint(sized(p)); got != "[s-1vcpu-1gb hourly cost 0.01]" {
+		t.Errorf("in one %s", got)
+	}
+}

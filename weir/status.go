@@ -172,6 +172,7 @@ type MachineOverview struct {
 	Public       netip.Addr   `json:"public,omitzero"`
 	Private      netip.Addr   `json:"private,omitzero"`
 	Boot         Boot         `json:"boot"`
+	Region       string       `json:"region"`
 	OnHost       string       `json:"on_host,omitempty"`   // "" if its cloud does not say
 	HostDown     bool         `json:"host_down,omitempty"` // its host is: it is off until that is up again
 	Drained      bool         `json:"drained,omitempty"`
@@ -218,7 +219,7 @@ func (s *RegionStatus) Up(machine ID) bool {
 func (m *Machine) Overview() MachineOverview {
 	return MachineOverview{ID: m.ID, Team: m.Team, Name: m.Name, Size: m.Size, Pool: m.Pool, LoadBalancer: m.LoadBalancer,
 		Phase: m.Status.Phase, Public: m.Status.Public, Private: m.Status.Private, Boot: m.Status.Boot,
-		OnHost: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
+		Region: m.Region, OnHost: m.Status.Host, HostDown: m.Status.HostDown, Drained: m.Drained, Own: m.Own, Deleting: !m.Deleting.IsZero(), Err: m.Status.Err}
 }
 
 // CountMachines counts s.Machines into s.Counts.
